@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the app that starts the watchers.
+
+package vaultredirect
+
+import (
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(App{}) }
+
+const appID = "vault_redirect"
+
+// App starts the watchers of all handlers in a config when that config is run. There is nothing to configure, and no
+// need to name it: handlers load it by themselves. Handlers alone could not tell a config that is run from one that is
+// merely validated, which must not use the network.
+type App struct {
+	watchers []*watcher
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  appID,
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// use has the watcher started with the config. Caddy provisions modules one after another.
+func (a *App) use(w *watcher) { a.watchers = append(a.watchers, w) }
+
+// Start starts the watchers that do not run yet.
+func (a *App) Start() error {
+	for _, w := range a.watchers {
+		w.start()
+	}
+	a.watchers = nil
+	return nil
+}
+
+// Stop does nothing: a watcher ends with its last handler, which may be one of the next config.
+func (a *App) Stop() error { return nil }
+
+// Interface guard
+var _ caddy.App = (*App)(nil)

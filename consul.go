@@ -1,0 +1,333 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the discovery through Consul: its config and how that is completed from the environment.
+
+package vaultredirect
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/hashicorp/consul/api"
+)
+
+func init() { caddy.RegisterModule(Consul{}) }
+
+// Consul finds the Vault nodes in Consul's catalog: it watches the health of the service with blocking queries, so that
+// changes arrive at once, and it needs no more rights than service:read on the service and node:read on its nodes.
+//
+// What is left out is taken from the environment variables of Consul's own client: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN,
+// CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT, CONSUL_CAPATH,
+// CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
+//
+// All texts may have global placeholders such as {env.NAME} and {file./path}, which are filled when the config is loaded
+// and never written back to it.
+type Consul struct {
+	// Address of a Consul agent: host:port, http://host:port, https://host:port (a path prefix may follow), or
+	// unix:///path/to/socket. Default: CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	Address string `json:"address,omitempty"`
+	// Service is the name under which Vault is registered. Default: vault.
+	Service string `json:"service,omitempty"`
+	// Select says what marks the active node among those that are alive. With tag, the node carries the tag; with check,
+	// its check check_id passes; with auto, it goes by tags if any instance carries active, standby or
+	// performance-standby, as Vault's own registration does, and by check if none does. Default: auto.
+	Select string `json:"select,omitempty"`
+	// Tag that marks the active node, compared as a whole. Default: active.
+	Tag string `json:"tag,omitempty"`
+	// CheckID is the ID of the check that passes on the active node only, such as an HTTP check on /v1/sys/health, where
+	// a standby's answer of 429 is a warning. Default: service:<service> if any instance has such a check; else all
+	// checks of an instance must pass, and there must be at least one.
+	CheckID string `json:"check_id,omitempty"`
+	// Token is the ACL token. Better a placeholder or token_file than the token itself. Default: CONSUL_HTTP_TOKEN_FILE,
+	// then CONSUL_HTTP_TOKEN, then the agent's own token.
+	Token string `json:"token,omitempty"`
+	// TokenFile is a file with the ACL token, read before each query: a token that is replaced there is used without a
+	// reload. Not together with token.
+	TokenFile string `json:"token_file,omitempty"`
+	// Datacenter to ask. Default: that of the agent.
+	Datacenter string `json:"datacenter,omitempty"`
+	// Namespace of the service (Consul Enterprise). Default: CONSUL_NAMESPACE, else that of the token.
+	Namespace string `json:"namespace,omitempty"`
+	// Partition of the service (Consul Enterprise). Default: CONSUL_PARTITION, else that of the agent.
+	Partition string `json:"partition,omitempty"`
+	// Peer is the cluster peer that exports the service. Default: none.
+	Peer string `json:"peer,omitempty"`
+	// Consistency of the queries: default, stale (any server answers, even without a leader; an answer given without one
+	// is never taken as proof that no node is active) or consistent (the leader makes sure that it is the leader: one
+	// more round trip for each change). Default: default.
+	// See https://developer.hashicorp.com/consul/api-docs/features/consistency.
+	Consistency string `json:"consistency,omitempty"`
+	// PollInterval is the longest time between two queries: how long a blocking query waits for a change, and how often
+	// a Consul that cannot wait is asked. From 100ms to 10m. Default: 30s.
+	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
+	// TLS settings for an https address.
+	TLS *TLS `json:"tls,omitempty"`
+
+	resolved *consulSettings
+}
+
+// CaddyModule returns the Caddy module information.
+func (Consul) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.vault_redirect.discovery.consul",
+		New: func() caddy.Module { return new(Consul) },
+	}
+}
+
+// Provision completes the settings and checks them. It does not use the network.
+func (c *Consul) Provision(caddy.Context) error {
+	var err error
+	c.resolved, err = c.resolve(caddy.NewReplacer(), os.Getenv)
+	return err
+}
+
+// Selection implements [Discovery].
+func (c *Consul) Selection() Selection {
+	return Selection{Mode: c.resolved.Select, Tag: c.resolved.Tag, CheckID: c.resolved.CheckID, Service: c.resolved.Service}
+}
+
+// Interval implements [Discovery].
+func (c *Consul) Interval() time.Duration { return time.Duration(c.resolved.PollInterval) }
+
+// Endpoint implements [Discovery].
+func (c *Consul) Endpoint() string { return c.resolved.endpoint.String() }
+
+// Key implements [Discovery]. What only selects among the nodes is not part of it, and secrets are in it as a digest.
+func (c *Consul) Key() string {
+	s := *c.resolved
+	s.Select, s.Tag, s.CheckID = "", "", ""
+	text := fmt.Sprintf("%#v %#v %v %x", s.Consul, s.tlsSettings, s.auth, s.caDigest)
+	return fmt.Sprintf("consul:%x", sha256.Sum256([]byte(text)))
+}
+
+// Open implements [Discovery].
+func (c *Consul) Open() (Source, error) { return newConsulSource(c.resolved) }
+
+// consulSettings is the config made complete: a copy, since what placeholders stand for must not show in the config.
+type consulSettings struct {
+	Consul
+	endpoint    endpoint
+	auth        *api.HttpBasicAuth
+	tlsSettings TLS
+	tls         *tls.Config
+	caDigest    [sha256.Size]byte
+}
+
+// resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
+func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
+	s := &consulSettings{Consul: *c}
+	s.resolved, s.TLS = nil, nil
+	if c.TLS != nil {
+		s.tlsSettings = *c.TLS
+	}
+	for name, field := range map[string]*string{
+		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.Token,
+		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,
+		"peer": &s.Peer, "tls ca": &s.tlsSettings.CA, "tls cert": &s.tlsSettings.Cert, "tls key": &s.tlsSettings.Key,
+		"tls server_name": &s.tlsSettings.ServerName,
+	} {
+		var err error
+		if *field, err = repl.ReplaceOrErr(*field, true, true); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if s.Token != "" && s.TokenFile != "" {
+		return nil, errors.New("token and token_file: give one of them")
+	}
+	if err := s.fillFromEnv(getenv); err != nil {
+		return nil, err
+	}
+	s.Service = cmp.Or(s.Service, "vault")
+	s.Select = cmp.Or(s.Select, selectAuto)
+	s.Tag = cmp.Or(s.Tag, "active")
+	s.Consistency = cmp.Or(s.Consistency, consistencyDefault)
+	s.PollInterval = cmp.Or(s.PollInterval, caddy.Duration(30*time.Second))
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.tls, s.caDigest, err = s.tlsSettings.config(); err != nil {
+		return nil, err
+	}
+	if s.TokenFile != "" {
+		_, err = readToken(s.TokenFile)
+	}
+	return s, err
+}
+
+// fillFromEnv fills what the config leaves out, as Consul's own client would, and finds the endpoint.
+func (s *consulSettings) fillFromEnv(getenv func(string) string) error {
+	fill := func(field *string, names ...string) {
+		for _, name := range names {
+			*field = cmp.Or(*field, getenv(name))
+		}
+	}
+	source := "address"
+	if s.Address == "" {
+		source = api.HTTPAddrEnvName
+		fill(&s.Address, api.HTTPAddrEnvName)
+		s.Address = cmp.Or(s.Address, "127.0.0.1:8500")
+	}
+	useTLS, err := envBool(getenv, api.HTTPSSLEnvName, false)
+	if err != nil {
+		return err
+	}
+	if s.endpoint, err = parseEndpoint(s.Address, useTLS); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	if s.Token == "" && s.TokenFile == "" {
+		if fill(&s.TokenFile, api.HTTPTokenFileEnvName); s.TokenFile == "" {
+			fill(&s.Token, api.HTTPTokenEnvName)
+		}
+	}
+	if auth := getenv(api.HTTPAuthEnvName); auth != "" {
+		user, password, _ := strings.Cut(auth, ":")
+		s.auth = &api.HttpBasicAuth{Username: user, Password: password}
+	}
+	fill(&s.Namespace, api.HTTPNamespaceEnvName)
+	fill(&s.Partition, api.HTTPPartitionEnvName)
+	fill(&s.tlsSettings.CA, api.HTTPCAFile, api.HTTPCAPath)
+	fill(&s.tlsSettings.ServerName, api.HTTPTLSServerName)
+	if s.tlsSettings.Cert == "" && s.tlsSettings.Key == "" {
+		fill(&s.tlsSettings.Cert, api.HTTPClientCert)
+		fill(&s.tlsSettings.Key, api.HTTPClientKey)
+	}
+	// Consul's own client takes a value that it cannot parse for "do not verify".
+	verify, err := envBool(getenv, api.HTTPSSLVerifyEnvName, true)
+	if err != nil {
+		return err
+	}
+	s.tlsSettings.InsecureSkipVerify = s.tlsSettings.InsecureSkipVerify || !verify
+	return nil
+}
+
+func envBool(getenv func(string) string, name string, fallback bool) (bool, error) {
+	text := getenv(name)
+	if text == "" {
+		return fallback, nil
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("environment variable %s: %q is not true or false", name, text)
+	}
+	return v, nil
+}
+
+// Values of consistency.
+const (
+	consistencyDefault    = "default"
+	consistencyStale      = "stale"
+	consistencyConsistent = "consistent"
+)
+
+// check checks what does not need a file.
+func (s *consulSettings) check() error {
+	switch s.Select {
+	case selectAuto, selectTag, selectCheck:
+	default:
+		return fmt.Errorf("select: %q is not auto, tag or check", s.Select)
+	}
+	switch s.Consistency {
+	case consistencyDefault, consistencyStale, consistencyConsistent:
+	default:
+		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
+	}
+	if strings.ContainsAny(s.Service, "/?#%") {
+		return fmt.Errorf("service: %q is not the name of a service", s.Service)
+	}
+	if d := time.Duration(s.PollInterval); d < 100*time.Millisecond || d > 10*time.Minute {
+		return fmt.Errorf("poll_interval: %s is not between 100ms and 10m (changes arrive at once whatever it is)", d)
+	}
+	return nil
+}
+
+// endpoint is where Consul's API is.
+type endpoint struct {
+	scheme string // http or https
+	socket string // path of a unix socket, "" for TCP
+	host   string // host:port, or host where the scheme's own port is meant
+	prefix string // path before /v1
+}
+
+// String returns the endpoint as the status document shows it: host:port as the original did, else a URL.
+func (e endpoint) String() string {
+	if e.socket != "" {
+		return "unix://" + e.socket
+	}
+	return e.host + e.prefix
+}
+
+// parseEndpoint reads an address of Consul. The scheme of one that has none is https if useTLS.
+func parseEndpoint(address string, useTLS bool) (endpoint, error) {
+	e := endpoint{scheme: "http"}
+	if useTLS {
+		e.scheme = "https"
+	}
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		if !strings.HasPrefix(path, "/") {
+			return e, fmt.Errorf("%q: a socket is given as unix:///path/to/socket", address)
+		}
+		e.socket, e.host = path, "localhost"
+		return e, nil
+	}
+	text, hasScheme := address, strings.Contains(address, "://")
+	if !hasScheme {
+		text = "//" + address
+	}
+	// The error of url.Parse would show the whole address, and with it a password.
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Opaque != "" || u.Hostname() == "":
+		return e, errors.New("not an address of Consul, such as 127.0.0.1:8500, https://consul.example.com:8501 or unix:///run/consul.sock")
+	case u.User != nil:
+		return e, fmt.Errorf("no user or password here: give them in %s", api.HTTPAuthEnvName)
+	case u.RawQuery != "" || u.Fragment != "":
+		return e, fmt.Errorf("%q: no query or fragment here", address)
+	case hasScheme && u.Scheme != "http" && u.Scheme != "https":
+		return e, fmt.Errorf("%q: the scheme %s is not http, https or unix", address, u.Scheme)
+	case !hasScheme && u.Port() == "":
+		return e, fmt.Errorf("%q has no port: %s is what Consul's agents listen on", address, net.JoinHostPort(u.Hostname(), "8500"))
+	case u.Port() != "":
+		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
+			return e, fmt.Errorf("%q: port %s is not between 1 and 65535", address, u.Port())
+		}
+	}
+	if _, err := validHost(u.Hostname()); err != nil && !strings.Contains(u.Hostname(), "%") {
+		return e, err
+	}
+	if hasScheme {
+		e.scheme = u.Scheme
+	}
+	e.host, e.prefix = u.Host, strings.TrimSuffix(u.Path, "/")
+	return e, nil
+}
+
+// readToken reads a token file.
+func readToken(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(data))
+	if token == "" {
+		return "", fmt.Errorf("token_file: %s is empty", path)
+	}
+	return token, nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*Consul)(nil)
+	_ Discovery         = (*Consul)(nil)
+)

@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the health endpoint and the status document that everything which shows the state has in common.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What the status document says of the program itself.
+const (
+	application = "vault-redirector" // the name of the original, which monitoring may look for
+	modulePath  = "github.com/vault-redirector/caddy-vault-redirect"
+	sourceURL   = "https://" + modulePath
+)
+
+// version is that of this module in the running program: a release such as 1.2.3, or dev.
+var version = sync.OnceValue(func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "dev"
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == modulePath && m.Replace == nil && m.Version != "" && m.Version != "(devel)" && !strings.HasPrefix(m.Version, "v0.0.0") {
+			return strings.TrimPrefix(m.Version, "v")
+		}
+	}
+	return "dev"
+})
+
+// status is the status document. The first seven keys are those of vault-redirector, with their meaning.
+type status struct {
+	Healthy        bool       `json:"healthy"`          // requests are redirected now
+	Application    string     `json:"application"`      // vault-redirector
+	Version        string     `json:"version"`          // of this plugin
+	Source         string     `json:"source"`           // where its source is
+	ConsulHostPort string     `json:"consul_host_port"` // which Consul is asked
+	ActiveVault    *string    `json:"active_vault"`     // host:port of the active node, null if there is none
+	LastConsulPoll *time.Time `json:"last_consul_poll"` // when Consul last answered, null if it never did
+
+	Reason     Reason     `json:"reason"`                // ok, or what is wrong
+	Detail     string     `json:"detail,omitempty"`      // more on the reason
+	ActiveNode string     `json:"active_node,omitempty"` // the node's name in Consul
+	RedirectTo string     `json:"redirect_to,omitempty"` // scheme://host:port of redirects
+	StaleSince *time.Time `json:"stale_since,omitempty"` // since when active_vault is merely the last node known
+	Nodes      int        `json:"nodes"`                 // instances that are registered
+	Candidates int        `json:"candidates"`            // instances that could have been elected
+	Changes    uint64     `json:"changes"`               // how often another node became active
+}
+
+// status returns the document for a state at a time.
+func (s *state) status(endpoint string, now time.Time) status {
+	d := status{
+		Healthy: s.activeAt(now), Application: application, Version: version(), Source: sourceURL, ConsulHostPort: endpoint,
+		Reason: s.reasonAt(now), Detail: s.detail, Nodes: s.nodes, Candidates: s.candidates, Changes: s.changes,
+	}
+	if !s.polled.IsZero() {
+		polled := s.polled.UTC()
+		d.LastConsulPoll = &polled
+	}
+	if d.Healthy {
+		d.ActiveVault, d.ActiveNode, d.RedirectTo = &s.target.authority, s.node.Name, s.target.url
+	}
+	if s.node != nil && !s.stale.IsZero() {
+		stale := s.stale.UTC()
+		d.StaleSince = &stale
+	}
+	return d
+}
+
+// serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
+func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoint answers GET and HEAD")
+	}
+	d := h.view.load(r.Context()).status(h.discovery.Endpoint(), time.Now())
+	body, err := json.MarshalIndent(d, "", "  ")
+	if err != nil {
+		return writeErrors(w, http.StatusInternalServerError, "the status document could not be written")
+	}
+	code := http.StatusOK
+	if !d.Healthy {
+		code = http.StatusServiceUnavailable
+	}
+	return writeJSON(w, code, append(body, '\n'))
+}
+
+// writeErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer
+// itself rather than return an error, since Caddy logs the whole request, token included, with errors of 500 and above.
+func writeErrors(w http.ResponseWriter, code int, text string) error {
+	body, err := json.Marshal(map[string][]string{"errors": {text}})
+	if err != nil {
+		body = []byte(`{"errors":[]}`)
+	}
+	return writeJSON(w, code, append(body, '\n'))
+}
+
+// writeJSON writes an answer. That the client is gone is nobody's concern.
+func writeJSON(w http.ResponseWriter, code int, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = w.Write(body)
+	return nil
+}

@@ -1,0 +1,202 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the State that readers see, and the view that makes it from what a watcher reports.
+
+package vaultredirect
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// state is what is known about the active node: an immutable snapshot, behind one atomic pointer.
+type state struct {
+	node       *Node  // the active node, or the last known one while stale; nil if there is none
+	target     target // where it is reached
+	reason     Reason // ok; why there is no node; or, while stale, why nothing newer is known
+	detail     string // more on the reason, for people; never holds a secret
+	nodes      int    // instances that are registered
+	candidates int    // instances that could have been elected
+	changes    uint64 // how often another node became active since the view began
+
+	made   time.Time // when this state began
+	polled time.Time // when discovery last answered; zero: never
+	stale  time.Time // since when the node is merely the last one known; zero: it is not
+	expiry time.Time // when a stale node is no longer to be used; zero: it is not stale
+
+	loop    sync.Once     // a redirect loop to this target is logged once
+	changed chan struct{} // closed when a newer state replaces this one
+}
+
+// active reports whether requests are to be redirected to the target. Only a stale state costs a look at the clock.
+func (s *state) active() bool {
+	return s.node != nil && (s.expiry.IsZero() || s.activeAt(time.Now()))
+}
+
+func (s *state) activeAt(now time.Time) bool {
+	return s.node != nil && (s.expiry.IsZero() || now.Before(s.expiry))
+}
+
+// reasonAt returns the reason at a time: a stale node expires without a new state.
+func (s *state) reasonAt(now time.Time) Reason {
+	if s.node != nil && !s.activeAt(now) {
+		return ReasonStaleExpired
+	}
+	return s.reason
+}
+
+// report is what a watcher knows after an answer or a failure of its discovery.
+type report struct {
+	nodes  []Node    // the full set of the last answer
+	doubt  Reason    // set if the last answer proves nothing by what it lacks
+	polled time.Time // when that answer came; zero: there was none yet
+
+	failure Reason    // set if the last query failed
+	detail  string    // more on the failure
+	failing time.Time // since when queries fail
+	at      time.Time // when this report was made
+}
+
+// viewConfig is what a view depends on besides the discovery. It is comparable: handlers that have it in common share a view.
+type viewConfig struct {
+	policy
+	maxStale time.Duration
+}
+
+// view elects the active node from what a watcher reports, by one policy, for any number of readers. It is shared by the
+// handlers whose config is the same, across reloads.
+type view struct {
+	viewConfig
+	watcher *watcher
+	logs    *loggers
+	current atomic.Pointer[state]
+
+	// The rest is guarded by the watcher's mutex.
+	refs       int
+	last       *Node    // the node that stands until something newer is proven
+	contenders []string // warned about last
+}
+
+// newView returns a view that knows nothing yet but what a sibling, if there is one, has last seen: created in the midst
+// of an outage, it starts from there.
+func newView(c viewConfig, w *watcher, sibling *view) *view {
+	v := &view{viewConfig: c, watcher: w, logs: new(loggers)}
+	first := &state{reason: ReasonStarting, changed: make(chan struct{})}
+	if sibling != nil {
+		s := sibling.current.Load()
+		v.last, first.stale = s.node, s.stale
+	}
+	v.current.Store(first)
+	return v
+}
+
+// load returns the state. Before the first answer it waits for that, but no longer than the watcher takes to settle, so
+// that neither a start nor a reload with a new discovery turns requests away for want of a few milliseconds.
+func (v *view) load(ctx context.Context) *state {
+	s := v.current.Load()
+	if s.reason != ReasonStarting {
+		return s
+	}
+	select {
+	case <-v.watcher.settled:
+	case <-ctx.Done():
+	}
+	return v.current.Load()
+}
+
+// apply makes the next state from a report. The watcher's mutex is held.
+func (v *view) apply(r report) {
+	prev := v.current.Load()
+	incumbent := ""
+	if v.last != nil {
+		incumbent = v.last.key()
+	}
+	e := elect(r.nodes, v.policy, incumbent)
+	next := &state{
+		node: e.node, target: e.target, reason: e.reason, detail: e.detail,
+		nodes: len(r.nodes), candidates: len(e.contenders), changes: prev.changes,
+		polled: r.polled, made: r.at, changed: make(chan struct{}),
+	}
+	// A failure, or an answer that may lack what was kept from us, is no proof that the last node is gone.
+	cause := r.failure
+	if cause == "" && e.node == nil {
+		cause = r.doubt
+	}
+	if cause != "" {
+		next.reason, next.detail = cause, cmp.Or(r.detail, e.detail)
+		next.keep(v.last, v.addressing)
+		next.stale = cmp.Or(prev.stale, r.failing, r.at)
+		next.expiry = next.stale.Add(v.maxStale)
+	}
+	v.last = next.node
+	if next.node != nil && next.target.url != prev.target.url {
+		next.changes++
+	}
+	v.current.Store(next)
+	close(prev.changed)
+	v.log(prev, next)
+	if len(e.contenders) > 1 && !slices.Equal(e.contenders, v.contenders) {
+		v.logs.latest().Warn("several nodes are marked as active", zap.Strings("nodes", e.contenders), zap.String("elected", e.node.key()))
+	}
+	v.contenders = e.contenders
+}
+
+// keep gives the state the last known node where the election gave it none.
+func (s *state) keep(last *Node, a addressing) {
+	if s.node != nil || last == nil {
+		return
+	}
+	if t, err := a.target(last); err == nil {
+		s.node, s.target = last, t
+	}
+}
+
+// log tells transitions, each once.
+func (v *view) log(prev, next *state) {
+	was, is := prev.activeAt(prev.made), next.activeAt(next.made)
+	switch {
+	case is && (!was || prev.target.url != next.target.url):
+		v.logs.latest().Info("active node", zap.String("node", next.node.Name), zap.String("url", next.target.url),
+			zap.String("previous", prev.target.url))
+	case !is && (was || prev.reasonAt(prev.made) != next.reasonAt(next.made)):
+		v.logs.latest().Warn("no active node", zap.String("reason", string(next.reasonAt(next.made))), zap.String("detail", next.detail),
+			zap.Int("nodes", next.nodes), zap.String("previous", prev.target.url))
+	}
+}
+
+// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one: a config that is
+// replaced takes its logger's files with it, while views and watchers live on.
+type loggers struct {
+	mu   sync.Mutex
+	list []*zap.Logger
+}
+
+func (l *loggers) add(log *zap.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, log)
+}
+
+func (l *loggers) remove(log *zap.Logger) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.list, log); i >= 0 {
+		l.list = slices.Delete(l.list, i, i+1)
+	}
+}
+
+func (l *loggers) latest() *zap.Logger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.list) == 0 {
+		return zap.NewNop()
+	}
+	return l.list[len(l.list)-1]
+}

@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the TLS settings of a client.
+
+package vaultredirect
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// TLS says whom to trust, and who to be, as a client.
+type TLS struct {
+	// CA is a file of PEM certificates, or a folder of such files, that are trusted instead of the system's.
+	// It is read when the config is loaded. Default: the system's.
+	CA string `json:"ca,omitempty"`
+	// Cert is a PEM file with the client certificate (and its chain) for mutual TLS; needs key. It is read again for each
+	// new connection, so that a renewed certificate is used without a reload.
+	Cert string `json:"cert,omitempty"`
+	// Key is a PEM file with the private key of cert.
+	Key string `json:"key,omitempty"`
+	// ServerName is the name that the server's certificate must have. Default: the host of the address.
+	ServerName string `json:"server_name,omitempty"`
+	// InsecureSkipVerify turns verification off: whoever sits in between can then send clients, and their tokens, anywhere.
+	// For trying things out only. Default: false.
+	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
+}
+
+// config returns the settings as crypto/tls takes them, and a digest of the CA files, which tells whether they changed.
+func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
+	var digest [sha256.Size]byte
+	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify, MinVersion: tls.VersionTLS12}
+	if t.CA != "" {
+		pem, err := readCA(t.CA)
+		if err != nil {
+			return nil, digest, fmt.Errorf("tls ca: %w", err)
+		}
+		digest = sha256.Sum256(pem)
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, digest, fmt.Errorf("tls ca: no PEM certificate in %s", t.CA)
+		}
+	}
+	if (t.Cert == "") != (t.Key == "") {
+		return nil, digest, errors.New("tls: cert and key go together: one of them is missing")
+	}
+	if t.Cert != "" {
+		load := func() (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+			if err != nil {
+				return nil, fmt.Errorf("tls cert %s, key %s: %w", t.Cert, t.Key, err)
+			}
+			return &pair, nil
+		}
+		if _, err := load(); err != nil {
+			return nil, digest, err
+		}
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	}
+	return c, digest, nil
+}
+
+// readCA reads a PEM file, or all files of a folder.
+func readCA(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return os.ReadFile(path)
+	}
+	files, err := filepath.Glob(filepath.Join(path, "*"))
+	if err != nil {
+		return nil, err
+	}
+	var all []byte
+	for _, file := range files {
+		if info, err := os.Stat(file); err != nil || info.IsDir() {
+			continue
+		}
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		all = append(append(all, pem...), '\n')
+	}
+	return all, nil
+}

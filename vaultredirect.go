@@ -1,0 +1,283 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the handler: its config, its life cycle, and the answers to requests.
+
+// Package vaultredirect is a Caddy HTTP handler that knows which node of a HashiCorp Vault cluster is active and answers
+// every request with a 307 Temporary Redirect to that node.
+//
+// What is known flows one way: a [Discovery] (in consul.go) is queried by a watcher (watcher.go), which reports the full
+// set of nodes to its views (state.go); each elects one node (elect.go), finds its address (target.go) and publishes an
+// immutable state, which the handler reads with one atomic load per request.
+package vaultredirect
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() { caddy.RegisterModule(Handler{}) }
+
+// Handler answers every request with a 307 Temporary Redirect to the same path and query on the active node of a
+// HashiCorp Vault cluster. Clients then talk to Vault directly: Vault sees their IP address, and no proxy carries a
+// secret. Any number of instances may stand behind any load balancer.
+//
+// While no node is active it answers 503 with a Retry-After header, in the form in which Vault reports errors. It never
+// passes a request on to the next handler.
+type Handler struct {
+	// DiscoveryRaw says where the Vault nodes are found. Default: Consul, as its environment variables say, else at
+	// 127.0.0.1:8500.
+	DiscoveryRaw json.RawMessage `json:"discovery,omitempty" caddy:"namespace=http.vault_redirect.discovery inline_key=source"`
+	// Scheme of the redirect: https, or http for a Vault without TLS. Vault's own client follows no redirect from https
+	// to http. Default: https.
+	Scheme string `json:"scheme,omitempty"`
+	// RedirectTo says which address of the node to redirect to:
+	//
+	// - auto: the service address that Vault registered (the host of its api_addr), else the node's name
+	// - node_name: the name of Consul's node
+	// - node_address: the address of Consul's node
+	// - service_address: the service address, else the address of the node
+	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
+	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
+	//   {node}.vault.example.com
+	//
+	// A node whose address is not a host name or an IP address is not redirected to. Default: auto.
+	RedirectTo string `json:"redirect_to,omitempty"`
+	// Port of the redirect. Default: the one that is registered.
+	Port int `json:"port,omitempty"`
+	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
+	// HEAD with 200 if a request would be redirected now and with 503 if not, and with a JSON document that says why.
+	// "off" turns it off. Default: /vault-redirector-health.
+	HealthPath string `json:"health_path,omitempty"`
+	// MaxStale is how long the last known node is used while Consul cannot be asked, from the first query that failed;
+	// after that, requests get 503. 0 drops the node at the first failure. Default: 5m.
+	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
+	// RetryAfter is what the Retry-After header of a 503 says, rounded up to whole seconds. Default: 1s.
+	RetryAfter caddy.Duration `json:"retry_after,omitempty"`
+
+	discovery  Discovery
+	view       *view
+	healthPath string
+	retryAfter []string
+	logger     *zap.Logger
+}
+
+// Defaults and special values.
+const (
+	defaultHealthPath = "/vault-redirector-health"
+	healthOff         = "off"
+	defaultMaxStale   = 5 * time.Minute
+	defaultRetryAfter = time.Second
+)
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.vault_redirect",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler. It does not use the network: the app starts the watcher once the config is run.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath)
+	maxStale := defaultMaxStale
+	if h.MaxStale != nil {
+		maxStale = time.Duration(*h.MaxStale)
+	}
+	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
+	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
+
+	addressing, err := newAddressing(h.Scheme, h.RedirectTo, h.Port)
+	if err != nil {
+		return err
+	}
+	if h.discovery, err = loadDiscovery(ctx, h); err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	app, err := ctx.App(appID)
+	if err != nil {
+		return err
+	}
+	config := viewConfig{policy{h.discovery.Selection(), addressing}, maxStale}
+	if h.view, err = acquire(h.discovery, config, h.logger); err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	app.(*App).use(h.view.watcher)
+	return nil
+}
+
+// loadDiscovery returns the discovery of the config, or Consul if it names none.
+func loadDiscovery(ctx caddy.Context, h *Handler) (Discovery, error) {
+	if len(h.DiscoveryRaw) == 0 {
+		c := new(Consul)
+		return c, c.Provision(ctx)
+	}
+	mod, err := ctx.LoadModule(h, "DiscoveryRaw")
+	if err != nil {
+		return nil, err
+	}
+	d, ok := mod.(Discovery)
+	if !ok {
+		return nil, fmt.Errorf("module %T is not a discovery of Vault nodes", mod)
+	}
+	return d, nil
+}
+
+// Validate checks what can be wrong by itself.
+func (h *Handler) Validate() error {
+	switch path := h.healthPath; {
+	case path == healthOff:
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("health_path: %q is neither a path that begins with / nor off", path)
+	case path == "/", path == "/v1", strings.HasPrefix(path, "/v1/"):
+		return fmt.Errorf("health_path: %q would hide that path of Vault's own API", path)
+	}
+	if h.MaxStale != nil && *h.MaxStale < 0 {
+		return fmt.Errorf("max_stale: %s is negative (0 drops the last known node at the first failure)", time.Duration(*h.MaxStale))
+	}
+	if h.RetryAfter < 0 {
+		return fmt.Errorf("retry_after: %s is negative", time.Duration(h.RetryAfter))
+	}
+	return nil
+}
+
+// Cleanup releases the view, if there is one.
+func (h *Handler) Cleanup() error {
+	if h.view == nil {
+		return nil
+	}
+	v := h.view
+	h.view = nil
+	return v.release(h.logger)
+}
+
+// ServeHTTP answers the request. It always writes the answer itself and returns nil.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if r.URL.Path == h.healthPath {
+		return h.serveHealth(w, r)
+	}
+	s := h.view.load(r.Context())
+	location, ok := locate(s.target.url, r)
+	switch {
+	case !ok:
+		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
+	case !s.active():
+		return h.serveUnavailable(w, s)
+	case s.target.isSelf(r):
+		return h.serveLoop(w, s)
+	}
+	values := [...]string{location, "no-store"} // one allocation for both headers
+	header := w.Header()
+	header["Location"] = values[0:1:1]
+	header["Cache-Control"] = values[1:2:2]
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return nil
+}
+
+// locate returns base with the path and the query of a request: as the handlers before this one left them, byte for byte
+// as they came. ok is false if the request has no path. What is appended to base begins with a slash or is empty, so
+// that it cannot change base's authority.
+func locate(base string, r *http.Request) (location string, ok bool) {
+	u := r.URL
+	if r.Method == http.MethodConnect || u.Opaque != "" {
+		return "", false
+	}
+	path, query := escapedPath(u), u.RawQuery
+	if path == "" {
+		path = "/"
+	}
+	if path[0] != '/' {
+		return "", false
+	}
+	if query == "" && !u.ForceQuery {
+		return base + path, true
+	}
+	if strings.Contains(query, "#") {
+		// In a Location it would begin a fragment, and the rest of the query would be lost.
+		query = strings.ReplaceAll(query, "#", "%23")
+	}
+	return base + path + "?" + query, true
+}
+
+// escapedPath is u.EscapedPath, but leaves characters alone that need not be escaped and were not.
+func escapedPath(u *url.URL) string {
+	if u.RawPath != "" && plain(u.RawPath) {
+		if path, err := url.PathUnescape(u.RawPath); err == nil && path == u.Path {
+			return u.RawPath
+		}
+	}
+	return u.EscapedPath()
+}
+
+// plain reports whether s is made of visible ASCII characters without those that end a path.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '?' || c == '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// serveUnavailable answers while no node is active.
+func (h *Handler) serveUnavailable(w http.ResponseWriter, s *state) error {
+	w.Header()["Retry-After"] = h.retryAfter
+	return writeErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+explain(s.reasonAt(time.Now())))
+}
+
+// explain says in words what a reason means.
+func explain(r Reason) string {
+	switch r {
+	case ReasonStarting:
+		return "no answer from discovery yet"
+	case ReasonNoService:
+		return "no instance of the service is registered in Consul"
+	case ReasonNoActive:
+		return "none of the registered nodes is marked as active"
+	case ReasonUnhealthy:
+		return "the node that is marked as active fails its health checks or is in maintenance"
+	case ReasonBadAddress:
+		return "the active node is registered with an address that cannot be used"
+	case ReasonACLDenied:
+		return "Consul refuses the redirector's token"
+	case ReasonACLFiltered:
+		return "Consul hides the nodes from the redirector's token"
+	case ReasonConsulUnreachable:
+		return "Consul cannot be reached"
+	case ReasonConsulError:
+		return "Consul gives no usable answer"
+	case ReasonStaleExpired:
+		return "Consul cannot be asked, and the last known node is too old"
+	}
+	return string(r)
+}
+
+// serveLoop answers where the redirect would lead back to this very site.
+func (h *Handler) serveLoop(w http.ResponseWriter, s *state) error {
+	s.loop.Do(func() {
+		h.logger.Warn("redirect loop: the active node is registered with the address of this site",
+			zap.String("node", s.node.Name), zap.String("url", s.target.url))
+	})
+	return writeErrors(w, http.StatusLoopDetected, "the active Vault node is registered as "+s.target.url+
+		", which is the address of this redirector: correct api_addr in Vault's configuration")
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

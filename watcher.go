@@ -1,0 +1,300 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the watch loop over a discovery, and the pool that shares one watcher between handlers and reloads.
+
+package vaultredirect
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+)
+
+// Discovery knows where to ask which Vault nodes there are. Its implementations are the guest modules in the namespace
+// http.vault_redirect.discovery; the config of a handler names one in its discovery field.
+type Discovery interface {
+	// Key identifies the source: discoveries with equal keys share one watcher. It holds no secret in readable form.
+	Key() string
+	// Selection says what marks the active node. Discoveries that differ only in this share a watcher.
+	Selection() Selection
+	// Interval is the longest time between two queries.
+	Interval() time.Duration
+	// Endpoint is where the source is, for people; it holds no secret.
+	Endpoint() string
+	// Open returns the source. It must not use the network yet, and what it returns outlives the module.
+	Open() (Source, error)
+}
+
+// Source answers queries for all nodes of a Vault cluster.
+type Source interface {
+	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
+	// that had this index, at most about wait. An error may be a [QueryError], which gives it a reason.
+	Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error)
+	// Close releases the connections.
+	Close()
+}
+
+// Answer is the outcome of a query.
+type Answer struct {
+	// Nodes is the full set, in an order that does not depend on chance.
+	Nodes []Node
+	// Index of the answer, 0 where the source does not have one.
+	Index uint64
+	// Doubt is set where the answer proves nothing by what it lacks: acl_filtered or consul_error.
+	Doubt Reason
+	// Detail says more on the doubt, for people.
+	Detail string
+}
+
+// QueryError is a failed query with the reason to show for it.
+type QueryError struct {
+	Reason Reason
+	Err    error
+}
+
+func (e *QueryError) Error() string { return e.Err.Error() }
+func (e *QueryError) Unwrap() error { return e.Err }
+
+// The limits of the watch loop.
+const (
+	querySlack  = 10 * time.Second       // what a query may take beyond its wait
+	backoffMin  = 250 * time.Millisecond // after the first failure, at most
+	backoffMax  = 10 * time.Second       // after many failures, at most
+	queryRate   = rate.Limit(2)          // queries a second under churn,
+	queryBurst  = 10                     // after so many at once: the changes of one failover are seen as they come
+	idleAnswers = 3                      // so many answers in a row that did not wait, and the source is merely polled
+	startGrace  = time.Second            // how long the first requests wait for the first answer
+)
+
+// watchers has the watchers of the process by the key of their discovery.
+var watchers = caddy.NewUsagePool()
+
+// watcher asks one source for as long as anybody wants to know, and reports to its views. It is the only writer.
+type watcher struct {
+	key      string
+	source   Source
+	interval time.Duration
+	logs     loggers
+
+	once    sync.Once // the loop is started, or never will be
+	cancel  context.CancelFunc
+	ctx     context.Context // of the loop
+	done    chan struct{}   // closed when the loop has ended
+	settled chan struct{}   // closed once there is an outcome, or the start has taken long enough
+	settle  func()          // closes settled
+
+	mu     sync.Mutex
+	views  []*view
+	report report
+}
+
+func newWatcher(key string, source Source, interval time.Duration) *watcher {
+	w := &watcher{key: key, source: source, interval: interval, done: make(chan struct{}), settled: make(chan struct{})}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	w.settle = sync.OnceFunc(func() { close(w.settled) })
+	return w
+}
+
+// acquire returns the view for the config, on the watcher for the discovery. Release it with the same logger.
+func acquire(d Discovery, c viewConfig, log *zap.Logger) (*view, error) {
+	val, _, err := watchers.LoadOrNew(d.Key(), func() (caddy.Destructor, error) {
+		source, err := d.Open()
+		if err != nil {
+			return nil, err
+		}
+		return newWatcher(d.Key(), source, d.Interval()), nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return val.(*watcher).attach(c, log), nil
+}
+
+// release gives a view back. The last user of the watcher ends it.
+func (v *view) release(log *zap.Logger) error {
+	v.watcher.detach(v, log)
+	_, err := watchers.Delete(v.watcher.key)
+	return err
+}
+
+func (w *watcher) attach(c viewConfig, log *zap.Logger) *view {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logs.add(log)
+	var v *view
+	if i := slices.IndexFunc(w.views, func(v *view) bool { return v.viewConfig == c }); i >= 0 {
+		v = w.views[i]
+		v.logs.add(log)
+	} else {
+		var sibling *view
+		if len(w.views) > 0 {
+			sibling = w.views[len(w.views)-1]
+		}
+		v = newView(c, w, sibling)
+		v.logs.add(log)
+		w.views = append(w.views, v)
+		if !w.report.at.IsZero() {
+			v.apply(w.report)
+		}
+	}
+	v.refs++
+	return v
+}
+
+func (w *watcher) detach(v *view, log *zap.Logger) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.logs.remove(log)
+	v.logs.remove(log)
+	if v.refs--; v.refs == 0 {
+		w.views = slices.DeleteFunc(w.views, func(o *view) bool { return o == v })
+	}
+}
+
+// start starts the loop unless it runs already.
+func (w *watcher) start() {
+	w.once.Do(func() {
+		time.AfterFunc(startGrace, w.settle)
+		go w.run(w.ctx)
+	})
+}
+
+// Destruct ends the loop and waits for its end. The pool calls it after the last release.
+func (w *watcher) Destruct() error {
+	w.cancel()
+	w.once.Do(func() { close(w.done) })
+	<-w.done
+	w.settle()
+	w.source.Close()
+	return nil
+}
+
+// run is the loop: query, report, and decide when to query again.
+func (w *watcher) run(ctx context.Context) {
+	defer close(w.done)
+	var (
+		bucket   = rate.NewLimiter(queryRate, queryBurst)
+		index    uint64 // of the last answer; 0: the next query is not to wait
+		failures int    // in a row
+		idle     int    // answers in a row that neither waited nor brought anything
+	)
+	for bucket.Wait(ctx) == nil {
+		began := time.Now()
+		answer, err := w.query(ctx, index)
+		took := time.Since(began)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			w.failed(err)
+			index = 0
+			failures++
+			pause(ctx, backoff(failures)-took)
+			continue
+		}
+		failures = 0
+		changed := w.answered(answer)
+
+		waited := index > 0 && took >= w.interval/2
+		switch {
+		case answer.Index == 0: // nothing to wait for a change of
+			idle++
+		case answer.Index == index && !changed && !waited:
+			idle++
+		default:
+			idle = 0
+		}
+		if answer.Index < index {
+			answer.Index = 0 // Consul's state was replaced: start again
+		}
+		index = answer.Index
+		if idle >= idleAnswers {
+			pause(ctx, w.interval-took)
+		}
+	}
+}
+
+// query asks once, with a deadline of its own. Consul adds up to a sixteenth to the wait.
+func (w *watcher) query(ctx context.Context, index uint64) (Answer, error) {
+	limit := querySlack
+	if index > 0 {
+		limit += w.interval + w.interval/16
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return w.source.Query(ctx, index, w.interval)
+}
+
+// answered reports an answer and returns whether it differs from the one before.
+func (w *watcher) answered(a Answer) (changed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if !w.report.failing.IsZero() {
+		w.logs.latest().Info("discovery answers again", zap.Duration("outage", now.Sub(w.report.failing)))
+	}
+	last := w.report
+	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
+	w.publish(report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now})
+	return changed
+}
+
+// failed reports a failure: what was known before stands beside it.
+func (w *watcher) failed(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.report
+	r.at, r.failure, r.detail = time.Now(), ReasonConsulError, err.Error()
+	if qe, ok := errors.AsType[*QueryError](err); ok {
+		r.failure = qe.Reason
+	}
+	level := zap.DebugLevel
+	if r.failing.IsZero() {
+		level, r.failing = zap.WarnLevel, r.at
+	}
+	if c := w.logs.latest().Check(level, "discovery failed"); c != nil {
+		c.Write(zap.String("reason", string(r.failure)), zap.Error(err))
+	}
+	w.publish(r)
+}
+
+// publish lets every view see a report.
+func (w *watcher) publish(r report) {
+	w.report = r
+	for _, v := range w.views {
+		v.apply(r)
+	}
+	w.settle()
+}
+
+// backoff returns how long to wait after so many failures in a row: full jitter, so that many redirectors do not come
+// back to a Consul that has just recovered all at once.
+func backoff(failures int) time.Duration {
+	limit := backoffMax
+	if failures < 10 {
+		limit = min(limit, backoffMin<<(failures-1))
+	}
+	return rand.N(limit) + time.Millisecond
+}
+
+// pause waits, unless the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
