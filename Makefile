@@ -1,0 +1,60 @@
+# SPDX-FileCopyrightText: 2026 The vault_redirect authors
+# SPDX-License-Identifier: MIT
+
+GO ?= go
+# Tools run from the module that pins them: nothing is installed.
+LINT := $(GO) tool -modfile=tools/lint/go.mod
+# Programs that tests and the demo use are built once, into the user's cache folder.
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build Caddy with the plugin: ./caddy
+	$(GO) build -trimpath -o caddy ./cmd/caddy
+
+.PHONY: demo
+demo: build ## Show redirects following a failover, on stand-ins of Consul and Vault
+	$(GO) run ./examples/demo -caddy ./caddy
+
+.PHONY: demo-real
+demo-real: build tools ## The same on real Consul and Vault
+	$(GO) run ./examples/demo -caddy ./caddy -real
+
+.PHONY: test
+test: lint tools ## All that CI runs: lint, and every test with the race detector
+	$(GO) test -race -timeout 30m ./...
+
+.PHONY: lint
+lint: ## Check formatting, vet, staticcheck, tidiness of the modules
+	@unformatted=$$($(LINT) gofumpt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(LINT) staticcheck ./...
+	$(GO) mod tidy -diff
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(LINT) gofumpt -w .
+
+.PHONY: bench
+bench: ## Benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem .
+
+.PHONY: fuzz
+fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
+	@for f in $$($(GO) test -list '^Fuzz' . | grep ^Fuzz); do \
+		echo "== $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; \
+	done
+
+.PHONY: tools
+tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already
+	$(GO) run ./internal/cluster/programs
+
+.PHONY: clean
+clean: ## Remove what the build made here
+	rm -f caddy
+	$(GO) clean -testcache

@@ -1,0 +1,195 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the command vault-redirect, which takes the flags of vault-redirector.
+
+package vaultredirect
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
+	"github.com/spf13/cobra"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "vault-redirect",
+		Usage: "[flags] CONSUL_HOST_PORT",
+		Short: "Redirects Vault clients to the active node, with the flags of vault-redirector",
+		Long: `
+Answers every request with a 307 Temporary Redirect to the active node of the
+Vault cluster that is registered in Consul. It takes the flags of the Python
+program vault-redirector, with their meaning and their defaults.
+
+CONSUL_HOST_PORT is the address of a Consul agent in host:port form. What the
+flags cannot say (a token, TLS to Consul, ...) is taken from the environment
+variables of Consul's own client, such as CONSUL_HTTP_TOKEN and CONSUL_CACERT.
+
+Without -C the active node is found by the tags that Vault registers itself
+with, and by the check service:vault where there are none.
+
+The health of the redirector is served at /vault-redirector-health.
+
+Caddy's admin endpoint is at localhost:2019, or where CADDY_ADMIN says. The
+signals USR1 and USR2 of the original are now a request to it:
+
+    curl --json '"INFO"'  localhost:2019/config/logging/logs/default/level
+    curl --json '"FATAL"' localhost:2019/config/logging/logs/default/level
+
+Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			f := cmd.Flags()
+			f.CountP("verbose", "v", "Log more: -v for INFO, with a line per request; -vv for DEBUG (default: WARN)")
+			f.BoolP("log-disable", "l", false, "Log nothing once the program is set up; this can be changed at run time")
+			f.BoolP("version", "V", false, "Print the version and exit")
+			f.BoolP("https", "S", false, "Redirect to https rather than http")
+			f.BoolP("ip", "I", false, "Redirect to the address of the active node rather than to its name")
+			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, in seconds from 0.1 to 600; changes arrive at once whatever it is")
+			f.IntP("port", "P", 8080, "Port to listen on")
+			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault")`)
+			f.StringP("cert-path", "c", "", "PEM file with the certificate to serve https with, followed by its chain; needs -k")
+			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
+			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
+		},
+	})
+}
+
+// runCommand runs Caddy with the config that the flags stand for.
+func runCommand(fs caddycmd.Flags) (int, error) {
+	if fs.Bool("version") {
+		fmt.Printf("vault-redirector %s (see <%s> for source code)\n", version(), sourceURL)
+		return caddy.ExitCodeSuccess, nil
+	}
+	config, err := commandConfig(fs)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	caddy.TrapSignals()
+	if err := caddy.Run(config); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	select {}
+}
+
+// hostPort is the form of an address that the original takes.
+var hostPort = regexp.MustCompile(`^.+:[0-9]+$`)
+
+// commandConfig returns the config that the flags stand for.
+func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
+	seconds, err := fs.GetFloat64("poll-interval")
+	if err != nil {
+		return nil, err
+	}
+	verbose, err := fs.GetCount("verbose")
+	if err != nil {
+		return nil, err
+	}
+	port, check, cert, key := fs.Int("port"), fs.String("checkid"), fs.String("cert-path"), fs.String("key-path")
+	switch {
+	case fs.NArg() == 0:
+		return nil, errors.New("CONSUL_HOST_PORT is missing: the address of a Consul agent, such as 127.0.0.1:8500")
+	case fs.NArg() > 1:
+		return nil, fmt.Errorf("unexpected argument %q: only CONSUL_HOST_PORT goes there", fs.Arg(1))
+	case !hostPort.MatchString(fs.Arg(0)):
+		return nil, errors.New("CONSUL_HOST_PORT must be in host:port or ip:port format, such as 127.0.0.1:8500")
+	case !(seconds >= 0.1 && seconds <= 600): // NaN is neither
+		return nil, fmt.Errorf("-p/--poll-interval: %v is not a number of seconds from 0.1 to 600", seconds)
+	case port < 1 || port > 65535:
+		return nil, fmt.Errorf("-P/--port: %d is not between 1 and 65535", port)
+	case (cert == "") != (key == ""):
+		return nil, errors.New("-k|--key-path and -c|--cert-path must be specified together")
+	}
+	if cert != "" {
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			return nil, fmt.Errorf("-c/--cert-path %s, -k/--key-path %s: %w", cert, key, err)
+		}
+	}
+
+	consul := Consul{Address: fs.Arg(0), PollInterval: caddy.Duration(seconds * float64(time.Second))}
+	if check != "" {
+		consul.Select, consul.CheckID = selectCheck, check
+	}
+	handler := Handler{
+		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
+		Scheme:       "http",
+		RedirectTo:   toNodeName,
+	}
+	if fs.Bool("https") {
+		handler.Scheme = "https"
+	}
+	if fs.Bool("ip") {
+		handler.RedirectTo = toNodeAddress
+	}
+	return &caddy.Config{
+		Admin:   &caddy.AdminConfig{Config: &caddy.ConfigSettings{Persist: new(bool)}},
+		Logging: commandLogging(verbose, fs.Bool("log-disable")),
+		AppsRaw: commandApps(handler, port, cert, key),
+	}, nil
+}
+
+// commandApps returns the apps: one server with nothing but the handler.
+func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
+	server := &caddyhttp.Server{
+		Listen: []string{fmt.Sprintf(":%d", port)},
+		Routes: caddyhttp.RouteList{{
+			HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", "vault_redirect", nil)},
+		}},
+		AutoHTTPS: &caddyhttp.AutoHTTPSConfig{Disabled: true},
+		Logs:      new(caddyhttp.ServerLogConfig), // at INFO, so that the level turns them on and off
+	}
+	app := caddyhttp.App{
+		GracePeriod: caddy.Duration(10 * time.Second),
+		Servers:     map[string]*caddyhttp.Server{"vault-redirect": server},
+	}
+	apps := caddy.ModuleMap{}
+	if cert != "" {
+		const tag = "vault-redirect"
+		// The certificate is served whatever name the client asks for, as the original did.
+		server.TLSConnPolicies = caddytls.ConnectionPolicies{{
+			CertSelection: &caddytls.CustomCertSelectionPolicy{AnyTag: []string{tag}},
+		}}
+		files := caddytls.FileLoader{{Certificate: cert, Key: key, Tags: []string{tag}}}
+		apps["tls"] = caddyconfig.JSON(caddytls.TLS{CertificatesRaw: caddy.ModuleMap{"load_files": caddyconfig.JSON(files, nil)}}, nil)
+		if port == caddyhttp.DefaultHTTPPort {
+			app.HTTPPort = caddyhttp.DefaultHTTPSPort // on its HTTP port, Caddy would not serve TLS
+		}
+	}
+	apps["http"] = caddyconfig.JSON(app, nil)
+	return apps
+}
+
+// secretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them.
+var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "Authorization", "Cookie"}
+
+// commandLogging returns the logging for the flags: one log, from which tokens are filtered.
+func commandLogging(verbose int, disable bool) *caddy.Logging {
+	level := "WARN"
+	switch {
+	case disable:
+		level = "FATAL"
+	case verbose == 1:
+		level = "INFO"
+	case verbose > 1:
+		level = "DEBUG"
+	}
+	fields := map[string]any{}
+	for _, name := range secretHeaders {
+		fields["request>headers>"+name] = map[string]string{"filter": "delete"}
+	}
+	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{
+		"default": {BaseLog: caddy.BaseLog{
+			Level:      level,
+			EncoderRaw: caddyconfig.JSON(map[string]any{"format": "filter", "fields": fields}, nil),
+		}},
+	}}
+}

@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the health endpoint.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+)
+
+func TestHealth(t *testing.T) {
+	consul := newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")), standin.Standby("vault-2"))
+	h := provision(t, consul, "")
+	resp := ask(t, h, "GET", "http://any.example.com/vault-redirector-health?x=1")
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("status %d, headers %v", resp.StatusCode, resp.Header)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(body, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := time.Parse(time.RFC3339, doc["last_consul_poll"].(string)); err != nil {
+		t.Error(err)
+	}
+	delete(doc, "last_consul_poll")
+	want := map[string]any{
+		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
+		"consul_host_port": consul.Addr(), "active_vault": "10.0.0.1:8200",
+		"reason": "ok", "active_node": "vault-1", "redirect_to": "https://10.0.0.1:8200",
+		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,
+	}
+	for key, value := range want {
+		if doc[key] != value {
+			t.Errorf("%s: %v, want %v", key, doc[key], value)
+		}
+	}
+	if len(doc) != len(want) {
+		t.Errorf("document %s", body)
+	}
+
+	head := ask(t, h, "HEAD", "/vault-redirector-health")
+	if head.StatusCode != http.StatusOK || head.Header.Get("Content-Length") != strconv.Itoa(len(body)) {
+		t.Errorf("HEAD: status %d, headers %v", head.StatusCode, head.Header)
+	}
+	put := ask(t, h, "PUT", "/vault-redirector-health")
+	if put.StatusCode != http.StatusMethodNotAllowed || put.Header.Get("Allow") != "GET, HEAD" {
+		t.Errorf("PUT: status %d, headers %v", put.StatusCode, put.Header)
+	}
+	for _, path := range []string{"/vault-redirector-health/", "/Vault-Redirector-Health", "/x/vault-redirector-health"} {
+		if resp := ask(t, h, "GET", path); resp.StatusCode != http.StatusTemporaryRedirect {
+			t.Errorf("%s: status %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestHealthWithoutActiveNode(t *testing.T) {
+	consul := newConsul(t)
+	h := provision(t, consul, `, "max_stale": 0`)
+	read := func() (int, status) {
+		resp := ask(t, h, "GET", "/vault-redirector-health")
+		var d status
+		if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, d
+	}
+	if code, d := read(); code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonNoService {
+		t.Errorf("status %d, document %+v", code, d)
+	}
+	consul.Set("vault", standin.Active("vault-1"))
+	until(t, h, "registered", (*state).active)
+	consul.Refuse()
+	until(t, h, "consul gone", func(s *state) bool { return !s.active() })
+	code, d := read()
+	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonStaleExpired || d.StaleSince == nil || d.Detail == "" {
+		t.Errorf("status %d, document %+v", code, d)
+	}
+}
+
+func TestHealthPath(t *testing.T) {
+	consul := newConsul(t, standin.Active("vault-1"))
+	for _, row := range []struct {
+		config, path string
+		code         int
+	}{
+		{`, "health_path": "/-/health"`, "/-/health", http.StatusOK},
+		{`, "health_path": "/-/health"`, "/vault-redirector-health", http.StatusTemporaryRedirect},
+		{`, "health_path": "off"`, "/vault-redirector-health", http.StatusTemporaryRedirect},
+		{`, "health_path": "off"`, "/off", http.StatusTemporaryRedirect},
+	} {
+		if resp := ask(t, provision(t, consul, row.config), "GET", row.path); resp.StatusCode != row.code {
+			t.Errorf("%s: %s: status %d, want %d", row.config, row.path, resp.StatusCode, row.code)
+		}
+	}
+}

@@ -1,0 +1,267 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the handler's answers, and its benchmarks.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+)
+
+// provision returns a handler as Caddy would run it, asking the stand-in. config is JSON without the discovery.
+func provision(t testing.TB, consul *standin.Consul, config string) *Handler {
+	t.Helper()
+	base, err := caddy.ProvisionContext(&caddy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	t.Cleanup(cancel)
+	raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), config)
+	mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", []byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := ctx.App(appID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.(*App).Start(); err != nil {
+		t.Fatal(err)
+	}
+	return mod.(*Handler)
+}
+
+// newConsul returns a stand-in that has the entries.
+func newConsul(t testing.TB, entries ...*api.ServiceEntry) *standin.Consul {
+	t.Helper()
+	consul, err := standin.NewConsul("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(consul.Close)
+	consul.Set("vault", entries...)
+	return consul
+}
+
+// ask sends a request to the handler alone.
+func ask(t testing.TB, h *Handler, method, target string) *http.Response {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	if err := h.ServeHTTP(rec, httptest.NewRequest(method, target, nil), nil); err != nil {
+		t.Fatalf("the handler returned an error, which Caddy would log with the request: %v", err)
+	}
+	return rec.Result()
+}
+
+// until waits for the handler's state to be as it should.
+func until(t testing.TB, h *Handler, what string, ok func(*state) bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for s := h.view.current.Load(); !ok(s); s = h.view.current.Load() {
+		select {
+		case <-s.changed:
+		case <-deadline:
+			t.Fatalf("%s: still reason %s (%s), url %q", what, s.reason, s.detail, s.target.url)
+		}
+	}
+}
+
+func TestRedirect(t *testing.T) {
+	h := provision(t, newConsul(t,
+		standin.Standby("vault-1", standin.Address("10.0.0.1")),
+		standin.Active("vault-2", standin.Address("10.0.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
+	), "")
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "LIST", "SCAN"} {
+		resp := ask(t, h, method, "http://redirector.example.com/v1/secret/a%2Fb//c?list=true&x")
+		if resp.StatusCode != http.StatusTemporaryRedirect {
+			t.Errorf("%s: status %d", method, resp.StatusCode)
+		}
+		if got, want := resp.Header.Get("Location"), "https://10.0.0.2:8200/v1/secret/a%2Fb//c?list=true&x"; got != want {
+			t.Errorf("%s: Location %s, want %s", method, got, want)
+		}
+		if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+			t.Errorf("%s: Cache-Control %q", method, got)
+		}
+		if resp.ContentLength > 0 {
+			t.Errorf("%s: %d bytes of body", method, resp.ContentLength)
+		}
+	}
+}
+
+func TestRedirectFollowsConfig(t *testing.T) {
+	consul := newConsul(t, standin.Active("vault-2", standin.Address("10.0.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
+	for config, want := range map[string]string{
+		``:                                          "https://10.9.9.9:8200/",
+		`, "scheme": "http"`:                        "http://10.9.9.9:8200/",
+		`, "redirect_to": "node_name"`:              "https://vault-2:8200/",
+		`, "redirect_to": "node_address"`:           "https://10.0.0.2:8200/",
+		`, "redirect_to": "tagged:wan"`:             "https://198.51.100.7:8443/",
+		`, "redirect_to": "{node}.example.com"`:     "https://vault-2.example.com:8200/",
+		`, "redirect_to": "node_name", "port": 443`: "https://vault-2:443/",
+	} {
+		if got := ask(t, provision(t, consul, config), "GET", "/").Header.Get("Location"); got != want {
+			t.Errorf("%s: Location %s, want %s", config, got, want)
+		}
+	}
+}
+
+// errorsOf returns the text of an answer in the form of Vault's errors.
+func errorsOf(t testing.TB, resp *http.Response) string {
+	t.Helper()
+	var body struct{ Errors []string }
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || len(body.Errors) != 1 {
+		t.Fatalf("the answer is not in the form of Vault's errors: %v %v", body, err)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control %q", got)
+	}
+	return body.Errors[0]
+}
+
+func TestUnavailable(t *testing.T) {
+	rows := []struct {
+		name    string
+		entries []*api.ServiceEntry
+		fault   func(*standin.Consul)
+		reason  Reason
+	}{
+		{name: "none registered", reason: ReasonNoService},
+		{name: "none active", entries: []*api.ServiceEntry{standin.Standby("vault-1")}, reason: ReasonNoActive},
+		{name: "critical", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.NodeCheck("serfHealth", "critical"))}, reason: ReasonUnhealthy},
+		{name: "bad address", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.ServiceAddress("evil.example.com/"))}, reason: ReasonBadAddress},
+		{name: "refused", fault: (*standin.Consul).Refuse, reason: ReasonConsulUnreachable},
+		{name: "denied", fault: answerWith(403, "Permission denied"), reason: ReasonACLDenied},
+		{name: "broken", fault: answerWith(200, "<html>"), reason: ReasonConsulError},
+		{name: "filtered", fault: func(c *standin.Consul) {
+			c.Header(func(h http.Header) { h.Set("X-Consul-Results-Filtered-By-ACLs", "true") })
+		}, reason: ReasonACLFiltered},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			consul := newConsul(t, row.entries...)
+			if row.fault != nil {
+				row.fault(consul)
+			}
+			h := provision(t, consul, `, "retry_after": "2500ms"`)
+			resp := ask(t, h, "PUT", "/v1/secret/x")
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") != "3" {
+				t.Errorf("status %d, Retry-After %q, want 503 and 3", resp.StatusCode, resp.Header.Get("Retry-After"))
+			}
+			if resp.Header.Get("Location") != "" {
+				t.Errorf("Location %s", resp.Header.Get("Location"))
+			}
+			if text := errorsOf(t, resp); !strings.Contains(text, explain(row.reason)) || explain(row.reason) == string(row.reason) {
+				t.Errorf("text %q does not explain %s", text, row.reason)
+			}
+			if s := h.view.current.Load(); s.reason != row.reason {
+				t.Errorf("reason %s, want %s", s.reason, row.reason)
+			}
+		})
+	}
+}
+
+func answerWith(code int, body string) func(*standin.Consul) {
+	return func(c *standin.Consul) {
+		c.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.WriteHeader(code)
+			_, _ = w.Write([]byte(body))
+			return true
+		})
+	}
+}
+
+func TestLoop(t *testing.T) {
+	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
+	resp := ask(t, h, "GET", "https://vault.example.com/v1/sys/health")
+	if resp.StatusCode != http.StatusLoopDetected || !strings.Contains(errorsOf(t, resp), "api_addr") {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if resp := ask(t, h, "GET", "https://redirector.example.com/"); resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Errorf("another name: status %d", resp.StatusCode)
+	}
+
+	// By the address of the socket that took the connection, whatever name the client used.
+	var h2 *Handler
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = h2.ServeHTTP(w, r, nil) }))
+	defer server.Close()
+	addr := server.Listener.Addr().(*net.TCPAddr)
+	h2 = provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress(addr.IP.String()), standin.Port(addr.Port))), "")
+	req, _ := http.NewRequest("GET", server.URL, nil)
+	req.Host = "redirector.example.com"
+	resp2, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp2.Body.Close()
+	if resp2.StatusCode != http.StatusLoopDetected {
+		t.Errorf("own socket: status %d, Location %s", resp2.StatusCode, resp2.Header.Get("Location"))
+	}
+}
+
+func TestNoPath(t *testing.T) {
+	h := provision(t, newConsul(t, standin.Active("vault-1")), "")
+	for _, r := range []*http.Request{
+		{Method: "OPTIONS", RequestURI: "*"},
+		{Method: "CONNECT", Host: "vault.example.com:443"},
+	} {
+		req := httptest.NewRequest("GET", "/", nil)
+		req.Method = r.Method
+		req.URL.Path = r.RequestURI
+		rec := httptest.NewRecorder()
+		if err := h.ServeHTTP(rec, req, nil); err != nil || rec.Code != http.StatusBadRequest {
+			t.Errorf("%s: status %d, %v", r.Method, rec.Code, err)
+		}
+		errorsOf(t, rec.Result())
+	}
+}
+
+// benchmarkRedirect measures ServeHTTP on the path that counts.
+func benchmarkRedirect(b *testing.B, instances int) {
+	entries := []*api.ServiceEntry{standin.Active("vault-0")}
+	for i := 1; i < instances; i++ {
+		entries = append(entries, standin.Standby(fmt.Sprintf("vault-%d", i)))
+	}
+	h := provision(b, newConsul(b, entries...), "")
+	until(b, h, "start", (*state).active)
+	r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/team/app?version=3", nil)
+	w := &discard{header: http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.ServeHTTP(w, r, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if w.code != http.StatusTemporaryRedirect {
+		b.Fatalf("status %d", w.code)
+	}
+}
+
+func BenchmarkRedirect(b *testing.B)              { benchmarkRedirect(b, 3) }
+func BenchmarkRedirect1000Instances(b *testing.B) { benchmarkRedirect(b, 1000) }
+
+// discard is a ResponseWriter that costs nothing.
+type discard struct {
+	header http.Header
+	code   int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
+func (d *discard) WriteHeader(code int)        { d.code = code }
