@@ -1,0 +1,32 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// What only Linux has: the parent's death signal, and a process's state in /proc.
+
+package cluster
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// sysProcAttr: a group of its own, so that Ctrl-C in a terminal reaches the caller alone and the caller decides what
+// becomes of its servers; and SIGKILL should the caller die without deciding.
+func sysProcAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+}
+
+// stopped is nil when the process stands still: SIGSTOP returns before every thread has noticed it.
+func stopped(pid int) error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return fatalError{err}
+	}
+	// "pid (name) state …", and the name may hold anything, blanks and brackets too.
+	if i := bytes.LastIndexByte(stat, ')'); i < 0 || len(stat) < i+3 || stat[i+2] != 'T' {
+		return fmt.Errorf("process %d is not stopped yet", pid)
+	}
+	return nil
+}

@@ -1,0 +1,263 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// A Vault node: its configuration, and what can be done to it.
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Vault is one Vault node.
+type Vault struct {
+	*Process
+	IP        string
+	Addr      string  // "127.x.y.11:8200"
+	URL       string  // "http://127.x.y.11:8200", or https with Options.TLS
+	Agent     *Consul // the agent it registers with; nil with Options.NoConsul
+	Node      string  // the Consul node it shows as: the agent's name, equal to Name with Options.AgentPerNode
+	ServiceID string  // its service in Consul: "vault:127.x.y.11:8200"
+
+	cluster *Cluster
+}
+
+// newVault writes a node's configuration; it is not started yet.
+func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
+	name, host := fmt.Sprintf("vault-%d", i), firstVaultHost+i
+	v := &Vault{
+		Process: c.process(name, c.vaultProgram),
+		IP:      c.IP(host),
+		Addr:    c.net.addr(host, vaultPort),
+		URL:     "http://" + c.net.addr(host, vaultPort),
+		cluster: c,
+	}
+	v.ServiceID = "vault:" + v.Addr
+	clusterAddr := c.net.addr(host, vaultClusterPort)
+	listener := map[string]any{"address": v.Addr, "cluster_address": clusterAddr, "tls_disable": true}
+	if c.options.TLS {
+		v.URL = "https://" + v.Addr
+		cert, key, err := c.vaultAuthority.issue(name, v.IP, name, "localhost")
+		if err != nil {
+			return nil, err
+		}
+		listener["tls_disable"], listener["tls_cert_file"], listener["tls_key_file"] = false, cert, key
+	}
+	cfg := map[string]any{
+		"api_addr":      v.URL,
+		"cluster_addr":  "https://" + clusterAddr,
+		"cluster_name":  "vault",
+		"disable_mlock": true,
+		"ui":            false,
+		"log_level":     "warn",
+		"listener":      []any{map[string]any{"tcp": listener}},
+	}
+	if !c.options.NoConsul {
+		v.Agent = c.Consuls[i%len(c.Consuls)]
+		if c.options.AgentPerNode {
+			v.Agent = c.Agents[i]
+		}
+		v.Node = v.Agent.Name
+		registration := map[string]any{"address": v.Agent.HTTPAddr}
+		if c.options.ReconcileTimeout > 0 {
+			registration["reconcile_timeout"] = c.options.ReconcileTimeout.String()
+		}
+		if c.options.ACL {
+			token, err := c.Token(ctx, vaultRules)
+			if err != nil {
+				return nil, err
+			}
+			registration["token"] = token
+		}
+		cfg["service_registration"] = map[string]any{"consul": registration}
+	}
+	data := filepath.Join(c.dir, name)
+	switch c.options.Storage {
+	case Raft:
+		if err := os.Mkdir(data, 0o700); err != nil {
+			return nil, err
+		}
+		cfg["storage"] = map[string]any{"raft": map[string]any{
+			"path": data, "node_id": name, "performance_multiplier": "1",
+			// A node that joins gets its vote from the autopilot, which by default looks every 10 seconds.
+			"autopilot_reconcile_interval": "200ms", "autopilot_update_interval": "100ms",
+		}}
+	case ConsulStorage:
+		storage := map[string]any{"address": v.Agent.HTTPAddr, "path": "vault/", "session_ttl": "10s"} // the least Consul allows
+		if c.options.ACL {
+			storage["token"] = cfg["service_registration"].(map[string]any)["consul"].(map[string]any)["token"]
+		}
+		cfg["storage"] = map[string]any{"consul": storage}
+	}
+	file := filepath.Join(c.dir, name+"-vault.json")
+	v.args = []string{"server", "-config=" + file}
+	return v, writeJSON(file, cfg)
+}
+
+// Health asks the node's /v1/sys/health: 200 active, 429 standby, 501 not initialised, 503 sealed.
+// https://developer.hashicorp.com/vault/api-docs/system/health
+func (v *Vault) Health(ctx context.Context) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.URL+"/v1/sys/health", nil)
+	if err != nil {
+		return 0, err
+	}
+	res, err := v.cluster.client.Do(req)
+	if err != nil {
+		return 0, fmt.Errorf("ask %s for its health: %w", v.Name, err)
+	}
+	_ = res.Body.Close()
+	return res.StatusCode, nil
+}
+
+// WaitHealth waits until Health says one of the wanted codes.
+func (v *Vault) WaitHealth(ctx context.Context, want ...int) error {
+	return poll(ctx, pollEvery, fmt.Sprintf("wait for health %d of %s at %s", want, v.Name, v.Addr), func(ctx context.Context) error {
+		if err := v.ended(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		status, err := v.Health(ctx)
+		if err != nil {
+			return err
+		}
+		for _, w := range want {
+			if status == w {
+				return nil
+			}
+		}
+		return fmt.Errorf("health is %d", status)
+	})
+}
+
+// Restart starts the node again on its data and address, stopping it first if it still runs, and unseals it.
+func (v *Vault) Restart(ctx context.Context) error {
+	if err := v.restartSealed(ctx); err != nil {
+		return err
+	}
+	return v.Unseal(ctx)
+}
+
+func (v *Vault) restartSealed(ctx context.Context) error {
+	if err := v.Stop(ctx); err != nil {
+		return err
+	}
+	if err := v.start(); err != nil {
+		return err
+	}
+	return v.WaitHealth(ctx, http.StatusServiceUnavailable)
+}
+
+// Seal seals the node. The active one is asked to; a standby refuses that ("please restart instead"), so it is
+// restarted and left sealed. Both are critical in Consul.
+func (v *Vault) Seal(ctx context.Context) error {
+	status, err := v.Health(ctx)
+	if err != nil {
+		return err
+	}
+	switch status {
+	case http.StatusServiceUnavailable:
+		return nil
+	case http.StatusOK:
+		err = v.cluster.Do(ctx, v, http.MethodPut, "/v1/sys/seal", nil, nil)
+	default:
+		err = v.restartSealed(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := v.WaitHealth(ctx, http.StatusServiceUnavailable); err != nil {
+		return err
+	}
+	v.note("%s sealed", v.Name)
+	return nil
+}
+
+// Unseal unseals the node and returns when it is active or standby.
+func (v *Vault) Unseal(ctx context.Context) error {
+	key := map[string]string{"key": v.cluster.unsealKey}
+	err := poll(ctx, pollEvery, "unseal", func(ctx context.Context) error {
+		if err := v.ended(); err != nil {
+			return err
+		}
+		return v.cluster.Do(ctx, v, http.MethodPut, "/v1/sys/unseal", key, nil)
+	})
+	if err != nil {
+		return err
+	}
+	// One that joins a raft cluster is unsealed in the background, once it has the keys from the leader.
+	if err := v.WaitHealth(ctx, http.StatusOK, http.StatusTooManyRequests); err != nil {
+		return err
+	}
+	v.note("%s unsealed", v.Name)
+	return nil
+}
+
+// StepDown asks the active node to give up its role, and returns when it has accepted; see WaitActive. For 10 seconds
+// Vault keeps this node from becoming active again, even when raft elects it: another fault within them may leave the
+// cluster without an active node until they are over. StepDown is an error for a standby, which would forward the
+// request to the active node.
+func (v *Vault) StepDown(ctx context.Context) error {
+	if status, err := v.Health(ctx); err != nil {
+		return err
+	} else if status != http.StatusOK {
+		return fmt.Errorf("step down %s at %s: it is not active, its health is %d", v.Name, v.Addr, status)
+	}
+	if err := v.cluster.Do(ctx, v, http.MethodPut, "/v1/sys/step-down", nil, nil); err != nil {
+		return err
+	}
+	v.note("%s stepped down", v.Name)
+	return nil
+}
+
+// startVault brings up all nodes: the first is initialised, the others join it, all are unsealed.
+func (c *Cluster) startVault(ctx context.Context) error {
+	begin := time.Now()
+	for i := range c.options.Vaults {
+		v, err := c.newVault(ctx, i)
+		if err != nil {
+			return err
+		}
+		c.Vaults = append(c.Vaults, v)
+		if err := v.start(); err != nil {
+			return err
+		}
+	}
+	first, others := c.Vaults[0], c.Vaults[1:]
+	if err := first.WaitHealth(ctx, http.StatusNotImplemented); err != nil {
+		return err
+	}
+	c.note("%s answers after %s", first.Name, since(begin))
+	if err := c.initialise(ctx, first); err != nil {
+		return err
+	}
+	if err := first.WaitHealth(ctx, http.StatusOK); err != nil {
+		return err
+	}
+	c.note("%s is active after %s", first.Name, since(begin))
+	if c.options.Storage == Raft {
+		if err := c.quickVotes(ctx, first); err != nil {
+			return err
+		}
+	}
+	if err := each(others, func(v *Vault) error { return c.join(ctx, v, first) }); err != nil {
+		return err
+	}
+	c.note("all are unsealed after %s", since(begin))
+	if c.options.Storage == Raft {
+		if err := c.waitVoters(ctx); err != nil {
+			return err
+		}
+		c.note("all vote after %s", since(begin))
+	}
+	if err := c.WaitSettled(ctx); err != nil {
+		return err
+	}
+	c.note("all is settled after %s", since(begin))
+	return nil
+}
