@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -67,6 +68,7 @@ type Handler struct {
 
 	discovery  Discovery
 	view       *view
+	released   *sync.Once // of the view
 	healthPath string
 	retryAfter []string
 	logger     *zap.Logger
@@ -114,6 +116,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.view, err = acquire(h.discovery, config, h.logger); err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
+	h.released = new(sync.Once)
 	app.(*App).use(h.view.watcher)
 	return nil
 }
@@ -153,14 +156,14 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// Cleanup releases the view, if there is one.
+// Cleanup releases the view, if there is one. Requests may still be under way, and read it.
 func (h *Handler) Cleanup() error {
 	if h.view == nil {
 		return nil
 	}
-	v := h.view
-	h.view = nil
-	return v.release(h.logger)
+	var err error
+	h.released.Do(func() { err = h.view.release(h.logger) })
+	return err
 }
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.

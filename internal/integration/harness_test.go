@@ -85,10 +85,12 @@ func command(t *testing.T, ip string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// runCaddy runs Caddy with a Caddyfile in which {ip} stands for an address of its own.
-func runCaddy(t *testing.T, caddyfile string, env ...string) *server {
+// runCaddy runs Caddy with a Caddyfile made of global options and sites. In the sites, {ip} stands for the one address
+// that it listens on.
+func runCaddy(t *testing.T, options, sites string, env ...string) *server {
 	t.Helper()
 	ip := loopback(t)
+	caddyfile := "{\n\tdefault_bind {ip}\n" + options + "\n}\n" + sites
 	file := filepath.Join(t.TempDir(), "Caddyfile")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(caddyfile, "{ip}", ip)), 0o600); err != nil {
 		t.Fatal(err)
@@ -192,6 +194,7 @@ func (s *server) admin(method, path, contentType, body string) (int, string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	req.Host = "localhost:2019" // of the names that Caddy allows
 	req.Header.Set("Content-Type", contentType)
 	resp, err := client.Do(req)
 	if err != nil {

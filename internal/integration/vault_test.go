@@ -103,7 +103,7 @@ func largeFile(t *testing.T) string {
 func TestVaultClientThroughFailovers(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{})
-	caddy := runCaddy(t, `
+	caddy := runCaddy(t, "", `
 http://{ip}:8080 {
 	vault_redirect `+c.Consuls[0].HTTPAddr+` {
 		scheme http
@@ -212,10 +212,8 @@ func TestVaultClientOverTLS(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{TLS: true, Storage: cluster.ConsulStorage, Vaults: 2})
 	caddy := runCaddy(t, `
-{
 	skip_install_trust
-	auto_https disable_redirects
-}
+	auto_https disable_redirects`, `
 https://{ip}:8443 {
 	tls internal
 	vault_redirect `+c.Consuls[0].HTTPAddr+`
@@ -244,6 +242,19 @@ http://{ip}:8080 {
 	if err := os.WriteFile(both, pem, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	httpsClient := trusting(t, both)
+	healthy := func(site string) bool {
+		resp, err := httpsClient.Get(site + "/vault-redirector-health")
+		if err != nil {
+			return false // the site's certificate is still being issued
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}
+	for _, s := range []string{site, plain} {
+		await(t, s+" is healthy", func() bool { return healthy(s) })
+	}
+
 	vault := newVaultCLI(t, site, c.RootToken, "VAULT_CACERT="+both)
 	vault.run("secrets", "enable", "-path=secret", "kv-v2")
 	vault.run("auth", "enable", "userpass")
@@ -257,18 +268,6 @@ http://{ip}:8080 {
 	vault.everything(small)
 	// A site that answers plain http itself works, too: the client follows from http to https.
 	newVaultCLI(t, plain, c.RootToken, "VAULT_CACERT="+both).everything(small)
-
-	httpsClient := trusting(t, both)
-	for _, url := range []string{site, plain} {
-		resp, err := httpsClient.Get(url + "/vault-redirector-health")
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("health over %s: status %d", url, resp.StatusCode)
-		}
-	}
 
 	if err := active.StepDown(timeout(t)); err != nil {
 		t.Fatal(err)
