@@ -68,14 +68,17 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	var consul Consul
 	if d.NextArg() {
 		consul.Address = d.Val()
-		if d.NextArg() {
-			return d.Errf("unexpected argument %q: only the address of Consul goes on this line", d.Val())
+		if err := checkAddress(d); err != nil {
+			return err
 		}
 	}
 	err := parseBlock(d, options{
-		"consul":      func() error { return consul.parse(d) },
-		"scheme":      text(d, &h.Scheme, "https", "http"),
-		"redirect_to": text(d, &h.RedirectTo),
+		"consul": func() error { return consul.parse(d) },
+		"scheme": text(d, &h.Scheme, "https", "http"),
+		"redirect_to": checked(d, text(d, &h.RedirectTo), func() error {
+			_, err := newAddressing("", h.RedirectTo, 0)
+			return err
+		}),
 		"port": func() error {
 			var port string
 			if err := text(d, &port)(); err != nil {
@@ -88,12 +91,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.Port = n
 			return nil
 		},
-		"health_path": text(d, &h.HealthPath),
+		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
 		"max_stale": func() error {
 			h.MaxStale = new(caddy.Duration)
-			return duration(d, h.MaxStale)()
+			return duration(d, h.MaxStale, 0)()
 		},
-		"retry_after": duration(d, &h.RetryAfter),
+		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
 	})
 	if err != nil {
 		return err
@@ -102,24 +105,19 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// UnmarshalCaddyfile sets up the discovery from Caddyfile tokens. Syntax: the consul block of [Handler.UnmarshalCaddyfile].
-func (c *Consul) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the name of the discovery
-	return c.parse(d)
-}
-
+// parse parses the consul block, at whose name d is.
 func (c *Consul) parse(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		if c.Address != "" {
 			return d.Errf("the address of Consul is given twice: %s and %s", c.Address, d.Val())
 		}
 		c.Address = d.Val()
-		if d.NextArg() {
-			return d.Errf("unexpected argument %q: only the address of Consul goes on this line", d.Val())
+		if err := checkAddress(d); err != nil {
+			return err
 		}
 	}
-	return parseBlock(d, options{
-		"service":       text(d, &c.Service),
+	err := parseBlock(d, options{
+		"service":       checked(d, text(d, &c.Service), func() error { return checkService(c.Service) }),
 		"select":        text(d, &c.Select, selectAuto, selectTag, selectCheck),
 		"tag":           text(d, &c.Tag),
 		"check_id":      text(d, &c.CheckID),
@@ -130,19 +128,37 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 		"partition":     text(d, &c.Partition),
 		"peer":          text(d, &c.Peer),
 		"consistency":   text(d, &c.Consistency, consistencyDefault, consistencyStale, consistencyConsistent),
-		"poll_interval": duration(d, &c.PollInterval),
+		"poll_interval": checked(d, duration(d, &c.PollInterval, 0), func() error { return checkPollInterval(c.PollInterval) }),
 		"tls": func() error {
 			c.TLS = new(TLS)
 			return c.TLS.parse(d)
 		},
 	})
+	if err == nil && c.Token != "" && c.TokenFile != "" {
+		err = d.WrapErr(errTwoTokens)
+	}
+	return err
+}
+
+// checkAddress checks the address of Consul at d, the only argument on its line. What placeholders stand for is not
+// known yet.
+func checkAddress(d *caddyfile.Dispenser) error {
+	if address := d.Val(); !strings.Contains(address, "{") {
+		if _, err := parseEndpoint(address, false); err != nil {
+			return d.Errf("address of Consul: %v", err)
+		}
+	}
+	if d.NextArg() {
+		return d.Errf("unexpected argument %q: only the address of Consul goes on this line", d.Val())
+	}
+	return nil
 }
 
 func (t *TLS) parse(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("tls: unexpected argument %q: its settings go in a block", d.Val())
 	}
-	return parseBlock(d, options{
+	err := parseBlock(d, options{
 		"ca":          text(d, &t.CA),
 		"cert":        text(d, &t.Cert),
 		"key":         text(d, &t.Key),
@@ -155,6 +171,13 @@ func (t *TLS) parse(d *caddyfile.Dispenser) error {
 			return nil
 		},
 	})
+	if err == nil {
+		err = t.checkPair()
+		if err != nil {
+			err = d.WrapErr(err)
+		}
+	}
+	return err
 }
 
 // options has the parsers of a block's options by name.
@@ -162,17 +185,20 @@ type options map[string]func() error
 
 // parseBlock parses a block, in which each option may stand once.
 func parseBlock(d *caddyfile.Dispenser, o options) error {
-	seen := map[string]bool{}
+	seen, last := map[string]bool{}, ""
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := o[name]
+		if name == "{" {
+			return d.Errf("%s: takes no block", last)
+		}
 		if !ok {
 			return d.Errf("unknown option %q: there are %s", name, strings.Join(o.names(), ", "))
 		}
 		if seen[name] {
 			return d.Errf("%s is given twice", name)
 		}
-		seen[name] = true
+		seen[name], last = true, name
 		if err := parse(); err != nil {
 			return err
 		}
@@ -207,8 +233,8 @@ func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 	}
 }
 
-// duration parses the one argument of an option as a duration that is not negative.
-func duration(d *caddyfile.Dispenser, to *caddy.Duration) func() error {
+// duration parses the one argument of an option as a duration that is not below least.
+func duration(d *caddyfile.Dispenser, to *caddy.Duration, least time.Duration) func() error {
 	return func() error {
 		name := d.Val()
 		var value string
@@ -216,16 +242,29 @@ func duration(d *caddyfile.Dispenser, to *caddy.Duration) func() error {
 			return err
 		}
 		parsed, err := caddy.ParseDuration(value)
-		if err != nil || parsed < 0 {
+		switch {
+		case err != nil || parsed < 0:
 			return d.Errf("%s: %q is not a duration such as %s", name, value, 30*time.Second)
+		case parsed < least:
+			return d.Errf("%s: %q is too short", name, value)
 		}
 		*to = caddy.Duration(parsed)
 		return nil
 	}
 }
 
-// Interface guards
-var (
-	_ caddyfile.Unmarshaler = (*Handler)(nil)
-	_ caddyfile.Unmarshaler = (*Consul)(nil)
-)
+// checked adds a check to a parser, so that the error names the file and the line.
+func checked(d *caddyfile.Dispenser, parse, check func() error) func() error {
+	return func() error {
+		if err := parse(); err != nil {
+			return err
+		}
+		if err := check(); err != nil {
+			return d.WrapErr(err)
+		}
+		return nil
+	}
+}
+
+// Interface guard
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -151,7 +151,8 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 		GracePeriod: caddy.Duration(10 * time.Second),
 		Servers:     map[string]*caddyhttp.Server{"vault-redirect": server},
 	}
-	apps := caddy.ModuleMap{}
+	// Nothing is stored, so that the program needs no folder to write to.
+	tlsApp := caddytls.TLS{DisableStorageCheck: true, DisableStorageClean: true}
 	if cert != "" {
 		const tag = "vault-redirect"
 		// The certificate is served whatever name the client asks for, as the original did.
@@ -159,17 +160,16 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 			CertSelection: &caddytls.CustomCertSelectionPolicy{AnyTag: []string{tag}},
 		}}
 		files := caddytls.FileLoader{{Certificate: cert, Key: key, Tags: []string{tag}}}
-		apps["tls"] = caddyconfig.JSON(caddytls.TLS{CertificatesRaw: caddy.ModuleMap{"load_files": caddyconfig.JSON(files, nil)}}, nil)
+		tlsApp.CertificatesRaw = caddy.ModuleMap{"load_files": caddyconfig.JSON(files, nil)}
 		if port == caddyhttp.DefaultHTTPPort {
 			app.HTTPPort = caddyhttp.DefaultHTTPSPort // on its HTTP port, Caddy would not serve TLS
 		}
 	}
-	apps["http"] = caddyconfig.JSON(app, nil)
-	return apps
+	return caddy.ModuleMap{"http": caddyconfig.JSON(app, nil), "tls": caddyconfig.JSON(tlsApp, nil)}
 }
 
 // secretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them.
-var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "Authorization", "Cookie"}
+var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-MFA", "Authorization", "Cookie"}
 
 // commandLogging returns the logging for the flags: one log, from which tokens are filtered.
 func commandLogging(verbose int, disable bool) *caddy.Logging {

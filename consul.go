@@ -31,17 +31,19 @@ func init() { caddy.RegisterModule(Consul{}) }
 // CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT, CONSUL_CAPATH,
 // CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
 //
-// All texts may have global placeholders such as {env.NAME} and {file./path}, which are filled when the config is loaded
-// and never written back to it.
+// Names, paths, addresses and the token may have global placeholders such as {env.NAME} and {file./path}, which are
+// filled when the config is loaded and never written back to it.
 type Consul struct {
 	// Address of a Consul agent: host:port, http://host:port, https://host:port (a path prefix may follow), or
-	// unix:///path/to/socket. Default: CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
+	// unix:///path/to/socket. Without a scheme it is https if there are TLS settings or if CONSUL_HTTP_SSL is true, else
+	// http. Default: CONSUL_HTTP_ADDR, else 127.0.0.1:8500.
 	Address string `json:"address,omitempty"`
 	// Service is the name under which Vault is registered. Default: vault.
 	Service string `json:"service,omitempty"`
 	// Select says what marks the active node among those that are alive. With tag, the node carries the tag; with check,
 	// its check check_id passes; with auto, it goes by tags if any instance carries active, standby or
-	// performance-standby, as Vault's own registration does, and by check if none does. Default: auto.
+	// performance-standby, as Vault's own registration does, or the tag named below, and by check if none does.
+	// Default: auto.
 	Select string `json:"select,omitempty"`
 	// Tag that marks the active node, compared as a whole. Default: active.
 	Tag string `json:"tag,omitempty"`
@@ -71,7 +73,7 @@ type Consul struct {
 	// PollInterval is the longest time between two queries: how long a blocking query waits for a change, and how often
 	// a Consul that cannot wait is asked. From 100ms to 10m. Default: 30s.
 	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
-	// TLS settings for an https address.
+	// TLS settings of the connection to Consul.
 	TLS *TLS `json:"tls,omitempty"`
 
 	resolved *consulSettings
@@ -106,8 +108,12 @@ func (c *Consul) Endpoint() string { return c.resolved.endpoint.String() }
 // Key implements [Discovery]. What only selects among the nodes is not part of it, and secrets are in it as a digest.
 func (c *Consul) Key() string {
 	s := *c.resolved
-	s.Select, s.Tag, s.CheckID = "", "", ""
-	text := fmt.Sprintf("%#v %#v %v %x", s.Consul, s.tlsSettings, s.auth, s.caDigest)
+	s.Select, s.Tag, s.CheckID, s.TLS = "", "", "", nil
+	auth := api.HttpBasicAuth{}
+	if s.auth != nil {
+		auth = *s.auth
+	}
+	text := fmt.Sprintf("%#v %#v %#v %#v %x", s.Consul, s.endpoint, s.tlsSettings, auth, s.caDigest)
 	return fmt.Sprintf("consul:%x", sha256.Sum256([]byte(text)))
 }
 
@@ -127,7 +133,7 @@ type consulSettings struct {
 // resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
 func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
 	s := &consulSettings{Consul: *c}
-	s.resolved, s.TLS = nil, nil
+	s.resolved = nil
 	if c.TLS != nil {
 		s.tlsSettings = *c.TLS
 	}
@@ -143,7 +149,7 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 		}
 	}
 	if s.Token != "" && s.TokenFile != "" {
-		return nil, errors.New("token and token_file: give one of them")
+		return nil, errTwoTokens
 	}
 	if err := s.fillFromEnv(getenv); err != nil {
 		return nil, err
@@ -183,8 +189,15 @@ func (s *consulSettings) fillFromEnv(getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
+	useTLS = useTLS || s.TLS != nil // settings for TLS mean TLS
 	if s.endpoint, err = parseEndpoint(s.Address, useTLS); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
+	}
+	if useTLS && source != "address" {
+		s.endpoint.scheme = "https" // as Consul's own client: from the environment, TLS is never taken back by http://
+	}
+	if s.TLS != nil && s.endpoint.scheme != "https" {
+		return fmt.Errorf("tls: there are settings for it, but the address %s says http", s.endpoint)
 	}
 	if s.Token == "" && s.TokenFile == "" {
 		if fill(&s.TokenFile, api.HTTPTokenFileEnvName); s.TokenFile == "" {
@@ -198,7 +211,12 @@ func (s *consulSettings) fillFromEnv(getenv func(string) string) error {
 	fill(&s.Namespace, api.HTTPNamespaceEnvName)
 	fill(&s.Partition, api.HTTPPartitionEnvName)
 	fill(&s.tlsSettings.CA, api.HTTPCAFile, api.HTTPCAPath)
-	fill(&s.tlsSettings.ServerName, api.HTTPTLSServerName)
+	if s.tlsSettings.ServerName == "" {
+		fill(&s.tlsSettings.ServerName, api.HTTPTLSServerName)
+		if host, _, err := net.SplitHostPort(s.tlsSettings.ServerName); err == nil {
+			s.tlsSettings.ServerName = host
+		}
+	}
 	if s.tlsSettings.Cert == "" && s.tlsSettings.Key == "" {
 		fill(&s.tlsSettings.Cert, api.HTTPClientCert)
 		fill(&s.tlsSettings.Key, api.HTTPClientKey)
@@ -243,14 +261,27 @@ func (s *consulSettings) check() error {
 	default:
 		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
 	}
-	if strings.ContainsAny(s.Service, "/?#%") {
-		return fmt.Errorf("service: %q is not the name of a service", s.Service)
+	if err := checkService(s.Service); err != nil {
+		return err
 	}
-	if d := time.Duration(s.PollInterval); d < 100*time.Millisecond || d > 10*time.Minute {
+	return checkPollInterval(s.PollInterval)
+}
+
+func checkService(name string) error {
+	if strings.ContainsAny(name, "/?#%") {
+		return fmt.Errorf("service: %q is not the name of a service", name)
+	}
+	return nil
+}
+
+func checkPollInterval(d caddy.Duration) error {
+	if d := time.Duration(d); d < 100*time.Millisecond || d > 10*time.Minute {
 		return fmt.Errorf("poll_interval: %s is not between 100ms and 10m (changes arrive at once whatever it is)", d)
 	}
 	return nil
 }
+
+var errTwoTokens = errors.New("token and token_file: give one of them")
 
 // endpoint is where Consul's API is.
 type endpoint struct {
@@ -274,6 +305,9 @@ func parseEndpoint(address string, useTLS bool) (endpoint, error) {
 	if useTLS {
 		e.scheme = "https"
 	}
+	if strings.Contains(address, "@") { // and do not repeat what may be a password
+		return e, fmt.Errorf("no user or password here: give them in %s", api.HTTPAuthEnvName)
+	}
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		if !strings.HasPrefix(path, "/") {
 			return e, fmt.Errorf("%q: a socket is given as unix:///path/to/socket", address)
@@ -285,15 +319,14 @@ func parseEndpoint(address string, useTLS bool) (endpoint, error) {
 	if !hasScheme {
 		text = "//" + address
 	}
-	// The error of url.Parse would show the whole address, and with it a password.
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return e, errors.New("not an address of Consul, such as 127.0.0.1:8500, https://consul.example.com:8501 or unix:///run/consul.sock")
-	case u.User != nil:
-		return e, fmt.Errorf("no user or password here: give them in %s", api.HTTPAuthEnvName)
 	case u.RawQuery != "" || u.Fragment != "":
 		return e, fmt.Errorf("%q: no query or fragment here", address)
+	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
+		return e, fmt.Errorf("%q: an IPv6 address goes in brackets, as in [::1]:8500", address)
 	case hasScheme && u.Scheme != "http" && u.Scheme != "https":
 		return e, fmt.Errorf("%q: the scheme %s is not http, https or unix", address, u.Scheme)
 	case !hasScheme && u.Port() == "":

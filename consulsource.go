@@ -35,7 +35,8 @@ type consulSource struct {
 	settings  *consulSettings
 	client    *api.Client
 	transport *http.Transport
-	token     string // last read from the token file
+	token     string          // last read from the token file
+	seen      map[string]bool // keys of the instances in the last answer without doubt
 }
 
 func newConsulSource(s *consulSettings) (*consulSource, error) {
@@ -85,8 +86,54 @@ func newConsulSource(s *consulSettings) (*consulSource, error) {
 func (c *consulSource) Close() { c.transport.CloseIdleConnections() }
 
 // Query implements [Source].
-// See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
+//
+// Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
+// whether there is a leader. Where such an answer lacks an instance that was there before, another query, which does not
+// wait, tells whether it is really gone.
 func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
+	a, header, err := c.ask(ctx, index, wait)
+	if err == nil && streamed(header) && c.misses(a.Nodes) {
+		a, header, err = c.ask(ctx, 0, 0)
+	}
+	if err != nil {
+		return Answer{}, err
+	}
+	switch {
+	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
+		a.Doubt, a.Detail = ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
+	case header.Get("X-Consul-KnownLeader") == "false" && !streamed(header):
+		a.Doubt, a.Detail = ReasonConsulError, "a stale answer from a server that knows no leader"
+	default:
+		c.seen = keysOf(a.Nodes)
+	}
+	return a, nil
+}
+
+// streamed reports whether an answer is from Consul's streaming backend.
+func streamed(h http.Header) bool { return h.Get("X-Consul-Query-Backend") == "streaming" }
+
+// misses reports whether an instance of the last answer without doubt is not among the nodes.
+func (c *consulSource) misses(nodes []Node) bool {
+	keys := keysOf(nodes)
+	for key := range c.seen {
+		if !keys[key] {
+			return true
+		}
+	}
+	return false
+}
+
+func keysOf(nodes []Node) map[string]bool {
+	keys := make(map[string]bool, len(nodes))
+	for i := range nodes {
+		keys[nodes[i].key()] = true
+	}
+	return keys
+}
+
+// ask sends one query.
+// See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
+func (c *consulSource) ask(ctx context.Context, index uint64, wait time.Duration) (Answer, http.Header, error) {
 	s := c.settings
 	options := &api.QueryOptions{
 		Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition, Peer: s.Peer,
@@ -98,29 +145,22 @@ func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Durati
 	if index > 0 {
 		options.WaitTime = wait
 	}
+	// The headers are read here since the client stops at the first one that it cannot parse.
 	var header http.Header
 	ctx = context.WithValue(ctx, headerKey{}, &header)
 	entries, _, err := c.client.Health().Service(s.Service, "", false, options.WithContext(ctx))
 	if err != nil {
 		// Whatever is wrong with the connection, the next query is to have another one.
 		c.transport.CloseIdleConnections()
-		return Answer{}, c.queryError(err, options.Token)
+		return Answer{}, nil, c.queryError(err, options.Token)
 	}
 	nodes, err := nodesOf(entries)
 	if err != nil {
-		return Answer{}, &QueryError{ReasonConsulError, fmt.Errorf("consul at %s: %w", s.endpoint, err)}
+		return Answer{}, nil, &QueryError{ReasonConsulError, fmt.Errorf("consul at %s: %w", s.endpoint, err)}
 	}
 	a := Answer{Nodes: nodes}
-	// The headers are read here since the client stops at the first one that it cannot parse. An index that is not a
-	// number is none.
-	a.Index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64)
-	switch {
-	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
-		a.Doubt, a.Detail = ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
-	case header.Get("X-Consul-KnownLeader") == "false":
-		a.Doubt, a.Detail = ReasonConsulError, "a stale answer from a server that knows no leader"
-	}
-	return a, nil
+	a.Index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64) // one that is not a number is none
+	return a, header, nil
 }
 
 // currentToken returns the token for the next query. While its file is being replaced, the last one is still good.

@@ -172,8 +172,10 @@ func (c candidate) before(o candidate) bool {
 		return c.index > o.index
 	case c.incumbent != o.incumbent:
 		return c.incumbent
-	case c.node.key() != o.node.key():
-		return c.node.key() < o.node.key()
+	case c.node.Name != o.node.Name:
+		return c.node.Name < o.node.Name
+	case c.node.ID != o.node.ID:
+		return c.node.ID < o.node.ID
 	default:
 		return c.target.url < o.target.url
 	}

@@ -82,7 +82,11 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", "GET, HEAD")
 		return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoint answers GET and HEAD")
 	}
-	d := h.view.load(r.Context()).status(h.discovery.Endpoint(), time.Now())
+	s := h.view.load(r.Context())
+	d := s.status(h.discovery.Endpoint(), time.Now())
+	if d.Healthy && s.target.isSelf(r) {
+		d.Healthy, d.Reason, d.Detail, d.ActiveVault = false, ReasonBadAddress, loopText(s.target.url), nil
+	}
 	body, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return writeErrors(w, http.StatusInternalServerError, "the status document could not be written")

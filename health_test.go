@@ -105,3 +105,16 @@ func TestHealthPath(t *testing.T) {
 		}
 	}
 }
+
+// Where redirects would lead back to this site, it is not healthy for whoever asks it there.
+func TestHealthInALoop(t *testing.T) {
+	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
+	resp := ask(t, h, "GET", "https://vault.example.com/vault-redirector-health")
+	var d status
+	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != ReasonBadAddress || d.Detail == "" {
+		t.Errorf("status %d, document %+v", resp.StatusCode, d)
+	}
+}

@@ -131,7 +131,7 @@ func (v *view) apply(r report) {
 	}
 	if cause != "" {
 		next.reason, next.detail = cause, cmp.Or(r.detail, e.detail)
-		next.keep(v.last, v.addressing)
+		next.keep(v.last, r.nodes, v.addressing)
 		next.stale = cmp.Or(prev.stale, r.failing, r.at)
 		next.expiry = next.stale.Add(v.maxStale)
 	}
@@ -148,9 +148,10 @@ func (v *view) apply(r report) {
 	v.contenders = e.contenders
 }
 
-// keep gives the state the last known node where the election gave it none.
-func (s *state) keep(last *Node, a addressing) {
-	if s.node != nil || last == nil {
+// keep gives the state the last known node where the election gave it none. What the answer does show of that node, such
+// as a critical check, is no matter of doubt: then it is not kept.
+func (s *state) keep(last *Node, nodes []Node, a addressing) {
+	if s.node != nil || last == nil || slices.ContainsFunc(nodes, func(n Node) bool { return n.key() == last.key() }) {
 		return
 	}
 	if t, err := a.target(last); err == nil {

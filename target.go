@@ -177,7 +177,7 @@ func validHost(host string) (string, error) {
 		switch {
 		case ip.Zone() != "":
 			return "", fmt.Errorf("address %q has a zone, which no URL can carry to another machine", host)
-		case ip.IsUnspecified(), ip.IsMulticast():
+		case ip.Unmap().IsUnspecified(), ip.Unmap().IsMulticast():
 			return "", fmt.Errorf("address %q is not that of one machine", host)
 		case bare != host && ip.Is4():
 			return "", fmt.Errorf("address %q: brackets are for IPv6", host)

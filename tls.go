@@ -47,8 +47,8 @@ func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
 			return nil, digest, fmt.Errorf("tls ca: no PEM certificate in %s", t.CA)
 		}
 	}
-	if (t.Cert == "") != (t.Key == "") {
-		return nil, digest, errors.New("tls: cert and key go together: one of them is missing")
+	if err := t.checkPair(); err != nil {
+		return nil, digest, err
 	}
 	if t.Cert != "" {
 		load := func() (*tls.Certificate, error) {
@@ -66,6 +66,13 @@ func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
 	return c, digest, nil
 }
 
+func (t TLS) checkPair() error {
+	if (t.Cert == "") != (t.Key == "") {
+		return errors.New("tls: cert and key go together: one of them is missing")
+	}
+	return nil
+}
+
 // readCA reads a PEM file, or all files of a folder.
 func readCA(path string) ([]byte, error) {
 	info, err := os.Stat(path)
@@ -75,13 +82,14 @@ func readCA(path string) ([]byte, error) {
 	if !info.IsDir() {
 		return os.ReadFile(path)
 	}
-	files, err := filepath.Glob(filepath.Join(path, "*"))
+	files, err := os.ReadDir(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []byte
-	for _, file := range files {
-		if info, err := os.Stat(file); err != nil || info.IsDir() {
+	for _, entry := range files {
+		file := filepath.Join(path, entry.Name())
+		if info, err := os.Stat(file); err != nil || info.IsDir() { // follows links, of which such folders are full
 			continue
 		}
 		pem, err := os.ReadFile(file)

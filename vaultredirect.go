@@ -140,18 +140,25 @@ func loadDiscovery(ctx caddy.Context, h *Handler) (Discovery, error) {
 
 // Validate checks what can be wrong by itself.
 func (h *Handler) Validate() error {
-	switch path := h.healthPath; {
-	case path == healthOff:
-	case !strings.HasPrefix(path, "/"):
-		return fmt.Errorf("health_path: %q is neither a path that begins with / nor off", path)
-	case path == "/", path == "/v1", strings.HasPrefix(path, "/v1/"):
-		return fmt.Errorf("health_path: %q would hide that path of Vault's own API", path)
+	if err := checkHealthPath(h.healthPath); err != nil {
+		return err
 	}
 	if h.MaxStale != nil && *h.MaxStale < 0 {
 		return fmt.Errorf("max_stale: %s is negative (0 drops the last known node at the first failure)", time.Duration(*h.MaxStale))
 	}
 	if h.RetryAfter < 0 {
 		return fmt.Errorf("retry_after: %s is negative", time.Duration(h.RetryAfter))
+	}
+	return nil
+}
+
+func checkHealthPath(path string) error {
+	switch {
+	case path == healthOff:
+	case !strings.HasPrefix(path, "/"):
+		return fmt.Errorf("health_path: %q is neither a path that begins with / nor off", path)
+	case path == "/", path == "/v1", strings.HasPrefix(path, "/v1/"):
+		return fmt.Errorf("health_path: %q would hide that path of Vault's own API", path)
 	}
 	return nil
 }
@@ -189,49 +196,60 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return nil
 }
 
-// locate returns base with the path and the query of a request: as the handlers before this one left them, byte for byte
-// as they came. ok is false if the request has no path. What is appended to base begins with a slash or is empty, so
-// that it cannot change base's authority.
+// locate returns base with the path and the query of a request: as the handlers before this one left them, and byte for
+// byte as they came. ok is false if the request has no path. What is appended to base begins with a slash, so that it
+// cannot change base's authority.
 func locate(base string, r *http.Request) (location string, ok bool) {
 	u := r.URL
 	if r.Method == http.MethodConnect || u.Opaque != "" {
 		return "", false
 	}
-	path, query := escapedPath(u), u.RawQuery
+	path := escapedPath(u)
 	if path == "" {
 		path = "/"
 	}
 	if path[0] != '/' {
 		return "", false
 	}
-	if query == "" && !u.ForceQuery {
+	if u.RawQuery == "" && !u.ForceQuery {
 		return base + path, true
 	}
-	if strings.Contains(query, "#") {
-		// In a Location it would begin a fragment, and the rest of the query would be lost.
-		query = strings.ReplaceAll(query, "#", "%23")
-	}
-	return base + path + "?" + query, true
+	return base + path + "?" + escapeRest(u.RawQuery), true
 }
 
-// escapedPath is u.EscapedPath, but leaves characters alone that need not be escaped and were not.
+// escapedPath is u.EscapedPath, but leaves alone what need not be escaped and was not.
 func escapedPath(u *url.URL) string {
-	if u.RawPath != "" && plain(u.RawPath) {
+	if u.RawPath != "" {
 		if path, err := url.PathUnescape(u.RawPath); err == nil && path == u.Path {
-			return u.RawPath
+			return escapeRest(u.RawPath)
 		}
 	}
 	return u.EscapedPath()
 }
 
-// plain reports whether s is made of visible ASCII characters without those that end a path.
-func plain(s string) bool {
+// escapeRest escapes in a path or query what cannot stand in a URL as it is: all but visible ASCII characters (HTTP/2
+// lets them through), and the # that would begin a fragment.
+func escapeRest(s string) string {
+	unsafe := func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+	n := 0
 	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c >= 0x7f || c == '?' || c == '#' {
-			return false
+		if unsafe(s[i]) {
+			n++
 		}
 	}
-	return true
+	if n == 0 {
+		return s
+	}
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; unsafe(c) {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
 }
 
 // serveUnavailable answers while no node is active.
@@ -246,7 +264,7 @@ func explain(r Reason) string {
 	case ReasonStarting:
 		return "no answer from discovery yet"
 	case ReasonNoService:
-		return "no instance of the service is registered in Consul"
+		return "no instance of the service is registered in Consul, or none that is visible without a token"
 	case ReasonNoActive:
 		return "none of the registered nodes is marked as active"
 	case ReasonUnhealthy:
@@ -273,8 +291,11 @@ func (h *Handler) serveLoop(w http.ResponseWriter, s *state) error {
 		h.logger.Warn("redirect loop: the active node is registered with the address of this site",
 			zap.String("node", s.node.Name), zap.String("url", s.target.url))
 	})
-	return writeErrors(w, http.StatusLoopDetected, "the active Vault node is registered as "+s.target.url+
-		", which is the address of this redirector: correct api_addr in Vault's configuration")
+	return writeErrors(w, http.StatusLoopDetected, loopText(s.target.url))
+}
+
+func loopText(url string) string {
+	return "the active Vault node is registered as " + url + ", which is the address of this redirector: correct api_addr in Vault's configuration"
 }
 
 // Interface guards

@@ -243,6 +243,9 @@ func (w *watcher) answered(a Answer) (changed bool) {
 		w.logs.latest().Info("discovery answers again", zap.Duration("outage", now.Sub(w.report.failing)))
 	}
 	last := w.report
+	if a.Doubt != "" && a.Doubt != last.doubt {
+		w.logs.latest().Warn("discovery may not tell all", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
+	}
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
 	w.publish(report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now})
 	return changed

@@ -86,6 +86,7 @@ func (s *scripted) queries() []scriptedQuery {
 // Discovery, so that a scripted source can be acquired from the pool.
 
 func (s *scripted) Key() string { return fmt.Sprintf("scripted:%p", s) }
+
 func (s *scripted) Selection() Selection {
 	return Selection{Mode: selectTag, Tag: "active", Service: "vault"}
 }
@@ -324,6 +325,23 @@ func TestWatcherUnprovenAnswers(t *testing.T) {
 		w.set(func(s *scripted) { s.err = errors.New("no") })
 		synctest.Wait()
 		w.expect(t, "", ReasonConsulError)
+	})
+}
+
+// What a doubtful answer does show is no matter of doubt.
+func TestWatcherDropsANodeThatADoubtfulAnswerShowsAsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, newScripted(answerOf(5, "a")), time.Minute)
+		w.set(func(s *scripted) {
+			s.answer = answerOf(6, "a")
+			s.answer.Doubt = ReasonACLFiltered
+			s.answer.Nodes[0].Checks = []Check{{ID: "serfHealth", Status: "critical"}}
+		})
+		synctest.Wait()
+		w.expect(t, "", ReasonACLFiltered)
+		if n := w.logs.FilterMessage("discovery may not tell all").Len(); n != 1 {
+			t.Errorf("%d warnings, want 1", n)
+		}
 	})
 }
 

@@ -193,7 +193,7 @@ func (c *Cluster) prepare() (err error) {
 func (c *Cluster) process(name, program string) *Process {
 	p := &Process{
 		Name: name, label: name, LogFile: filepath.Join(c.logDir, name+".log"),
-		path: program, env: childEnv(), dir: c.dir, note: c.note,
+		path: program, env: childEnv(c.dir), dir: c.dir, note: c.note,
 	}
 	c.procMu.Lock()
 	defer c.procMu.Unlock()

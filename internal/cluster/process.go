@@ -234,11 +234,12 @@ func (p *Process) Tail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// childEnv is this process's environment without what would change the servers' or their clients' settings.
-func childEnv() []string {
-	var env []string
+// childEnv is this process's environment without what would change the servers' or their clients' settings, and with
+// another home: a library in Vault makes a folder there.
+func childEnv(home string) []string {
+	env := []string{"HOME=" + home}
 	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "VAULT_") && !strings.HasPrefix(kv, "CONSUL_") {
+		if !strings.HasPrefix(kv, "VAULT_") && !strings.HasPrefix(kv, "CONSUL_") && !strings.HasPrefix(kv, "HOME=") {
 			env = append(env, kv)
 		}
 	}

@@ -160,3 +160,21 @@ http://{ip}:8004 {
 		"CONSUL_CACERT="+c.ConsulCA, "CONSUL_CLIENT_CERT="+c.ConsulCert, "CONSUL_CLIENT_KEY="+c.ConsulKey)
 	byEnv.awaitTarget("http://"+byEnv.ip+":8001", target)
 }
+
+// A blocking query is answered by another part of Consul than one that does not wait, with other headers. What either
+// says counts at once.
+func TestConsulAnswersCountAtOnce(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{NoVault: true})
+	caddy := runCaddy(t, "", "http://{ip}:8001 {\n\tvault_redirect "+c.Consuls[0].HTTPAddr+"\n}")
+	site := "http://" + caddy.ip + ":8001"
+	for range 2 {
+		caddy.awaitReason(site, "no_service")
+		register(t, c, "10.0.0.1")
+		caddy.awaitTarget(site, "https://10.0.0.1:8200")
+		if err := c.Consuls[0].API().Agent().ServiceDeregister("vault:10.0.0.1:8200"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	caddy.awaitReason(site, "no_service")
+}

@@ -99,7 +99,7 @@ func (c *Consul) query(w http.ResponseWriter, r *http.Request, service string, m
 			}
 		}
 		if done {
-			answer(w, body, current, header)
+			answer(w, body, current, index > 0, header)
 			return
 		}
 		select {
@@ -133,12 +133,17 @@ func blocking(r *http.Request) (index uint64, wait time.Duration, complaint stri
 	return index, min(wait, maxWait), ""
 }
 
-func answer(w http.ResponseWriter, body json.RawMessage, index uint64, edit func(http.Header)) {
+func answer(w http.ResponseWriter, body json.RawMessage, index uint64, blocking bool, edit func(http.Header)) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Consul-Index", strconv.FormatUint(index, 10))
-	h.Set("X-Consul-Knownleader", "true")
 	h.Set("X-Consul-Lastcontact", "0")
+	// Queries with an index are answered from a stream of events, which knows neither of leaders nor of what was filtered.
+	h.Set("X-Consul-Knownleader", strconv.FormatBool(!blocking))
+	h.Set("X-Consul-Query-Backend", "blocking-query")
+	if blocking {
+		h.Set("X-Consul-Query-Backend", "streaming")
+	}
 	if edit != nil {
 		edit(h)
 	}
