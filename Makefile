@@ -18,12 +18,16 @@ build: ## Build Caddy with the plugin: ./caddy
 	$(GO) build -trimpath -o caddy ./cmd/caddy
 
 .PHONY: demo
-demo: build ## Show redirects following a failover, on stand-ins of Consul and Vault
-	$(GO) run ./examples/demo -caddy ./caddy
+demo: build dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
+	@exec dist/demo -caddy ./caddy
 
 .PHONY: demo-real
-demo-real: build tools ## The same on real Consul and Vault
-	$(GO) run ./examples/demo -caddy ./caddy -real
+demo-real: build dist/demo tools ## The same on real Consul and Vault
+	@exec dist/demo -caddy ./caddy -real
+
+.PHONY: dist/demo
+dist/demo:
+	$(GO) build -o $@ ./examples/demo
 
 .PHONY: test
 test: lint tools ## All that CI runs: lint, and every test with the race detector
@@ -56,5 +60,5 @@ tools: ## Build the Consul and Vault that tests use, unless they are on PATH or 
 
 .PHONY: clean
 clean: ## Remove what the build made here
-	rm -f caddy
+	rm -rf caddy dist
 	$(GO) clean -testcache

@@ -94,8 +94,7 @@ func startLoad(t *testing.T, clients int, socket string) *load {
 	return l
 }
 
-// ask sends a request and says what came back. While it replaces a server, Caddy closes some connections that it has
-// just accepted, whatever handler is behind (a static response shows it). Vault's client tries again, and so does this.
+// ask sends a request and says what came back. As in get, a connection that Caddy closed is no answer: try again.
 func ask(ctx context.Context, transport *http.Transport) (what string, err error) {
 	for range 3 {
 		if what, err = askOnce(ctx, transport); err == nil || ctx.Err() != nil {

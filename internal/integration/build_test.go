@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests that Caddy can be built with the plugin, by xcaddy and by plain go build.
+
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestBuilds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds Caddy twice")
+	}
+	t.Parallel()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := regexp.MustCompile(`github.com/caddyserver/caddy/v2 (v\S+)`).FindStringSubmatch(string(mod))
+	if version == nil {
+		t.Fatal("no version of Caddy in go.mod")
+	}
+	for name, build := range map[string]func(out string) *exec.Cmd{
+		"go build": func(out string) *exec.Cmd {
+			cmd := exec.Command("go", "build", "-trimpath", "-o", out, "./cmd/caddy")
+			cmd.Dir = root
+			return cmd
+		},
+		"xcaddy": func(out string) *exec.Cmd {
+			// Without @v0.0.0, xcaddy asks for a list of versions that an unpublished module does not have.
+			cmd := exec.Command("go", "tool", "xcaddy", "build", version[1],
+				"--with", "github.com/vault-redirector/caddy-vault-redirect@v0.0.0="+root, "--output", out)
+			cmd.Dir = filepath.Join(root, "tools", "xcaddy")
+			return cmd
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bin := filepath.Join(t.TempDir(), "caddy")
+			if out, err := build(bin).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, tail(string(out), 4000))
+			}
+			out, err := exec.Command(bin, "list-modules").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, module := range []string{"http.handlers.vault_redirect", "http.vault_redirect.discovery.consul", "vault_redirect", "http.handlers.reverse_proxy"} {
+				if !strings.Contains(string(out), "\n"+module+"\n") {
+					t.Errorf("%s is not among the modules", module)
+				}
+			}
+			if out, err := exec.Command(bin, "vault-redirect", "-V").CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
