@@ -13,11 +13,11 @@ func init() { caddy.RegisterModule(App{}) }
 
 const appID = "vault_redirect"
 
-// App starts the watchers of all handlers in a config when that config is run. There is nothing to configure, and no
+// App starts the watchers and probes of all handlers in a config when that config is run. There is nothing to configure, and no
 // need to name it: handlers load it by themselves. Handlers alone could not tell a config that is run from one that is
 // merely validated, which must not use the network.
 type App struct {
-	watchers []*watcher
+	views []*view
 }
 
 // CaddyModule returns the Caddy module information.
@@ -28,15 +28,15 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// use has the watcher started with the config. Caddy provisions modules one after another.
-func (a *App) use(w *watcher) { a.watchers = append(a.watchers, w) }
+// use has the view started with the config. Caddy provisions modules one after another.
+func (a *App) use(v *view) { a.views = append(a.views, v) }
 
-// Start starts the watchers that do not run yet.
+// Start starts the watchers and probes that do not run yet.
 func (a *App) Start() error {
-	for _, w := range a.watchers {
-		w.start()
+	for _, v := range a.views {
+		v.start()
 	}
-	a.watchers = nil
+	a.views = nil
 	return nil
 }
 

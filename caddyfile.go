@@ -6,6 +6,8 @@
 package vaultredirect
 
 import (
+	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,56 +55,142 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	            insecure_skip_verify
 //	        }
 //	    }
+//	    vault <url>... {
+//	        interval <duration>
+//	        timeout  <duration>
+//	        tls { ... }
+//	    }
 //	    scheme      https|http
-//	    redirect_to auto|node_name|node_address|service_address|tagged:<key>|<template>
+//	    redirect_to auto|node_name|node_address|service_address|tagged:<key>|leader|<template>
 //	    port        <port>
-//	    health_path <path>|off
+//	    probe [<interval>] {
+//	        timeout <duration>
+//	        tls { ... }
+//	    }
+//	    hold        <duration>
+//	    hold_max    <number>
 //	    max_stale   <duration>
 //	    retry_after <duration>
+//	    health_path <path>|off
 //	}
 //
 // All of it is optional: without anything, Consul is found by the environment variables of its own client, else at
-// 127.0.0.1:8500.
+// 127.0.0.1:8500. There is either consul or vault.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	var consul Consul
+	return h.Active.parse(d, options{
+		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
+		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
+	})
+}
+
+// parse parses what follows the name of a directive or module: the address of Consul and a block with the options of
+// Active and more.
+func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
+	var (
+		consul Consul
+		vault  *Vault
+		other  bool // the discovery is told to be Consul
+	)
 	if d.NextArg() {
-		consul.Address = d.Val()
+		other, consul.Address = true, d.Val()
 		if err := checkAddress(d); err != nil {
 			return err
 		}
 	}
-	err := parseBlock(d, options{
-		"consul": func() error { return consul.parse(d) },
-		"scheme": text(d, &h.Scheme, "https", "http"),
-		"redirect_to": checked(d, text(d, &h.RedirectTo), func() error {
-			_, err := newAddressing("", h.RedirectTo, 0)
+	o := options{
+		"consul": func() error {
+			other = true
+			return consul.parse(d)
+		},
+		"vault": func() error {
+			vault = new(Vault)
+			return vault.parse(d)
+		},
+		"scheme": text(d, &a.Scheme, "https", "http"),
+		"redirect_to": checked(d, text(d, &a.RedirectTo), func() error {
+			_, err := newAddressing("", a.RedirectTo, 0)
 			return err
 		}),
-		"port": func() error {
-			var port string
-			if err := text(d, &port)(); err != nil {
-				return err
-			}
-			n, err := strconv.Atoi(port)
-			if err != nil || n < 1 || n > 65535 {
-				return d.Errf("port: %q is not a number from 1 to 65535", port)
-			}
-			h.Port = n
-			return nil
-		},
-		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
+		"port": number(d, &a.Port, 65535),
 		"max_stale": func() error {
-			h.MaxStale = new(caddy.Duration)
-			return duration(d, h.MaxStale, 0)()
+			a.MaxStale = new(caddy.Duration)
+			return duration(d, a.MaxStale, 0)()
 		},
-		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
-	})
-	if err != nil {
+		"hold": func() error {
+			a.Hold = new(caddy.Duration)
+			return duration(d, a.Hold, 0)()
+		},
+		"hold_max": number(d, &a.HoldMax, math.MaxInt32),
+		"probe": func() error {
+			a.Probe = new(Probe)
+			return a.Probe.parse(d)
+		},
+	}
+	maps.Copy(o, more)
+	if err := parseBlock(d, o); err != nil {
 		return err
 	}
-	h.DiscoveryRaw = caddyconfig.JSONModuleObject(consul, "source", "consul", nil)
+	switch {
+	case vault != nil && other:
+		return d.Err("the nodes are found through consul or through vault: give one of them")
+	case vault != nil && a.Probe != nil:
+		return d.Err("vault probes by itself: put interval, timeout and tls into its block instead of probe")
+	case vault != nil:
+		a.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
+	default:
+		a.DiscoveryRaw = caddyconfig.JSONModuleObject(consul, "source", "consul", nil)
+	}
 	return nil
+}
+
+// parse parses the probe option, at whose name d is.
+func (p *Probe) parse(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		interval, err := caddy.ParseDuration(d.Val())
+		if err != nil {
+			return d.Errf("probe: %q is not a duration such as 1s", d.Val())
+		}
+		if err := checkProbe("probe", interval); err != nil {
+			return d.WrapErr(err)
+		}
+		p.Interval = caddy.Duration(interval)
+		if d.NextArg() {
+			return d.Errf("probe: unexpected argument %q: it takes one interval", d.Val())
+		}
+	}
+	o := p.options(d)
+	delete(o, "interval")
+	return parseBlock(d, o)
+}
+
+// options are those of probes wherever they are set.
+func (p *Probe) options(d *caddyfile.Dispenser) options {
+	return options{
+		"interval": checked(d, duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
+		"timeout":  checked(d, duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
+		"tls": func() error {
+			p.TLS = new(TLS)
+			return p.TLS.parse(d)
+		},
+	}
+}
+
+// parse parses the vault block, at whose name d is.
+func (v *Vault) parse(d *caddyfile.Dispenser) error {
+	v.URLs = d.RemainingArgs()
+	if len(v.URLs) == 0 {
+		return d.Err("vault: the URLs of the nodes are missing, such as https://vault-0.example.com:8200")
+	}
+	for _, u := range v.URLs {
+		if strings.Contains(u, "{") {
+			continue // what placeholders stand for is not known yet
+		}
+		if _, err := parseVaultURL(u); err != nil {
+			return d.Errf("vault: %v", err)
+		}
+	}
+	return parseBlock(d, v.Probe.options(d))
 }
 
 // parse parses the consul block, at whose name d is.
@@ -229,6 +317,23 @@ func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 			return d.Errf("%s: %q is not %s", name, args[0], strings.Join(values, " or "))
 		}
 		*to = args[0]
+		return nil
+	}
+}
+
+// number parses the one argument of an option as a number from 1 to most.
+func number(d *caddyfile.Dispenser, to *int, most int) func() error {
+	return func() error {
+		name := d.Val()
+		var value string
+		if err := text(d, &value)(); err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > most {
+			return d.Errf("%s: %q is not a number from 1 to %d", name, value, most)
+		}
+		*to = n
 		return nil
 	}
 }

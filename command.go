@@ -24,7 +24,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "vault-redirect",
-		Usage: "[flags] CONSUL_HOST_PORT",
+		Usage: "[flags] CONSUL_HOST_PORT | --vault URL...",
 		Short: "Redirects Vault clients to the active node, with the flags of vault-redirector",
 		Long: `
 Answers every request with a 307 Temporary Redirect to the active node of the
@@ -34,6 +34,9 @@ program vault-redirector, with their meaning and their defaults.
 CONSUL_HOST_PORT is the address of a Consul agent in host:port form. What the
 flags cannot say (a token, TLS to Consul, ...) is taken from the environment
 variables of Consul's own client, such as CONSUL_HTTP_TOKEN and CONSUL_CACERT.
+
+Without Consul, the nodes themselves can be asked: --vault https://vault-0:8200
+--vault https://vault-1:8200; then -p is the time between two questions.
 
 Without -C the active node is found by the tags that Vault registers itself
 with, and by the check service:vault where there are none.
@@ -59,6 +62,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault")`)
 			f.StringP("cert-path", "c", "", "PEM file with the certificate to serve https with, followed by its chain; needs -k")
 			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
+			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
 		},
 	})
@@ -94,14 +98,25 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	port, check, cert, key := fs.Int("port"), fs.String("checkid"), fs.String("cert-path"), fs.String("key-path")
+	vault, err := fs.GetStringArray("vault")
+	if err != nil {
+		return nil, err
+	}
+	port, cert, key := fs.Int("port"), fs.String("cert-path"), fs.String("key-path")
 	switch {
+	case len(vault) > 0 && fs.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q: --vault takes the place of CONSUL_HOST_PORT", fs.Arg(0))
+	case len(vault) > 0 && (fs.Changed("checkid") || fs.Changed("ip")):
+		return nil, errors.New("-C/--checkid and -I/--ip are about Consul: they do not go with --vault")
+	case len(vault) > 0:
 	case fs.NArg() == 0:
 		return nil, errors.New("CONSUL_HOST_PORT is missing: the address of a Consul agent, such as 127.0.0.1:8500")
 	case fs.NArg() > 1:
 		return nil, fmt.Errorf("unexpected argument %q: only CONSUL_HOST_PORT goes there", fs.Arg(1))
 	case !hostPort.MatchString(fs.Arg(0)):
 		return nil, errors.New("CONSUL_HOST_PORT must be in host:port or ip:port format, such as 127.0.0.1:8500")
+	}
+	switch {
 	case !(seconds >= 0.1 && seconds <= 600): // NaN is neither
 		return nil, fmt.Errorf("-p/--poll-interval: %v is not a number of seconds from 0.1 to 600", seconds)
 	case port < 1 || port > 65535:
@@ -115,26 +130,44 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		}
 	}
 
-	consul := Consul{Address: fs.Arg(0), PollInterval: caddy.Duration(seconds * float64(time.Second))}
-	if check != "" {
-		consul.Select, consul.CheckID = selectCheck, check
-	}
-	handler := Handler{
-		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
-		Scheme:       "http",
-		RedirectTo:   toNodeName,
-	}
-	if fs.Bool("https") {
-		handler.Scheme = "https"
-	}
-	if fs.Bool("ip") {
-		handler.RedirectTo = toNodeAddress
-	}
+	handler := Handler{Active: commandActive(fs, vault, seconds)}
 	return &caddy.Config{
 		Admin:   &caddy.AdminConfig{Config: &caddy.ConfigSettings{Persist: new(bool)}},
 		Logging: commandLogging(verbose, fs.Bool("log-disable")),
 		AppsRaw: commandApps(handler, port, cert, key),
 	}, nil
+}
+
+// commandActive returns how the active node is found.
+func commandActive(fs caddycmd.Flags, vault []string, seconds float64) Active {
+	every := caddy.Duration(seconds * float64(time.Second))
+	if len(vault) > 0 {
+		v := Vault{URLs: vault}
+		if fs.Changed("poll-interval") {
+			v.Interval = every
+		}
+		a := Active{DiscoveryRaw: caddyconfig.JSONModuleObject(v, "source", "vault", nil)}
+		if fs.Bool("https") {
+			a.Scheme = "https"
+		}
+		return a
+	}
+	consul := Consul{Address: fs.Arg(0), PollInterval: every}
+	if check := fs.String("checkid"); check != "" {
+		consul.Select, consul.CheckID = selectCheck, check
+	}
+	a := Active{
+		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
+		Scheme:       "http",
+		RedirectTo:   toNodeName,
+	}
+	if fs.Bool("https") {
+		a.Scheme = "https"
+	}
+	if fs.Bool("ip") {
+		a.RedirectTo = toNodeAddress
+	}
+	return a
 }
 
 // commandApps returns the apps: one server with nothing but the handler.

@@ -99,8 +99,8 @@ func (c *Consul) Selection() Selection {
 	return Selection{Mode: c.resolved.Select, Tag: c.resolved.Tag, CheckID: c.resolved.CheckID, Service: c.resolved.Service}
 }
 
-// Interval implements [Discovery].
-func (c *Consul) Interval() time.Duration { return time.Duration(c.resolved.PollInterval) }
+// MaxWait implements [Discovery].
+func (c *Consul) MaxWait() time.Duration { return time.Duration(c.resolved.PollInterval) }
 
 // Endpoint implements [Discovery].
 func (c *Consul) Endpoint() string { return c.resolved.endpoint.String() }

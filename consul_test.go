@@ -6,6 +6,7 @@
 package vaultredirect
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -257,8 +258,8 @@ func TestResolvePlaceholders(t *testing.T) {
 	}
 	tokenFile := writeFile(t, dir, "token", "hunter3\n")
 	for _, c := range []*Consul{{TokenFile: tokenFile}, {Token: "{file." + tokenFile + "}"}} {
-		if err := c.Provision(caddy.Context{}); err != nil || c.Interval() != 30*time.Second || strings.Contains(fmt.Sprintf("%+v", *c), "hunter3") {
-			t.Errorf("error %v, interval %s, config %+v", err, c.Interval(), *c)
+		if err := c.Provision(caddy.Context{}); err != nil || c.MaxWait() != 30*time.Second || strings.Contains(fmt.Sprintf("%+v", *c), "hunter3") {
+			t.Errorf("error %v, interval %s, config %+v", err, c.MaxWait(), *c)
 		}
 	}
 }
@@ -335,7 +336,7 @@ func FuzzJSON(f *testing.F) {
 		if a, err := newAddressing(h.Scheme, h.RedirectTo, h.Port); err == nil {
 			n := &Node{Name: "n", ID: "i", Address: "10.0.0.1", Datacenter: "d", Port: 8200, Meta: map[string]string{"a": "b"}, Tagged: map[string]TaggedAddress{"wan": {"w", 0}}}
 			if to, err := a.target(n); err == nil {
-				checkURL(t, to.url, a.scheme, to)
+				checkURL(t, to.url, cmp.Or(a.scheme, "https"), to)
 			}
 		}
 		if len(h.DiscoveryRaw) > 0 && caddy.StrictUnmarshalJSON(h.DiscoveryRaw, c) != nil {
@@ -347,8 +348,8 @@ func FuzzJSON(f *testing.F) {
 			return
 		}
 		c.resolved = s
-		if s.endpoint.host == "" || strings.Contains(s.endpoint.host, "@") || s.Service == "" || s.Tag == "" || c.Interval() < 100*time.Millisecond ||
-			c.Interval() > 10*time.Minute || len(c.Key()) != len("consul:")+64 {
+		if s.endpoint.host == "" || strings.Contains(s.endpoint.host, "@") || s.Service == "" || s.Tag == "" || c.MaxWait() < 100*time.Millisecond ||
+			c.MaxWait() > 10*time.Minute || len(c.Key()) != len("consul:")+64 {
 			t.Fatalf("settings %+v", s)
 		}
 	})

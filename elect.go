@@ -22,6 +22,10 @@ type Node struct {
 	ServiceAddress string
 	// Port that the instance registered.
 	Port int
+	// Scheme under which the instance is reached: http, https, or empty where the config of the handler says it.
+	Scheme string
+	// ServerName that the instance's certificate has, for probes. Default: the host that is redirected to.
+	ServerName string
 	// Datacenter of the node. May be empty.
 	Datacenter string
 	// Tags of the instance. Vault's own registration sets active, standby or performance-standby.
@@ -34,6 +38,17 @@ type Node struct {
 	Checks []Check
 	// Index of the last change to the registration (Consul: ModifyIndex of the service).
 	Index uint64
+
+	verdict verdict // of the probe, if there are probes
+}
+
+// verdict is what a probe found out about a node.
+type verdict struct {
+	known   bool   // there was a probe
+	active  bool   // the node says that it is the active one
+	standby bool   // the node says that it is alive, and not the active one
+	leader  string // URL of the active node as this node names it, if that was asked for
+	detail  string // why it is not active
 }
 
 // TaggedAddress is an alternative address of a node, such as its WAN address.
@@ -58,7 +73,7 @@ type Check struct {
 
 // Selection says what marks the active node among those that are eligible.
 type Selection struct {
-	// Mode is tag, check or auto.
+	// Mode is tag, check or auto, or probe where only the nodes themselves can tell.
 	Mode string
 	// Tag that the active node carries, for modes tag and auto.
 	Tag string
@@ -73,6 +88,7 @@ const (
 	selectAuto  = "auto"
 	selectTag   = "tag"
 	selectCheck = "check"
+	selectProbe = "probe" // nothing marks the active node but the probe
 )
 
 // Reason says why there is an active node or why there is none. The set is closed:
@@ -107,6 +123,7 @@ type election struct {
 type policy struct {
 	selection  Selection
 	addressing addressing
+	probing    bool // nodes must have a verdict, and it outranks what marks them
 }
 
 // elect returns the active node. It is a pure function: the order of nodes does not matter. The incumbent is the key of
@@ -119,17 +136,23 @@ func elect(nodes []Node, p policy, incumbent string) election {
 		best      candidate
 		e         = election{reason: ReasonNoActive}
 		marks     = p.selection.marks(nodes)
-		unhealthy bool
+		unhealthy string
 	)
 	for i := range nodes {
 		n := &nodes[i]
 		index, marked := marks(n)
-		if !marked {
+		if p.probing && !n.verdict.active {
+			if marked && n.verdict.known && !n.verdict.standby {
+				unhealthy = max(unhealthy, "node "+n.Name+": "+n.verdict.detail)
+			}
+			continue
+		}
+		if !p.probing && !marked {
 			continue
 		}
 		rank := n.health()
-		if rank == healthOut {
-			unhealthy = true
+		if rank <= healthCritical {
+			unhealthy = max(unhealthy, "node "+n.Name+": critical or in maintenance")
 			continue
 		}
 		t, err := p.addressing.target(n)
@@ -139,7 +162,7 @@ func elect(nodes []Node, p policy, incumbent string) election {
 			continue
 		}
 		e.contenders = append(e.contenders, n.key())
-		c := candidate{n, t, rank, index, n.key() == incumbent}
+		c := candidate{n, t, marked, rank, index, n.key() == incumbent}
 		if best.node == nil || c.before(best) {
 			best = c
 		}
@@ -148,8 +171,8 @@ func elect(nodes []Node, p policy, incumbent string) election {
 	case best.node != nil:
 		e.node, e.target, e.reason, e.detail = best.node, best.target, ReasonOK, ""
 		slices.Sort(e.contenders)
-	case unhealthy && e.reason == ReasonNoActive:
-		e.reason = ReasonUnhealthy
+	case unhealthy != "" && e.reason == ReasonNoActive:
+		e.reason, e.detail = ReasonUnhealthy, unhealthy
 	}
 	return e
 }
@@ -158,6 +181,7 @@ func elect(nodes []Node, p policy, incumbent string) election {
 type candidate struct {
 	node      *Node
 	target    target
+	marked    bool
 	health    health
 	index     uint64
 	incumbent bool
@@ -166,6 +190,8 @@ type candidate struct {
 // before reports whether c is to be preferred to o: a total order, so that the election is deterministic.
 func (c candidate) before(o candidate) bool {
 	switch {
+	case c.marked != o.marked:
+		return c.marked
 	case c.health != o.health:
 		return c.health > o.health
 	case c.index != o.index:
@@ -189,6 +215,9 @@ func (s Selection) marks(nodes []Node) func(*Node) (index uint64, marked bool) {
 		if slices.ContainsFunc(nodes, s.tagged) {
 			mode = selectTag
 		}
+	}
+	if mode == selectProbe {
+		return func(*Node) (uint64, bool) { return 0, true }
 	}
 	if mode == selectTag {
 		return func(n *Node) (uint64, bool) { return n.Index, slices.Contains(n.Tags, s.Tag) }
@@ -252,7 +281,8 @@ func (n *Node) allServiceChecksPass() (index uint64, marked bool) {
 type health int
 
 const (
-	healthOut health = iota // critical, in maintenance, or a status that is not known
+	healthMaintenance health = iota
+	healthCritical           // or a status that is not known
 	healthWarning
 	healthPassing
 )
@@ -270,12 +300,12 @@ func (n *Node) health() health {
 	for _, c := range n.Checks {
 		switch {
 		case c.ID == "_node_maintenance" || strings.HasPrefix(c.ID, "_service_maintenance:"):
-			return healthOut
+			return healthMaintenance
 		case c.Status == statusPassing:
 		case c.Status == statusWarning:
-			h = healthWarning
+			h = min(h, healthWarning)
 		default:
-			return healthOut
+			h = healthCritical
 		}
 	}
 	return h

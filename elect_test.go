@@ -49,7 +49,7 @@ func electPolicy(t testing.TB, s Selection) policy {
 		s.Tag = "active"
 	}
 	s.Service = "vault"
-	return policy{s, a}
+	return policy{selection: s, addressing: a}
 }
 
 var (

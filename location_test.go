@@ -30,7 +30,7 @@ func readRequest(line string) (*http.Request, error) {
 func locationHandler(n *Node, to target) *Handler {
 	v := new(view)
 	v.current.Store(&state{node: n, target: to, reason: ReasonOK, changed: make(chan struct{})})
-	return &Handler{view: v, healthPath: defaultHealthPath, retryAfter: []string{"1"}, logger: zap.NewNop()}
+	return &Handler{Active: Active{view: v, logger: zap.NewNop()}, healthPath: defaultHealthPath, retryAfter: []string{"1"}}
 }
 
 func TestLocation(t *testing.T) {
@@ -210,7 +210,7 @@ func FuzzLocation(f *testing.F) {
 			Name: name, ID: "vault", Address: address, ServiceAddress: service, Port: port, Datacenter: other, Tags: []string{"active"},
 			Meta: map[string]string{"h": other}, Tagged: map[string]TaggedAddress{"wan": {other, otherPort}},
 		}}
-		e := elect(nodes, policy{Selection{Mode: selectAuto, Tag: "active", Service: "vault"}, a}, "")
+		e := elect(nodes, policy{selection: Selection{Mode: selectAuto, Tag: "active", Service: "vault"}, addressing: a}, "")
 		if e.node == nil {
 			return
 		}
@@ -285,7 +285,7 @@ func FuzzConsulAnswer(f *testing.F) {
 			t.Fatalf("checks of instances and of nodes are mixed up: %+v", nodes)
 		}
 		to := []string{toAuto, toNodeName, toNodeAddress, toServiceAddress, "tagged:wan", "{node}.{meta.a}"}[int(mode>>2)%6]
-		p := policy{Selection{Mode: []string{selectAuto, selectTag, selectCheck}[mode%3], Tag: "active", Service: "vault"}, addressing{scheme: "https", redirectTo: to}}
+		p := policy{selection: Selection{Mode: []string{selectAuto, selectTag, selectCheck}[mode%3], Tag: "active", Service: "vault"}, addressing: addressing{scheme: "https", redirectTo: to}}
 		e := elect(nodes, p, "")
 		if (e.node == nil) != (e.reason != ReasonOK) {
 			t.Fatalf("election %+v", e)

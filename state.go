@@ -8,6 +8,7 @@ package vaultredirect
 import (
 	"cmp"
 	"context"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,6 +31,7 @@ type state struct {
 	polled time.Time // when discovery last answered; zero: never
 	stale  time.Time // since when the node is merely the last one known; zero: it is not
 	expiry time.Time // when a stale node is no longer to be used; zero: it is not stale
+	lost   time.Time // since when no node is active; zero: one is, or none ever was
 
 	loop    sync.Once     // a redirect loop to this target is logged once
 	changed chan struct{} // closed when a newer state replaces this one
@@ -52,6 +54,14 @@ func (s *state) reasonAt(now time.Time) Reason {
 	return s.reason
 }
 
+// lostAt returns since when no node is active; zero: one is, or none ever was.
+func (s *state) lostAt() time.Time {
+	if s.node != nil {
+		return s.expiry
+	}
+	return s.lost
+}
+
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
 	nodes  []Node    // the full set of the last answer
@@ -68,36 +78,80 @@ type report struct {
 type viewConfig struct {
 	policy
 	maxStale time.Duration
+	probe    probeConfig
 }
 
-// view elects the active node from what a watcher reports, by one policy, for any number of readers. It is shared by the
-// handlers whose config is the same, across reloads.
+// view elects the active node from what a watcher reports and probes find out, by one policy, for any number of readers.
+// It is shared by the handlers whose config is the same, across reloads.
 type view struct {
 	viewConfig
 	watcher *watcher
 	logs    *loggers
 	current atomic.Pointer[state]
 
+	once    sync.Once // the probes are started, or never will be
+	prober  *prober   // nil without probes
+	ctx     context.Context
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when the prober has ended
+	settled chan struct{} // closed once there is an outcome, or the start has taken long enough
+	settle  func()        // closes settled
+
 	// The rest is guarded by the watcher's mutex.
 	refs       int
-	last       *Node    // the node that stands until something newer is proven
-	contenders []string // warned about last
+	last       *Node              // the node that stands until something newer is proven
+	contenders []string           // warned about last
+	nodes      []Node             // of the last report
+	verdicts   map[string]verdict // by key of the node
 }
 
 // newView returns a view that knows nothing yet but what a sibling, if there is one, has last seen: created in the midst
 // of an outage, it starts from there.
-func newView(c viewConfig, w *watcher, sibling *view) *view {
-	v := &view{viewConfig: c, watcher: w, logs: new(loggers)}
+func newView(c viewConfig, w *watcher, sibling *view) (*view, error) {
+	v := &view{
+		viewConfig: c, watcher: w, logs: new(loggers), verdicts: map[string]verdict{},
+		done: make(chan struct{}), settled: make(chan struct{}),
+	}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.settle = sync.OnceFunc(func() { close(v.settled) })
+	if c.probing {
+		var err error
+		if v.prober, err = newProber(c.probe, v); err != nil {
+			return nil, err
+		}
+	}
 	first := &state{reason: ReasonStarting, changed: make(chan struct{})}
 	if sibling != nil {
 		s := sibling.current.Load()
-		v.last, first.stale = s.node, s.stale
+		v.last, first.stale, first.lost = s.node, s.stale, s.lostAt()
 	}
 	v.current.Store(first)
-	return v
+	return v, nil
 }
 
-// load returns the state. Before the first answer it waits for that, but no longer than the watcher takes to settle, so
+// start starts the watcher and the probes unless they run already.
+func (v *view) start() {
+	v.watcher.start()
+	v.once.Do(func() {
+		time.AfterFunc(startGrace, v.settle)
+		go func() {
+			defer close(v.done)
+			if v.prober != nil {
+				v.prober.run(v.ctx)
+			}
+		}()
+	})
+}
+
+// stop ends the probes and waits for their end.
+func (v *view) stop() {
+	v.cancel()
+	v.once.Do(func() { close(v.done) })
+	<-v.done
+	v.settle()
+}
+
+// load returns the state. Before the first outcome it waits for that, but no longer than startGrace after the start, so
 // that neither a start nor a reload with a new discovery turns requests away for want of a few milliseconds.
 func (v *view) load(ctx context.Context) *state {
 	s := v.current.Load()
@@ -105,10 +159,69 @@ func (v *view) load(ctx context.Context) *state {
 		return s
 	}
 	select {
-	case <-v.watcher.settled:
+	case <-v.settled:
 	case <-ctx.Done():
 	}
 	return v.current.Load()
+}
+
+// activeKey returns the key of the active node, empty if there is none.
+func (v *view) activeKey() string {
+	if s := v.current.Load(); s.active() {
+		return s.node.key()
+	}
+	return ""
+}
+
+// reported returns the nodes of the last report.
+func (v *view) reported() []Node {
+	v.watcher.mu.Lock()
+	defer v.watcher.mu.Unlock()
+	return v.nodes
+}
+
+// judge takes the verdict of a probe into account, unless what discovery says of the node has changed since: then
+// another probe is under way.
+func (v *view) judge(n Node, verdict verdict) {
+	v.watcher.mu.Lock()
+	defer v.watcher.mu.Unlock()
+	if v.verdicts[n.key()] == verdict || !slices.ContainsFunc(v.nodes, func(o Node) bool { return reflect.DeepEqual(n, o) }) {
+		return
+	}
+	v.verdicts[n.key()] = verdict
+	r := v.watcher.report
+	r.at = time.Now()
+	v.apply(r)
+}
+
+// judged returns the nodes of a report with the verdicts of the probes. A verdict on a node of which discovery has
+// something new no longer counts: the node is probed again at once.
+func (v *view) judged(r report) []Node {
+	if v.prober == nil {
+		return r.nodes
+	}
+	before := make(map[string]*Node, len(v.nodes))
+	for i := range v.nodes {
+		before[v.nodes[i].key()] = &v.nodes[i]
+	}
+	news := len(v.nodes) != len(r.nodes)
+	nodes := slices.Clone(r.nodes)
+	for i := range nodes {
+		n := &nodes[i]
+		if old := before[n.key()]; old == nil || !reflect.DeepEqual(*old, *n) {
+			news = true
+			delete(v.verdicts, n.key())
+		}
+		n.verdict = v.verdicts[n.key()]
+		if r.failure != "" && n.health() == healthCritical {
+			n.Checks = nil // outdated: the node knows better
+		}
+	}
+	v.nodes = r.nodes
+	if news {
+		v.prober.poke()
+	}
+	return nodes
 }
 
 // apply makes the next state from a report. The watcher's mutex is held.
@@ -118,30 +231,46 @@ func (v *view) apply(r report) {
 	if v.last != nil {
 		incumbent = v.last.key()
 	}
-	e := elect(r.nodes, v.policy, incumbent)
+	nodes := v.judged(r)
+	e := elect(nodes, v.policy, incumbent)
 	next := &state{
 		node: e.node, target: e.target, reason: e.reason, detail: e.detail,
-		nodes: len(r.nodes), candidates: len(e.contenders), changes: prev.changes,
+		nodes: len(nodes), candidates: len(e.contenders), changes: prev.changes,
 		polled: r.polled, made: r.at, changed: make(chan struct{}),
 	}
-	// A failure, or an answer that may lack what was kept from us, is no proof that the last node is gone.
+	// A failure, or an answer that may lack what was kept from us, is no proof that the last node is gone. Where nodes
+	// are probed, they prove it themselves.
 	cause := r.failure
 	if cause == "" && e.node == nil {
 		cause = r.doubt
 	}
 	if cause != "" {
 		next.reason, next.detail = cause, cmp.Or(r.detail, e.detail)
-		next.keep(v.last, r.nodes, v.addressing)
-		next.stale = cmp.Or(prev.stale, r.failing, r.at)
-		next.expiry = next.stale.Add(v.maxStale)
+		if !v.probing {
+			next.keep(v.last, r.nodes, v.addressing)
+			next.stale = cmp.Or(prev.stale, r.failing, r.at)
+			next.expiry = next.stale.Add(v.maxStale)
+		}
+	}
+	if next.node == nil && prev.reason == ReasonStarting && slices.ContainsFunc(nodes, func(n Node) bool { return v.probing && !n.verdict.known }) {
+		next.reason = ReasonStarting // until every node has been probed
 	}
 	v.last = next.node
 	if next.node != nil && next.target.url != prev.target.url {
 		next.changes++
 	}
+	if next.node == nil {
+		next.lost = prev.lostAt()
+		if prev.activeAt(next.made) {
+			next.lost = next.made
+		}
+	}
 	v.current.Store(next)
 	close(prev.changed)
-	v.log(prev, next)
+	if next.reason != ReasonStarting {
+		v.settle()
+		v.log(prev, next)
+	}
 	if len(e.contenders) > 1 && !slices.Equal(e.contenders, v.contenders) {
 		v.logs.latest().Warn("several nodes are marked as active", zap.Strings("nodes", e.contenders), zap.String("elected", e.node.key()))
 	}
@@ -170,34 +299,4 @@ func (v *view) log(prev, next *state) {
 		v.logs.latest().Warn("no active node", zap.String("reason", string(next.reasonAt(next.made))), zap.String("detail", next.detail),
 			zap.Int("nodes", next.nodes), zap.String("previous", prev.target.url))
 	}
-}
-
-// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one: a config that is
-// replaced takes its logger's files with it, while views and watchers live on.
-type loggers struct {
-	mu   sync.Mutex
-	list []*zap.Logger
-}
-
-func (l *loggers) add(log *zap.Logger) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.list = append(l.list, log)
-}
-
-func (l *loggers) remove(log *zap.Logger) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i := slices.Index(l.list, log); i >= 0 {
-		l.list = slices.Delete(l.list, i, i+1)
-	}
-}
-
-func (l *loggers) latest() *zap.Logger {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.list) == 0 {
-		return zap.NewNop()
-	}
-	return l.list[len(l.list)-1]
 }

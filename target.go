@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -31,20 +32,21 @@ const (
 	toNodeName       = "node_name"
 	toNodeAddress    = "node_address"
 	toServiceAddress = "service_address"
+	toLeader         = "leader" // with probes only
 	toTagged         = "tagged:"
 )
 
 // addressing says how the target of a node is found. It is comparable.
 type addressing struct {
-	scheme     string // http or https
+	scheme     string // http, https, or empty where the node's own holds
 	redirectTo string // as in the config, checked by newAddressing
 	port       int    // 0: the registered one
 }
 
 // newAddressing checks its arguments, which are those of the config.
 func newAddressing(scheme, redirectTo string, port int) (addressing, error) {
-	a := addressing{cmp.Or(scheme, "https"), cmp.Or(redirectTo, toAuto), port}
-	if a.scheme != "http" && a.scheme != "https" {
+	a := addressing{scheme, cmp.Or(redirectTo, toAuto), port}
+	if scheme != "" && scheme != "http" && scheme != "https" {
 		return a, fmt.Errorf("scheme: %q is not http or https", scheme)
 	}
 	if port < 0 || port > 65535 {
@@ -53,11 +55,11 @@ func newAddressing(scheme, redirectTo string, port int) (addressing, error) {
 	switch key, tagged := strings.CutPrefix(a.redirectTo, toTagged); {
 	case tagged && key == "":
 		return a, errors.New(`redirect_to: "tagged:" needs the key of a tagged address, such as tagged:wan`)
-	case tagged, a.redirectTo == toAuto, a.redirectTo == toNodeName, a.redirectTo == toNodeAddress, a.redirectTo == toServiceAddress:
+	case tagged, a.redirectTo == toAuto, a.redirectTo == toNodeName, a.redirectTo == toNodeAddress, a.redirectTo == toServiceAddress, a.redirectTo == toLeader:
 		return a, nil
 	case !strings.Contains(a.redirectTo, "{"):
-		return a, fmt.Errorf("redirect_to: %q is not auto, node_name, node_address, service_address, tagged:<key> "+
-			"or a template such as {node}.vault.example.com", redirectTo)
+		return a, fmt.Errorf("redirect_to: %q is not auto, node_name, node_address, service_address, tagged:<key>, "+
+			"leader (with probes) or a template such as {node}.vault.example.com", redirectTo)
 	}
 	// A template is tried with names that are valid, so that what is wrong with the result is wrong with the template.
 	sample := &Node{Name: "n", ID: "i", Address: "a", ServiceAddress: "s", Datacenter: "d", Port: 1}
@@ -77,6 +79,12 @@ func (a addressing) target(n *Node) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
+	scheme := cmp.Or(a.scheme, n.Scheme, "https")
+	if a.redirectTo == toLeader && n.verdict.active {
+		if host, port, err = parseLeader(n.verdict.leader, scheme); err != nil {
+			return target{}, err
+		}
+	}
 	host, err = validHost(host)
 	if err != nil {
 		return target{}, err
@@ -86,7 +94,7 @@ func (a addressing) target(n *Node) (target, error) {
 		return target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
 	}
 	t := target{host: host, authority: net.JoinHostPort(host, strconv.Itoa(port))}
-	t.url = a.scheme + "://" + t.authority
+	t.url = scheme + "://" + t.authority
 	switch port {
 	case 80:
 		t.portOf = "http"
@@ -102,7 +110,7 @@ func (a addressing) target(n *Node) (target, error) {
 // pick returns the host, not yet validated, and the registered port.
 func (a addressing) pick(n *Node) (host string, port int, err error) {
 	switch a.redirectTo {
-	case toAuto:
+	case toAuto, toLeader: // the leader is asked for at the address of the node
 		return cmp.Or(n.ServiceAddress, n.Name), n.Port, nil
 	case toNodeName:
 		return n.Name, n.Port, nil
@@ -121,6 +129,27 @@ func (a addressing) pick(n *Node) (host string, port int, err error) {
 	}
 	host, err = expandTemplate(a.redirectTo, n, func(key string) string { return n.Meta[key] })
 	return host, n.Port, err
+}
+
+// parseLeader reads the URL that /v1/sys/leader gives, which is the active node's api_addr.
+func parseLeader(leader, scheme string) (host string, port int, err error) {
+	u, err := url.Parse(leader)
+	if err != nil || u.Hostname() == "" || u.User != nil {
+		return "", 0, fmt.Errorf("leader_address %q is not a URL", leader)
+	}
+	if u.Scheme != scheme {
+		return "", 0, fmt.Errorf("leader_address %q is not %s, which redirects go to", leader, scheme)
+	}
+	port = 443
+	if scheme == "http" {
+		port = 80
+	}
+	if text := u.Port(); text != "" {
+		if port, err = strconv.Atoi(text); err != nil {
+			return "", 0, fmt.Errorf("leader_address %q has no usable port", leader)
+		}
+	}
+	return u.Hostname(), port, nil
 }
 
 // expandTemplate fills the placeholders of a template from n.

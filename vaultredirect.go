@@ -13,13 +13,11 @@ package vaultredirect
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -36,49 +34,23 @@ func init() { caddy.RegisterModule(Handler{}) }
 // While no node is active it answers 503 with a Retry-After header, in the form in which Vault reports errors. It never
 // passes a request on to the next handler.
 type Handler struct {
-	// DiscoveryRaw says where the Vault nodes are found. Default: Consul, as its environment variables say, else at
-	// 127.0.0.1:8500.
-	DiscoveryRaw json.RawMessage `json:"discovery,omitempty" caddy:"namespace=http.vault_redirect.discovery inline_key=source"`
-	// Scheme of the redirect: https, or http for a Vault without TLS. Vault's own client follows no redirect from https
-	// to http. Default: https.
-	Scheme string `json:"scheme,omitempty"`
-	// RedirectTo says which address of the node to redirect to:
-	//
-	// - auto: the service address that Vault registered (the host of its api_addr), else the node's name
-	// - node_name: the name of Consul's node
-	// - node_address: the address of Consul's node
-	// - service_address: the service address, else the address of the node
-	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
-	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
-	//   {node}.vault.example.com
-	//
-	// A node whose address is not a host name or an IP address is not redirected to. Default: auto.
-	RedirectTo string `json:"redirect_to,omitempty"`
-	// Port of the redirect. Default: the one that is registered.
-	Port int `json:"port,omitempty"`
+	Active
+
 	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
 	// HEAD with 200 if a request would be redirected now and with 503 if not, and with a JSON document that says why.
 	// "off" turns it off. Default: /vault-redirector-health.
 	HealthPath string `json:"health_path,omitempty"`
-	// MaxStale is how long the last known node is used while Consul cannot be asked, from the first query that failed;
-	// after that, requests get 503. 0 drops the node at the first failure. Default: 5m.
-	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
 	// RetryAfter is what the Retry-After header of a 503 says, rounded up to whole seconds. Default: 1s.
 	RetryAfter caddy.Duration `json:"retry_after,omitempty"`
 
-	discovery  Discovery
-	view       *view
-	released   *sync.Once // of the view
 	healthPath string
 	retryAfter []string
-	logger     *zap.Logger
 }
 
 // Defaults and special values.
 const (
 	defaultHealthPath = "/vault-redirector-health"
 	healthOff         = "off"
-	defaultMaxStale   = 5 * time.Minute
 	defaultRetryAfter = time.Second
 )
 
@@ -92,50 +64,10 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler. It does not use the network: the app starts the watcher once the config is run.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
 	h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath)
-	maxStale := defaultMaxStale
-	if h.MaxStale != nil {
-		maxStale = time.Duration(*h.MaxStale)
-	}
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
-
-	addressing, err := newAddressing(h.Scheme, h.RedirectTo, h.Port)
-	if err != nil {
-		return err
-	}
-	if h.discovery, err = loadDiscovery(ctx, h); err != nil {
-		return fmt.Errorf("discovery: %w", err)
-	}
-	app, err := ctx.App(appID)
-	if err != nil {
-		return err
-	}
-	config := viewConfig{policy{h.discovery.Selection(), addressing}, maxStale}
-	if h.view, err = acquire(h.discovery, config, h.logger); err != nil {
-		return fmt.Errorf("discovery: %w", err)
-	}
-	h.released = new(sync.Once)
-	app.(*App).use(h.view.watcher)
-	return nil
-}
-
-// loadDiscovery returns the discovery of the config, or Consul if it names none.
-func loadDiscovery(ctx caddy.Context, h *Handler) (Discovery, error) {
-	if len(h.DiscoveryRaw) == 0 {
-		c := new(Consul)
-		return c, c.Provision(ctx)
-	}
-	mod, err := ctx.LoadModule(h, "DiscoveryRaw")
-	if err != nil {
-		return nil, err
-	}
-	d, ok := mod.(Discovery)
-	if !ok {
-		return nil, fmt.Errorf("module %T is not a discovery of Vault nodes", mod)
-	}
-	return d, nil
+	return h.Active.provision(ctx)
 }
 
 // Validate checks what can be wrong by itself.
@@ -143,13 +75,10 @@ func (h *Handler) Validate() error {
 	if err := checkHealthPath(h.healthPath); err != nil {
 		return err
 	}
-	if h.MaxStale != nil && *h.MaxStale < 0 {
-		return fmt.Errorf("max_stale: %s is negative (0 drops the last known node at the first failure)", time.Duration(*h.MaxStale))
-	}
 	if h.RetryAfter < 0 {
 		return fmt.Errorf("retry_after: %s is negative", time.Duration(h.RetryAfter))
 	}
-	return nil
+	return h.Active.validate()
 }
 
 func checkHealthPath(path string) error {
@@ -163,22 +92,15 @@ func checkHealthPath(path string) error {
 	return nil
 }
 
-// Cleanup releases the view, if there is one. Requests may still be under way, and read it.
-func (h *Handler) Cleanup() error {
-	if h.view == nil {
-		return nil
-	}
-	var err error
-	h.released.Do(func() { err = h.view.release(h.logger) })
-	return err
-}
+// Cleanup releases what Provision took.
+func (h *Handler) Cleanup() error { return h.Active.cleanup() }
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if r.URL.Path == h.healthPath {
 		return h.serveHealth(w, r)
 	}
-	s := h.view.load(r.Context())
+	s := h.current(r.Context())
 	location, ok := locate(s.target.url, r)
 	switch {
 	case !ok:

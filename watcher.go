@@ -26,8 +26,8 @@ type Discovery interface {
 	Key() string
 	// Selection says what marks the active node. Discoveries that differ only in this share a watcher.
 	Selection() Selection
-	// Interval is the longest time between two queries.
-	Interval() time.Duration
+	// MaxWait is the longest time between two queries.
+	MaxWait() time.Duration
 	// Endpoint is where the source is, for people; it holds no secret.
 	Endpoint() string
 	// Open returns the source. It must not use the network yet, and what it returns outlives the module.
@@ -85,12 +85,10 @@ type watcher struct {
 	interval time.Duration
 	logs     loggers
 
-	once    sync.Once // the loop is started, or never will be
-	cancel  context.CancelFunc
-	ctx     context.Context // of the loop
-	done    chan struct{}   // closed when the loop has ended
-	settled chan struct{}   // closed once there is an outcome, or the start has taken long enough
-	settle  func()          // closes settled
+	once   sync.Once // the loop is started, or never will be
+	cancel context.CancelFunc
+	ctx    context.Context // of the loop
+	done   chan struct{}   // closed when the loop has ended
 
 	mu     sync.Mutex
 	views  []*view
@@ -98,9 +96,8 @@ type watcher struct {
 }
 
 func newWatcher(key string, source Source, interval time.Duration) *watcher {
-	w := &watcher{key: key, source: source, interval: interval, done: make(chan struct{}), settled: make(chan struct{})}
+	w := &watcher{key: key, source: source, interval: interval, done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
-	w.settle = sync.OnceFunc(func() { close(w.settled) })
 	return w
 }
 
@@ -111,61 +108,70 @@ func acquire(d Discovery, c viewConfig, log *zap.Logger) (*view, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newWatcher(d.Key(), source, d.Interval()), nil
+		return newWatcher(d.Key(), source, d.MaxWait()), nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return val.(*watcher).attach(c, log), nil
+	v, err := val.(*watcher).attach(c, log)
+	if err != nil {
+		_, _ = watchers.Delete(d.Key())
+		return nil, err
+	}
+	return v, nil
 }
 
 // release gives a view back. The last user of the watcher ends it.
 func (v *view) release(log *zap.Logger) error {
-	v.watcher.detach(v, log)
+	if v.watcher.detach(v, log) {
+		v.stop()
+	}
 	_, err := watchers.Delete(v.watcher.key)
 	return err
 }
 
-func (w *watcher) attach(c viewConfig, log *zap.Logger) *view {
+func (w *watcher) attach(c viewConfig, log *zap.Logger) (*view, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.logs.add(log)
-	var v *view
-	if i := slices.IndexFunc(w.views, func(v *view) bool { return v.viewConfig == c }); i >= 0 {
-		v = w.views[i]
-		v.logs.add(log)
-	} else {
+	i := slices.IndexFunc(w.views, func(v *view) bool { return v.viewConfig == c })
+	if i < 0 {
 		var sibling *view
 		if len(w.views) > 0 {
 			sibling = w.views[len(w.views)-1]
 		}
-		v = newView(c, w, sibling)
-		v.logs.add(log)
-		w.views = append(w.views, v)
-		if !w.report.at.IsZero() {
-			v.apply(w.report)
+		v, err := newView(c, w, sibling)
+		if err != nil {
+			return nil, err
 		}
+		i = len(w.views)
+		w.views = append(w.views, v)
 	}
+	v := w.views[i]
 	v.refs++
-	return v
+	v.logs.add(log)
+	w.logs.add(log)
+	if v.refs == 1 && !w.report.at.IsZero() {
+		v.apply(w.report)
+	}
+	return v, nil
 }
 
-func (w *watcher) detach(v *view, log *zap.Logger) {
+// detach returns whether it was the last use of the view.
+func (w *watcher) detach(v *view, log *zap.Logger) (last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.logs.remove(log)
 	v.logs.remove(log)
-	if v.refs--; v.refs == 0 {
+	v.refs--
+	if v.refs == 0 {
 		w.views = slices.DeleteFunc(w.views, func(o *view) bool { return o == v })
 	}
+	return v.refs == 0
 }
 
 // start starts the loop unless it runs already.
 func (w *watcher) start() {
-	w.once.Do(func() {
-		time.AfterFunc(startGrace, w.settle)
-		go w.run(w.ctx)
-	})
+	w.once.Do(func() { go w.run(w.ctx) })
 }
 
 // Destruct ends the loop and waits for its end. The pool calls it after the last release.
@@ -173,7 +179,6 @@ func (w *watcher) Destruct() error {
 	w.cancel()
 	w.once.Do(func() { close(w.done) })
 	<-w.done
-	w.settle()
 	w.source.Close()
 	return nil
 }
@@ -276,7 +281,6 @@ func (w *watcher) publish(r report) {
 	for _, v := range w.views {
 		v.apply(r)
 	}
-	w.settle()
 }
 
 // backoff returns how long to wait after so many failures in a row: full jitter, so that many redirectors do not come

@@ -90,9 +90,9 @@ func (s *scripted) Key() string { return fmt.Sprintf("scripted:%p", s) }
 func (s *scripted) Selection() Selection {
 	return Selection{Mode: selectTag, Tag: "active", Service: "vault"}
 }
-func (s *scripted) Interval() time.Duration { return 30 * time.Second }
-func (s *scripted) Endpoint() string        { return "scripted" }
-func (s *scripted) Open() (Source, error)   { return s, nil }
+func (s *scripted) MaxWait() time.Duration { return 30 * time.Second }
+func (s *scripted) Endpoint() string       { return "scripted" }
+func (s *scripted) Open() (Source, error)  { return s, nil }
 
 // answerOf has nodes a, b and c, of which one is active.
 func answerOf(index uint64, active string) Answer {
@@ -118,11 +118,11 @@ func watch(t *testing.T, s *scripted, maxStale time.Duration) watched {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	log := zap.New(core)
-	v, err := acquire(s, viewConfig{policy{s.Selection(), addressing{"https", toNodeName, 0}}, maxStale}, log)
+	v, err := acquire(s, viewConfig{policy: policy{selection: s.Selection(), addressing: addressing{"https", toNodeName, 0}}, maxStale: maxStale}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.watcher.start()
+	v.start()
 	t.Cleanup(func() {
 		if err := v.release(log); err != nil {
 			t.Error(err)
@@ -400,7 +400,7 @@ func TestWatcherEndsAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v.watcher.start()
+		v.start()
 		synctest.Wait()
 		began := time.Now()
 		if err := v.release(log); err != nil {
@@ -445,7 +445,7 @@ func TestHandlersShareWatchersAndViews(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v2.watcher.start()
+		v2.start()
 		st := v2.current.Load()
 		if !st.active() || st.target.url != "http://a:8200" || !st.stale.Equal(w.view.current.Load().stale) {
 			t.Errorf("active %v, url %q, stale since %s", st.active(), st.target.url, st.stale)

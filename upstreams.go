@@ -1,0 +1,75 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the source of upstreams for Caddy's reverse proxy, for clients that cannot follow a redirect.
+
+package vaultredirect
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+)
+
+func init() { caddy.RegisterModule(Upstreams{}) }
+
+// Upstreams gives the active node of a Vault cluster to Caddy's reverse proxy, as its only upstream. It shares what it
+// knows with the vault_redirect handlers that have the same discovery.
+//
+// It is for clients that cannot follow a redirect. Those that are proxied show up in Vault with the address of the proxy,
+// unless Vault is told to trust its X-Forwarded-For, and the proxy carries their secrets: redirect whoever can follow.
+type Upstreams struct {
+	Active
+}
+
+// CaddyModule returns the Caddy module information.
+func (Upstreams) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.reverse_proxy.upstreams.vault_active",
+		New: func() caddy.Module { return new(Upstreams) },
+	}
+}
+
+// Provision sets up the module. It does not use the network.
+func (u *Upstreams) Provision(ctx caddy.Context) error { return u.Active.provision(ctx) }
+
+// Validate checks what can be wrong by itself.
+func (u *Upstreams) Validate() error { return u.Active.validate() }
+
+// Cleanup releases what Provision took.
+func (u *Upstreams) Cleanup() error { return u.Active.cleanup() }
+
+// GetUpstreams returns the active node. It is an error if there is none, or if it is this very site.
+func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
+	s := u.current(r.Context())
+	if !s.active() {
+		return nil, errors.New("no active Vault node: " + explain(s.reasonAt(time.Now())))
+	}
+	if s.target.isSelf(r) {
+		return nil, errors.New(loopText(s.target.url))
+	}
+	return []*reverseproxy.Upstream{{Dial: s.target.authority}}, nil
+}
+
+// UnmarshalCaddyfile sets up the module from Caddyfile tokens. Syntax:
+//
+//	dynamic vault_active [<consul-address>] {
+//	    <the options of vault_redirect, without health_path and retry_after>
+//	}
+func (u *Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the module's name
+	return u.Active.parse(d, nil)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Upstreams)(nil)
+	_ caddy.Validator             = (*Upstreams)(nil)
+	_ caddy.CleanerUpper          = (*Upstreams)(nil)
+	_ caddyfile.Unmarshaler       = (*Upstreams)(nil)
+	_ reverseproxy.UpstreamSource = (*Upstreams)(nil)
+)
