@@ -24,13 +24,18 @@ import (
 // provision returns a handler as Caddy would run it, asking the stand-in. config is JSON without the discovery.
 func provision(t testing.TB, consul *standin.Consul, config string) *Handler {
 	t.Helper()
+	return provisionJSON(t, fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), config))
+}
+
+// provisionJSON returns a handler as Caddy would run it.
+func provisionJSON(t testing.TB, raw string) *Handler {
+	t.Helper()
 	base, err := caddy.ProvisionContext(&caddy.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := caddy.NewContext(base)
 	t.Cleanup(cancel)
-	raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), config)
 	mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", []byte(raw))
 	if err != nil {
 		t.Fatal(err)
