@@ -74,7 +74,12 @@ func command(t *testing.T, ip string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, args...)
+	return programCommand(t, self, ip, args...)
+}
+
+// programCommand is command with another binary.
+func programCommand(t *testing.T, bin, ip string, args ...string) *exec.Cmd {
+	cmd := exec.Command(bin, args...)
 	dir := t.TempDir()
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "CONSUL_") && !strings.HasPrefix(kv, "VAULT_") && !strings.HasPrefix(kv, "XDG_") {
@@ -104,7 +109,17 @@ func runCaddy(t *testing.T, options, sites string, env ...string) *server {
 // startCaddy starts Caddy; it ends with the test.
 func startCaddy(t *testing.T, ip string, env []string, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, ip: ip, cmd: command(t, ip, args...), done: make(chan struct{})}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return startProgram(t, self, ip, env, args...)
+}
+
+// startProgram is startCaddy with another binary.
+func startProgram(t *testing.T, bin, ip string, env []string, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, ip: ip, cmd: programCommand(t, bin, ip, args...), done: make(chan struct{})}
 	s.logFile = filepath.Join(t.TempDir(), "caddy.log")
 	out, err := os.Create(s.logFile)
 	if err != nil {
