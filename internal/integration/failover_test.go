@@ -1,0 +1,321 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of failovers on real Vault: without Consul, by proxy, and without a failed request.
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+)
+
+// byVaults is a site that asks the nodes of a cluster themselves.
+func byVaults(c *cluster.Cluster, options string) string {
+	urls := ""
+	for _, v := range c.Vaults {
+		urls += " " + v.URL
+	}
+	return "http://{ip}:8080 {\n\tvault_redirect {\n\t\tvault" + urls + " {\n\t\t\tinterval 250ms\n\t\t}\n" + options + "\n\t}\n}\n"
+}
+
+func TestDiscoveryWithoutConsul(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{NoConsul: true})
+	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0")+strings.ReplaceAll(byVaults(c, "\t\tredirect_to leader"), ":8080", ":8081"))
+	site, byLeader := "http://"+caddy.ip+":8080", "http://"+caddy.ip+":8081"
+	active := func(except ...*cluster.Vault) *cluster.Vault {
+		t.Helper()
+		v, err := c.WaitActive(timeout(t), except...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, v.URL)
+		caddy.awaitTarget(byLeader, v.URL)
+		return v
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := active()
+	do(v.StepDown(timeout(t)))
+	v = active(v)
+	do(c.WaitHealthy(timeout(t)))
+	v = active()
+	do(v.Kill())
+	active(v)
+	do(v.Restart(timeout(t)))
+	do(c.WaitHealthy(timeout(t)))
+	v = active()
+	do(v.Seal(timeout(t)))
+	active(v)
+	do(v.Unseal(timeout(t)))
+	do(c.WaitHealthy(timeout(t)))
+
+	for _, v := range c.Vaults {
+		do(v.Kill())
+	}
+	caddy.await("all nodes are down", func() bool { return !readHealth(t, site).Healthy })
+	if h := readHealth(t, site); h.Reason != "unhealthy" || !strings.Contains(h.Detail, "probe: http://") {
+		t.Errorf("health %+v", h)
+	}
+	for _, v := range c.Vaults {
+		do(v.Restart(timeout(t)))
+	}
+	active()
+}
+
+// Two nodes are no quorum once one is gone: there is no active node until it is back.
+func TestDiscoveryOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{NoConsul: true, Vaults: 2})
+	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0"))
+	site := "http://" + caddy.ip + ":8080"
+	for _, end := range []func(*cluster.Vault) error{
+		func(v *cluster.Vault) error { return v.Stop(timeout(t)) },
+		(*cluster.Vault).Kill,
+	} {
+		v, err := c.WaitActive(timeout(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, v.URL)
+		if err := end(v); err != nil {
+			t.Fatal(err)
+		}
+		caddy.await("the node is gone", func() bool {
+			code, location, _ := get(t, site+"/v1/sys/health")
+			return code == http.StatusServiceUnavailable || location != v.URL+"/v1/sys/health"
+		})
+		if err := v.Restart(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WaitHealthy(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := c.WaitActive(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caddy.awaitTarget(site, v.URL)
+}
+
+// operation reads or writes a secret with one redirect at most, and says which node it was sent to in the end.
+func operation(c *http.Client, site, token string, write bool) (node string, err error) {
+	method, body := "GET", ""
+	if write {
+		method, body = "POST", `{"data":{"a":"b"}}`
+	}
+	req, err := http.NewRequest(method, site+"/v1/secret/data/x", strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("X-Vault-Token", token)
+	resp, err := c.Do(req)
+	if err != nil {
+		return strings.TrimPrefix(lastURL(err), "http://"), err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	node = resp.Request.URL.Host
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", resp.StatusCode, text)
+	}
+	if err == nil && !json.Valid(text) {
+		err = fmt.Errorf("answer %q", text)
+	}
+	return node, err
+}
+
+// lastURL is the part of a client's error that says where the request was sent.
+func lastURL(err error) string {
+	text := err.Error()
+	if _, after, ok := strings.Cut(text, `"`); ok {
+		text, _, _ = strings.Cut(after, "/v1/")
+	}
+	return text
+}
+
+// oneRedirect follows one redirect, as Vault's client does, and tries nothing twice.
+func oneRedirect(t *testing.T) *http.Client {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Timeout: time.Minute, Transport: transport, CheckRedirect: func(_ *http.Request, via []*http.Request) error {
+		if len(via) > 1 {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}
+}
+
+// mountKV mounts a key-value store and waits until it takes writes.
+func mountKV(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	if err := c.Do(timeout(t), nil, "POST", "/v1/sys/mounts/secret", map[string]any{"type": "kv-v2"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "kv-v2 is ready", func() bool {
+		return c.Do(t.Context(), nil, "POST", "/v1/secret/data/x", map[string]any{"data": map[string]any{"a": "b"}}, nil) == nil
+	})
+}
+
+func TestFailoverWithoutAFailedRequest(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{})
+	mountKV(t, c)
+	const probe = 250 * time.Millisecond
+	caddy := runCaddy(t, "", `
+http://{ip}:8080 {
+	vault_redirect `+c.Consuls[0].HTTPAddr+` {
+		scheme http
+		probe 250ms {
+			timeout 250ms
+		}
+		hold 30s
+	}
+}`)
+	site := "http://" + caddy.ip + ":8080"
+	caddy.await("healthy", func() bool { return readHealth(t, site).Healthy })
+
+	for _, fault := range []struct {
+		name string
+		do   func(*cluster.Vault) error
+	}{
+		{"step-down", func(v *cluster.Vault) error { return v.StepDown(timeout(t)) }},
+		{"kill -9", (*cluster.Vault).Kill},
+	} {
+		old, err := c.WaitActive(timeout(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, old.URL)
+		var (
+			group sync.WaitGroup
+			mu    sync.Mutex
+			total int
+			over  = make(chan struct{})
+			event time.Time
+		)
+		for i := range 4 {
+			group.Go(func() {
+				client := oneRedirect(t)
+				tick := time.NewTicker(20 * time.Millisecond)
+				defer tick.Stop()
+				for n := i; ; n++ {
+					select {
+					case <-over:
+						return
+					case <-tick.C:
+					}
+					began := time.Now()
+					node, err := operation(client, site, c.RootToken, n%2 == 0)
+					mu.Lock()
+					total++
+					// What was under way at the dying node is lost; nothing else is.
+					if err != nil && (node != old.Addr || !event.IsZero() && began.After(event.Add(2*probe+time.Second))) {
+						t.Errorf("%s: an operation at %s, begun %s after the event: %v", fault.name, node, began.Sub(event), err)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		await(t, "some operations", func() bool { mu.Lock(); defer mu.Unlock(); return total > 20 })
+		mu.Lock()
+		event = time.Now()
+		mu.Unlock()
+		if err := fault.do(old); err != nil {
+			t.Error(err)
+		}
+		next, err := c.WaitActive(timeout(t), old)
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, next.URL)
+		mu.Lock()
+		after := total + 40
+		mu.Unlock()
+		await(t, "more operations", func() bool { mu.Lock(); defer mu.Unlock(); return total > after })
+		close(over)
+		group.Wait()
+		t.Logf("%s: %d operations", fault.name, total)
+		if !old.Running() {
+			if err := old.Restart(timeout(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.WaitHealthy(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestProxyForClientsThatCannotFollow(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{})
+	mountKV(t, c)
+	caddy := runCaddy(t, "", `
+http://{ip}:8080 {
+	@cannot header X-Requested-With XMLHttpRequest
+	handle @cannot {
+		reverse_proxy {
+			dynamic vault_active `+c.Consuls[0].HTTPAddr+` {
+				scheme http
+				hold 30s
+			}
+		}
+	}
+	handle {
+		vault_redirect `+c.Consuls[0].HTTPAddr+` {
+			scheme http
+			hold 30s
+		}
+	}
+}`)
+	site := "http://" + caddy.ip + ":8080"
+	read := func() (int, string) {
+		t.Helper()
+		req, err := http.NewRequest("GET", site+"/v1/secret/data/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Vault-Token", c.RootToken)
+		req.Header.Set("X-Requested-With", "XMLHttpRequest")
+		resp, err := client.Do(req) // follows nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode, readAll(t, resp)
+	}
+	for range 2 {
+		v, err := c.WaitActive(timeout(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, v.URL)
+		if code, body := read(); code != http.StatusOK || !strings.Contains(body, `"a":"b"`) {
+			t.Errorf("status %d: %s", code, body)
+		}
+		if code, location, _ := get(t, site+"/v1/secret/data/x"); code != http.StatusTemporaryRedirect || location != v.URL+"/v1/secret/data/x" {
+			t.Errorf("others: status %d, Location %s", code, location)
+		}
+		if err := v.StepDown(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.WaitActive(timeout(t), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
