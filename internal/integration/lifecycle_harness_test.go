@@ -7,7 +7,7 @@
 package integration
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,9 +31,11 @@ func init() {
 	caddy.RegisterModule(gate{})
 }
 
-// failing is another app, which fails where its config says.
+// failing is another app, which fails where its config says. Before it fails to start, it asks a URL: Caddy may serve the
+// new config already.
 type failing struct {
-	In string `json:"in"`
+	In  string `json:"in"`
+	Ask string `json:"ask,omitempty"`
 }
 
 func (failing) CaddyModule() caddy.ModuleInfo {
@@ -48,19 +50,52 @@ func (f *failing) fail(step string) error {
 }
 func (f *failing) Provision(caddy.Context) error { return f.fail("provision") }
 func (f *failing) Validate() error               { return f.fail("validate") }
-func (f *failing) Start() error                  { return f.fail("start") }
 func (f *failing) Stop() error                   { return nil }
 
-// gate is a handler that asks a URL, and goes on when that answers.
+func (f *failing) Start() error {
+	for range 4 { // some of which the old server takes
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", f.Ask, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: no answer", f.Ask)
+		case err != nil: // a connection that Caddy closed
+		case resp.StatusCode != http.StatusTemporaryRedirect:
+			return fmt.Errorf("%s: status %d", f.Ask, resp.StatusCode)
+		default:
+			resp.Body.Close()
+		}
+	}
+	return f.fail("start")
+}
+
+// gate is a handler that asks a URL, if it has one, and goes on when that answers. It may need another app. Caddy starts
+// apps in the order in which they came up, beginning anywhere: one that is needed here may start between the http app and ours.
 type gate struct {
-	URL string `json:"url"`
+	URL string `json:"url,omitempty"`
+	App string `json:"app,omitempty"`
 }
 
 func (gate) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.test_gate", New: func() caddy.Module { return new(gate) }}
 }
 
-func (g gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (g *gate) Provision(ctx caddy.Context) (err error) {
+	if g.App != "" {
+		_, err = ctx.App(g.App)
+	}
+	return err
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if g.URL == "" {
+		return next.ServeHTTP(w, r)
+	}
 	resp, err := client.Get(g.URL)
 	if err != nil {
 		return err
@@ -105,19 +140,50 @@ func route(path string, handlers ...string) string {
 // reload has Caddy load a config, and returns what went wrong.
 func (l *lifecycle) reload(config string) error {
 	l.t.Helper()
-	if code, body := l.admin("POST", "/load", "application/json", config); code != http.StatusOK {
+	if code, body := l.admin("POST", "/load", config); code != http.StatusOK {
 		return fmt.Errorf("status %d: %s", code, body)
 	}
 	return nil
 }
 
-// logged returns how many requests Caddy has taken.
-func (l *lifecycle) logged() int { return strings.Count(l.log(), `"msg":"handled request"`) }
+// admin sends a request to the admin endpoint. That is a server which Caddy replaces, too, with each reload: see traffic.
+func (l *lifecycle) admin(method, path, body string) (code int, answer string) {
+	l.t.Helper()
+	var err error
+	for range 10 {
+		var req *http.Request
+		if req, err = http.NewRequest(method, "http://"+l.ip+":2019"+path, strings.NewReader(body)); err != nil {
+			l.t.Fatal(err)
+		}
+		req.Host = "localhost:2019" // of the names that Caddy allows
+		req.Header.Set("Content-Type", "application/json")
+		var resp *http.Response
+		if resp, err = client.Do(req); err == nil {
+			defer resp.Body.Close()
+			return resp.StatusCode, readAll(l.t, resp)
+		}
+	}
+	l.t.Fatal(err)
+	return 0, ""
+}
+
+// logged returns how many requests Caddy has taken, without those of its own.
+func (l *lifecycle) logged() (n int) {
+	for line := range strings.Lines(l.log()) {
+		if strings.Contains(line, `"msg":"handled request"`) && !strings.Contains(line, ownPath) {
+			n++
+		}
+	}
+	return n
+}
+
+// ownPath is the path of requests that Caddy itself sends.
+const ownPath = "/v1/d/own"
 
 // goroutines returns how many Caddy has, and how many of them are in functions of this module or of Consul's client.
 func (l *lifecycle) goroutines() (total, ours int) {
 	l.t.Helper()
-	code, body := l.admin("GET", "/debug/pprof/goroutine?debug=1", "", "")
+	code, body := l.admin("GET", "/debug/pprof/goroutine?debug=1", "")
 	first := regexp.MustCompile(`^goroutine profile: total (\d+)\n`).FindStringSubmatch(body)
 	if code != http.StatusOK || first == nil {
 		l.t.Fatalf("status %d: %.200s", code, body)
@@ -229,9 +295,4 @@ func (f *traffic) settle(t *testing.T, l *lifecycle) {
 		t.Errorf("Caddy took %d requests, of which %d were answered", logged, f.answered)
 	}
 	t.Logf("%d requests answered, %d connections closed before Caddy read from them", f.answered, f.dropped)
-}
-
-func quote(s string) string {
-	text, _ := json.Marshal(s) // a string can always be encoded
-	return string(text)
 }

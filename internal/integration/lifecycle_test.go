@@ -6,6 +6,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -102,7 +103,11 @@ func TestReloadsUnderLoad(t *testing.T) {
 		}
 		bad := func(kind, want, apps, options string) {
 			counts[kind]++
-			err := caddy.reload(caddy.config(apps, routes(i, others[1-current], options)...))
+			all := routes(i, others[1-current], options)
+			if apps != "" {
+				all = append([]string{route("/none", `{"handler": "test_gate", "app": "test_failing"}`)}, all...)
+			}
+			err := caddy.reload(caddy.config(apps, all...))
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("reload %d, %s: error %v, want %q", i, kind, err, want)
 			}
@@ -121,7 +126,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			step := []string{"provision", "validate"}[i/10%2]
 			bad("fails in another app", "as told, in "+step, `"test_failing": {"in": "`+step+`"},`, "")
 		case 9:
-			bad("fails when another app starts", "as told, in start", `"test_failing": {"in": "start"},`, "")
+			bad("fails when another app starts", "as told, in start", `"test_failing": {"in": "start", "ask": `+quote(caddy.site+ownPath)+`},`, "")
 		}
 		if got, err := traffic.ask(fresh, "/v1/d/x"); err != nil || got != answers[current] {
 			t.Fatalf("after reload %d: %s, %v, want %s", i, got, err, answers[current])
@@ -210,7 +215,7 @@ func TestEndDuringABlockingQuery(t *testing.T) {
 	}{
 		{"SIGTERM", func(l *lifecycle) { _ = l.cmd.Process.Signal(syscall.SIGTERM) }},
 		{"SIGINT", func(l *lifecycle) { _ = l.cmd.Process.Signal(syscall.SIGINT) }},
-		{"admin API", func(l *lifecycle) { l.admin("POST", "/stop", "", "") }},
+		{"admin API", func(l *lifecycle) { l.server.admin("POST", "/stop", "", "") }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			consul := standinConsul(t, standin.Active("vault-1"))
@@ -232,4 +237,9 @@ func TestEndDuringABlockingQuery(t *testing.T) {
 			}
 		})
 	}
+}
+
+func quote(s string) string {
+	text, _ := json.Marshal(s) // a string can always be encoded
+	return string(text)
 }
