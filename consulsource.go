@@ -88,11 +88,12 @@ func (c *consulSource) Close() { c.transport.CloseIdleConnections() }
 // Query implements [Source].
 //
 // Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
-// whether there is a leader. Where such an answer lacks an instance that was there before, another query, which does not
-// wait, tells whether it is really gone.
+// whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
+// an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
+// gone; and where it brings nothing new, whether there is still anybody to bring it.
 func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
-	if err == nil && streamed(header) && c.misses(a.Nodes) {
+	if err == nil && streamed(header) && (a.Index <= index || c.misses(a.Nodes)) {
 		a, header, err = c.ask(ctx, 0, 0)
 	}
 	if err != nil {
@@ -268,6 +269,10 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(r)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols { // from here on neither context nor deadline would hold
+		_ = resp.Body.Close()
+		resp.Body = http.NoBody
 	}
 	if h, ok := r.Context().Value(headerKey{}).(*http.Header); ok {
 		*h = resp.Header

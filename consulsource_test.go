@@ -6,6 +6,7 @@
 package vaultredirect
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"time"
@@ -68,6 +69,30 @@ func TestQueryConfirmsWhatAStreamLacks(t *testing.T) {
 	consul.Set("vault", standin.Standby("vault-1"))
 	if a = query(a.Index, time.Minute); a.Doubt != "" || len(a.Nodes) != 1 {
 		t.Errorf("gone: doubt %q, %d nodes", a.Doubt, len(a.Nodes))
+	}
+}
+
+// An agent that has lost all of its servers goes on answering queries that wait, with what it last heard.
+func TestQueryConfirmsThatAStreamIsAlive(t *testing.T) {
+	consul := newConsul(t, standin.Active("vault-1"))
+	s := sourceOf(t, consul)
+	a, err := s.Query(t.Context(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Query(t.Context(), a.Index, time.Millisecond); err != nil || again.Index != a.Index || len(again.Nodes) != 1 {
+		t.Errorf("nothing new: %+v, %v", again, err)
+	}
+	consul.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Has("index") {
+			return false
+		}
+		http.Error(w, "No cluster leader", http.StatusInternalServerError)
+		return true
+	})
+	_, err = s.Query(t.Context(), a.Index, time.Millisecond)
+	if qe, ok := errors.AsType[*QueryError](err); !ok || qe.Reason != ReasonConsulError {
+		t.Errorf("no leader: %v, want a consul_error", err)
 	}
 }
 

@@ -153,11 +153,15 @@ func (v *view) stop() {
 
 // load returns the state. Before the first outcome it waits for that, but no longer than startGrace after the start, so
 // that neither a start nor a reload with a new discovery turns requests away for want of a few milliseconds.
+//
+// It starts a watcher that does not run yet: a request shows that the config is run, and Caddy may serve it before it
+// comes to our app, or never come to that if another app fails to start.
 func (v *view) load(ctx context.Context) *state {
 	s := v.current.Load()
 	if s.reason != ReasonStarting {
 		return s
 	}
+	v.watcher.start()
 	select {
 	case <-v.settled:
 	case <-ctx.Done():

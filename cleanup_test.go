@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the end of handlers: when it comes twice, all at once, or in the midst of something.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+)
+
+// newHandler provisions a handler by hand. Its context is canceled, which cleans up, by the caller.
+func newHandler(t *testing.T, raw string) (*Handler, func()) {
+	t.Helper()
+	base, err := caddy.ProvisionContext(&caddy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(base)
+	mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", json.RawMessage(strings.Replace(raw, `"handler": "vault_redirect",`, "", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mod.(*Handler), cancel
+}
+
+func TestCleanupReleasesOnce(t *testing.T) {
+	if err := errors.Join(new(Handler).Cleanup(), (&Handler{}).Cleanup()); err != nil {
+		t.Errorf("of a handler that was never provisioned: %v", err)
+	}
+	failed := &Handler{Scheme: "ftp"}
+	base, err := caddy.ProvisionContext(&caddy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := failed.Provision(base); err == nil {
+		t.Error("a wrong scheme is taken")
+	}
+	if err := errors.Join(failed.Cleanup(), failed.Cleanup()); err != nil {
+		t.Errorf("of a handler that failed: %v", err)
+	}
+
+	consul := newConsul(t, standin.Active("vault-1"))
+	key := keyOf(t, consul.Addr())
+	first, endFirst := newHandler(t, handlerJSON(consul.Addr(), ""))
+	second, endSecond := newHandler(t, handlerJSON(consul.Addr(), ""))
+	wantReferences(t, key, 2)
+	for range 3 {
+		if err := first.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		wantReferences(t, key, 1)
+	}
+	endFirst() // once more
+	wantReferences(t, key, 1)
+	if resp := ask(t, second, "GET", "/"); resp.StatusCode != http.StatusTemporaryRedirect {
+		t.Errorf("the other handler: status %d", resp.StatusCode)
+	}
+	endSecond()
+	wantReferences(t, key, 0)
+	wantGoroutines(t, 0)
+}
+
+// TestConcurrentProvisionAndCleanup has handlers of two configs come and go at the same time, each with a request.
+func TestConcurrentProvisionAndCleanup(t *testing.T) {
+	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
+	var group sync.WaitGroup
+	for i := range 8 {
+		base, err := caddy.ProvisionContext(&caddy.Config{}) // not to be called concurrently
+		if err != nil {
+			t.Fatal(err)
+		}
+		consul := []*standin.Consul{one, two}[i%2]
+		group.Go(func() {
+			for j := range 25 {
+				ctx, cancel := caddy.NewContext(base)
+				raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "10m"}, "port": %d}`, consul.Addr(), 1+j%3)
+				mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", json.RawMessage(raw))
+				if err != nil {
+					t.Error(err)
+				} else if resp := ask(t, mod.(*Handler), "GET", "/"); resp.StatusCode != http.StatusTemporaryRedirect {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+				cancel()
+			}
+		})
+	}
+	group.Wait()
+	for _, consul := range []*standin.Consul{one, two} {
+		wantReferences(t, keyOf(t, consul.Addr()), 0)
+		if err := consul.Await(t.Context(), func() bool { return consul.Open() == 0 && consul.Connections() == 0 }); err != nil {
+			t.Error(err)
+		}
+	}
+	wantGoroutines(t, 0)
+}
+
+// A config whose http app is up serves requests even if another app fails before the one that starts the watchers: the
+// requests are answered rather than left to wait for a watcher that never starts.
+func TestRequestsStartTheWatcher(t *testing.T) {
+	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1"))).Addr(), ""))
+	defer end()
+	answer := make(chan string, 1)
+	go func() { answer <- ask(t, h, "GET", "/v1/x").Header.Get("Location") }()
+	select {
+	case got := <-answer:
+		if got != "https://10.0.0.1:8200/v1/x" {
+			t.Errorf("Location %q", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("no answer")
+	}
+}
+
+// TestCleanupEndsAtOnce ends a handler while its watcher is at each of the things that it may wait for.
+func TestCleanupEndsAtOnce(t *testing.T) {
+	clearConsulEnv(t)
+	// silent takes connections, reads, and never answers.
+	silent := func(t *testing.T, scheme string) (address string, busy func() bool) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := make(chan struct{})
+		once := sync.OnceFunc(func() { close(seen) })
+		var group sync.WaitGroup
+		group.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				group.Go(func() {
+					defer conn.Close()
+					for buffer := make([]byte, 4096); ; {
+						if _, err := conn.Read(buffer); err != nil {
+							return
+						}
+						once()
+					}
+				})
+			}
+		})
+		t.Cleanup(func() { l.Close(); group.Wait() })
+		return scheme + l.Addr().String(), func() bool {
+			select {
+			case <-seen:
+				return true
+			default:
+				return false
+			}
+		}
+	}
+	scripted := func(set func(*standin.Consul), busy func(*standin.Consul) bool) func(*testing.T) (string, func() bool) {
+		return func(t *testing.T) (string, func() bool) {
+			consul := newConsul(t, standin.Active("vault-1"))
+			if set != nil {
+				set(consul)
+			}
+			return consul.Addr(), func() bool { return busy(consul) }
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		consul func(t *testing.T) (address string, busy func() bool)
+	}{
+		{"a blocking query", scripted(nil, func(c *standin.Consul) bool { return c.Queries() == 2 && c.Open() == 1 })},
+		{"the rest of an answer", scripted(func(c *standin.Consul) {
+			c.Handle(func(w http.ResponseWriter, r *http.Request) bool {
+				_, _ = w.Write([]byte("["))
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+				return true
+			})
+		}, func(c *standin.Consul) bool { return c.Open() == 1 })},
+		{"the next attempt", scripted(answerWith(500, "no"), func(c *standin.Consul) bool { return c.Queries() >= 4 })},
+		{"the next poll", scripted(func(c *standin.Consul) {
+			c.Header(func(h http.Header) { h.Del("X-Consul-Index") })
+		}, func(c *standin.Consul) bool { return c.Queries() >= idleAnswers && c.Open() == 0 })},
+		{"an answer", func(t *testing.T) (string, func() bool) { return silent(t, "http://") }},
+		{"a TLS handshake", func(t *testing.T) (string, func() bool) { return silent(t, "https://") }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			address, busy := row.consul(t)
+			h, end := newHandler(t, handlerJSON(address, ""))
+			h.view.watcher.start()
+			for limit := time.Now().Add(20 * time.Second); !busy(); runtime.Gosched() {
+				if time.Now().After(limit) {
+					t.Fatal("the watcher does not get there")
+				}
+			}
+			began := time.Now()
+			end()
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("the end took %s", took)
+			}
+			wantReferences(t, keyOf(t, address), 0)
+			wantGoroutines(t, 0)
+		})
+	}
+}

@@ -1,0 +1,298 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what the tests of the life cycle have in common: modules that fail or wait as told, and traffic whose
+// every request is accounted for.
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() {
+	caddy.RegisterModule(failing{})
+	caddy.RegisterModule(gate{})
+}
+
+// failing is another app, which fails where its config says. Before it fails to start, it asks a URL: Caddy may serve the
+// new config already.
+type failing struct {
+	In  string `json:"in"`
+	Ask string `json:"ask,omitempty"`
+}
+
+func (failing) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "test_failing", New: func() caddy.Module { return new(failing) }}
+}
+
+func (f *failing) fail(step string) error {
+	if f.In == step {
+		return errors.New("as told, in " + step)
+	}
+	return nil
+}
+func (f *failing) Provision(caddy.Context) error { return f.fail("provision") }
+func (f *failing) Validate() error               { return f.fail("validate") }
+func (f *failing) Stop() error                   { return nil }
+
+func (f *failing) Start() error {
+	for range 4 { // some of which the old server takes
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, "GET", f.Ask, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: no answer", f.Ask)
+		case err != nil: // a connection that Caddy closed
+		case resp.StatusCode != http.StatusTemporaryRedirect:
+			return fmt.Errorf("%s: status %d", f.Ask, resp.StatusCode)
+		default:
+			resp.Body.Close()
+		}
+	}
+	return f.fail("start")
+}
+
+// gate is a handler that asks a URL, if it has one, and goes on when that answers. It may need another app. Caddy starts
+// apps in the order in which they came up, beginning anywhere: one that is needed here may start between the http app and ours.
+type gate struct {
+	URL string `json:"url,omitempty"`
+	App string `json:"app,omitempty"`
+}
+
+func (gate) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.test_gate", New: func() caddy.Module { return new(gate) }}
+}
+
+func (g *gate) Provision(ctx caddy.Context) (err error) {
+	if g.App != "" {
+		_, err = ctx.App(g.App)
+	}
+	return err
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if g.URL == "" {
+		return next.ServeHTTP(w, r)
+	}
+	resp, err := client.Get(g.URL)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	return next.ServeHTTP(w, r)
+}
+
+// lifecycle is a Caddy with one server, which logs each request that it has taken.
+type lifecycle struct {
+	*server
+	site string
+}
+
+func runLifecycle(t *testing.T, routes ...string) *lifecycle {
+	t.Helper()
+	l := &lifecycle{server: &server{ip: loopback(t)}}
+	l.site = "http://" + l.ip + ":8001"
+	file := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(file, []byte(l.config("", routes...)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Else the race detector has each process wait for a second before it ends.
+	l.server = startCaddy(t, l.ip, []string{"GORACE=atexit_sleep_ms=0"}, "run", "--config", file)
+	l.await("the config runs", func() bool { return strings.Contains(l.log(), "serving initial configuration") })
+	return l
+}
+
+// config returns a config with routes, and other apps if any.
+func (l *lifecycle) config(apps string, routes ...string) string {
+	return fmt.Sprintf(`{
+	"admin": {"listen": "%s:2019", "config": {"persist": false}},
+	"apps": {%s "http": {"servers": {"s": {"listen": ["%[1]s:8001"], "automatic_https": {"disable": true}, "logs": {}, "routes": [%[3]s]}}}}
+}`, l.ip, apps, strings.Join(routes, ","))
+}
+
+// route returns a route for a path with handlers.
+func route(path string, handlers ...string) string {
+	return fmt.Sprintf(`{"match": [{"path": [%q]}], "handle": [%s]}`, path, strings.Join(handlers, ","))
+}
+
+// reload has Caddy load a config, and returns what went wrong.
+func (l *lifecycle) reload(config string) error {
+	l.t.Helper()
+	if code, body := l.admin("POST", "/load", config); code != http.StatusOK {
+		return fmt.Errorf("status %d: %s", code, body)
+	}
+	return nil
+}
+
+// admin sends a request to the admin endpoint. That is a server which Caddy replaces, too, with each reload: see traffic.
+func (l *lifecycle) admin(method, path, body string) (code int, answer string) {
+	l.t.Helper()
+	var err error
+	for range 10 {
+		var req *http.Request
+		if req, err = http.NewRequest(method, "http://"+l.ip+":2019"+path, strings.NewReader(body)); err != nil {
+			l.t.Fatal(err)
+		}
+		req.Host = "localhost:2019" // of the names that Caddy allows
+		req.Header.Set("Content-Type", "application/json")
+		var resp *http.Response
+		if resp, err = client.Do(req); err == nil {
+			defer resp.Body.Close()
+			return resp.StatusCode, readAll(l.t, resp)
+		}
+	}
+	l.t.Fatal(err)
+	return 0, ""
+}
+
+// logged returns how many requests Caddy has taken, without those of its own.
+func (l *lifecycle) logged() (n int) {
+	for line := range strings.Lines(l.log()) {
+		if strings.Contains(line, `"msg":"handled request"`) && !strings.Contains(line, ownPath) {
+			n++
+		}
+	}
+	return n
+}
+
+// ownPath is the path of requests that Caddy itself sends.
+const ownPath = "/v1/d/own"
+
+// goroutines returns how many Caddy has, and how many of them are in functions of this module or of Consul's client.
+func (l *lifecycle) goroutines() (total, ours int) {
+	l.t.Helper()
+	code, body := l.admin("GET", "/debug/pprof/goroutine?debug=1", "")
+	first := regexp.MustCompile(`^goroutine profile: total (\d+)\n`).FindStringSubmatch(body)
+	if code != http.StatusOK || first == nil {
+		l.t.Fatalf("status %d: %.200s", code, body)
+	}
+	total, _ = strconv.Atoi(first[1])
+	for group := range strings.SplitSeq(body, "\n\n") {
+		if !strings.Contains(group, "caddy-vault-redirect.") && !strings.Contains(group, "hashicorp/consul/api.") {
+			continue
+		}
+		for line := range strings.SplitSeq(group, "\n") {
+			if count, _, ok := strings.Cut(line, " @ "); ok {
+				n, _ := strconv.Atoi(count)
+				ours += n
+			}
+		}
+	}
+	return total, ours
+}
+
+// traffic sends requests and keeps account of each.
+type traffic struct {
+	site   string
+	wanted map[string][]string // path: answers
+	after  atomic.Bool         // refused connections are the end rather than a loss
+
+	mu       sync.Mutex
+	answered int
+	dropped  int // connections that ended without an answer
+	wrong    map[string]int
+}
+
+// ask sends a request until there is an answer. While it replaces a server, Caddy closes some connections from which it
+// has not read yet, whatever handler is behind: clients ask again.
+func (f *traffic) ask(rt http.RoundTripper, path string) (what string, err error) {
+	for range 10 {
+		var req *http.Request
+		if req, err = http.NewRequest("GET", f.site+path, nil); err != nil {
+			return "", err
+		}
+		var resp *http.Response
+		if resp, err = rt.RoundTrip(req); err == nil {
+			resp.Body.Close()
+			what = fmt.Sprintf("%d %s", resp.StatusCode, resp.Header.Get("Location"))
+			f.mu.Lock()
+			f.answered++
+			f.mu.Unlock()
+			return what, nil
+		}
+		if isRefused(err) && f.after.Load() {
+			return "", err
+		}
+		f.mu.Lock()
+		f.dropped++
+		f.mu.Unlock()
+	}
+	return "", err
+}
+
+// start has clients ask for each path in turn, half of them with a new connection for each request, until stopped or
+// refused.
+func (f *traffic) start(t *testing.T, clients int) (stop func()) {
+	f.wrong = map[string]int{}
+	var paths []string
+	for path := range f.wanted {
+		paths = append(paths, path)
+	}
+	var stopped atomic.Bool
+	var group sync.WaitGroup
+	for i := range clients {
+		group.Go(func() {
+			rt := &http.Transport{DisableKeepAlives: i%2 == 1, ResponseHeaderTimeout: 30 * time.Second}
+			defer rt.CloseIdleConnections()
+			for n := i; !stopped.Load(); n++ {
+				path := paths[n%len(paths)]
+				what, err := f.ask(rt, path)
+				if err != nil && f.after.Load() && isRefused(err) {
+					return
+				}
+				if err != nil {
+					what = err.Error()
+				}
+				if !slices.Contains(f.wanted[path], what) {
+					f.mu.Lock()
+					f.wrong[path+": "+what]++
+					f.mu.Unlock()
+				}
+			}
+		})
+	}
+	stop = sync.OnceFunc(func() { stopped.Store(true); group.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+// count returns how many requests have been answered so far.
+func (f *traffic) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.answered
+}
+
+// settle checks that each request got a right answer, and that Caddy took none which it did not answer.
+func (f *traffic) settle(t *testing.T, l *lifecycle) {
+	t.Helper()
+	for what, n := range f.wrong {
+		t.Errorf("%d times %s", n, what)
+	}
+	if logged := l.logged(); logged != f.answered {
+		t.Errorf("Caddy took %d requests, of which %d were answered", logged, f.answered)
+	}
+	t.Logf("%d requests answered, %d connections closed before Caddy read from them", f.answered, f.dropped)
+}

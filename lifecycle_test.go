@@ -1,0 +1,234 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of reloads inside one process: what handlers take from the pool they give back, whatever goes
+// wrong.
+
+package vaultredirect
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+)
+
+func init() {
+	caddy.RegisterModule(failing{})
+	caddy.RegisterModule(noDiscovery{})
+	caddy.RegisterModule(unopened{})
+}
+
+// failing is another app, which fails where its config says.
+type failing struct {
+	In string `json:"in"`
+}
+
+func (failing) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "vault_redirect_test_failing", New: func() caddy.Module { return new(failing) }}
+}
+
+func (f *failing) fail(step string) error {
+	if f.In == step {
+		return errors.New("as told, in " + step)
+	}
+	return nil
+}
+func (f *failing) Provision(caddy.Context) error { return f.fail("provision") }
+func (f *failing) Validate() error               { return f.fail("validate") }
+func (f *failing) Start() error                  { return f.fail("start") }
+func (f *failing) Stop() error                   { return nil }
+
+// noDiscovery is a module that somebody put into the wrong namespace.
+type noDiscovery struct{}
+
+func (noDiscovery) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_none", New: func() caddy.Module { return new(noDiscovery) }}
+}
+
+// unopened is a discovery whose source cannot be opened.
+type unopened struct{ *scripted }
+
+func (unopened) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_unopened", New: func() caddy.Module { return &unopened{} }}
+}
+func (unopened) Key() string           { return "unopened" }
+func (unopened) Open() (Source, error) { return nil, errors.New("as told, in open") }
+
+// handlerJSON is the config of a handler that asks Consul at an address. more begins with a comma.
+func handlerJSON(address, more string) string {
+	return fmt.Sprintf(`{"handler": "vault_redirect", "discovery": {"source": "consul", "address": %q, "poll_interval": "10m"} %s}`, address, more)
+}
+
+// keyOf is the key of the watcher that handlerJSON leads to.
+func keyOf(t *testing.T, address string) string {
+	t.Helper()
+	c := &Consul{Address: address, PollInterval: caddy.Duration(10 * time.Minute)}
+	if err := c.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	return c.Key()
+}
+
+func wantReferences(t *testing.T, key string, want int) {
+	t.Helper()
+	if n, _ := watchers.References(key); n != want {
+		t.Errorf("%d references to the watcher, want %d", n, want)
+	}
+}
+
+// wantGoroutines waits until there are no more goroutines with the package's functions in their stacks than wanted.
+func wantGoroutines(t *testing.T, want int) {
+	t.Helper()
+	var stacks string
+	n := -1
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); runtime.Gosched() {
+		buffer := make([]byte, 4<<20)
+		stacks = string(buffer[:runtime.Stack(buffer, true)])
+		n = 0
+		for stack := range strings.SplitSeq(stacks, "\n\n") {
+			if strings.Contains(stack, "(*watcher).run(") || strings.Contains(stack, "(*Transport).") || strings.Contains(stack, "(*persistConn).") {
+				n++
+			}
+		}
+		if n == want {
+			return
+		}
+	}
+	t.Errorf("%d goroutines of watchers and their connections, want %d:\n%s", n, want, stacks)
+}
+
+// perWatcher is how many goroutines a watcher has that waits for Consul: its own, and the connection's two.
+const perWatcher = 3
+
+// loader returns a function that has Caddy load a config with handlers and other apps, as a reload does.
+func loader(t *testing.T) func(apps string, handlers ...string) error {
+	clearConsulEnv(t)
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return func(apps string, handlers ...string) error {
+		var routes []string
+		for i, h := range handlers {
+			routes = append(routes, fmt.Sprintf(`{"match": [{"path": ["/v1/%d/*"]}], "handle": [%s]}`, i, h))
+		}
+		return caddy.Load(fmt.Appendf(nil, `{"admin": {"disabled": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "PANIC"}}},
+			"apps": {%s "http": {"servers": {"s": {"listen": ["127.0.0.1:0"], "routes": [%s]}}}}}`, apps, strings.Join(routes, ",")), true)
+	}
+}
+
+// TestReloadsGiveBackWhatTheyTake reloads with handlers on two discoveries, changes what they ask, and fails at each step.
+func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
+	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
+	load := loader(t)
+	key1, key2 := keyOf(t, one.Addr()), keyOf(t, two.Addr())
+	good := []string{
+		handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), `, "redirect_to": "node_name"`),
+		handlerJSON(two.Addr(), ""), handlerJSON(two.Addr(), `, "scheme": "http"`),
+	}
+	idle := func(t *testing.T, of *standin.Consul, want int) {
+		t.Helper()
+		if err := of.Await(t.Context(), func() bool { return of.Open() == want && of.Connections() == want }); err != nil {
+			t.Errorf("%d queries and %d connections at Consul: %v", of.Open(), of.Connections(), err)
+		}
+	}
+	asBefore := func(t *testing.T) {
+		t.Helper()
+		wantReferences(t, key1, 3)
+		wantReferences(t, key2, 2)
+		idle(t, one, 1)
+		idle(t, two, 1)
+		wantGoroutines(t, 2*perWatcher)
+	}
+	if err := load("", good...); err != nil {
+		t.Fatal(err)
+	}
+	asBefore(t)
+
+	t.Run("the same", func(t *testing.T) {
+		for range 20 {
+			if err := load("", good...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asBefore(t)
+		if one.Queries() != 2 || two.Queries() != 2 {
+			t.Errorf("%d and %d queries, want 2 and 2: a reload starts none", one.Queries(), two.Queries())
+		}
+	})
+	t.Run("other discoveries and back", func(t *testing.T) {
+		for range 10 {
+			if err := load("", good[0], handlerJSON(one.Addr(), `, "port": 443`)); err != nil {
+				t.Fatal(err)
+			}
+			wantReferences(t, key1, 2)
+			wantReferences(t, key2, 0)
+			idle(t, two, 0)
+			if err := load("", good...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asBefore(t)
+		if one.Queries() != 2 {
+			t.Errorf("%d queries of the Consul that was used all along, want 2", one.Queries())
+		}
+	})
+
+	third := newConsul(t, standin.Active("vault-3"))
+	key3 := keyOf(t, third.Addr())
+	missing := filepath.Join(t.TempDir(), "none")
+	for _, row := range []struct {
+		name, apps, handler, want string
+		maySee                    bool // the third Consul may be asked: the config was about to run
+	}{
+		{name: "no JSON of ours", handler: `{"handler": "vault_redirect", "x": 1}`, want: "unknown field"},
+		{name: "addressing", handler: handlerJSON(third.Addr(), `, "redirect_to": "{nobody}.x"`), want: "nobody"},
+		{name: "unknown discovery", handler: `{"handler": "vault_redirect", "discovery": {"source": "etcd"}}`, want: "etcd"},
+		{name: "no discovery at all", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_none"}}`, want: "not a discovery"},
+		{name: "option of the discovery", handler: `{"handler": "vault_redirect", "discovery": {"source": "consul", "token_file": "` + missing + `"}}`, want: "token_file"},
+		{name: "our own app", apps: `"vault_redirect": {"x": 1},`, handler: handlerJSON(third.Addr(), ""), want: "unknown field"},
+		{name: "source that does not open", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_unopened"}}`, want: "in open"},
+		{name: "Validate", handler: handlerJSON(third.Addr(), `, "health_path": "up"`), want: "health_path"},
+		{name: "Validate of a discovery in use", handler: handlerJSON(one.Addr(), `, "health_path": "up"`), want: "health_path"},
+		{name: "Provision of another app", apps: `"vault_redirect_test_failing": {"in": "provision"},`, handler: handlerJSON(third.Addr(), ""), want: "in provision"},
+		{name: "Validate of another app", apps: `"vault_redirect_test_failing": {"in": "validate"},`, handler: handlerJSON(third.Addr(), ""), want: "in validate"},
+		{name: "Start of another app", apps: `"vault_redirect_test_failing": {"in": "start"},`, handler: handlerJSON(third.Addr(), ""), want: "in start", maySee: true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			// Caddy goes through the apps in no order.
+			for range 6 {
+				err := load(row.apps, append([]string{handlerJSON(third.Addr(), ""), good[0], good[3]}, row.handler)...)
+				if err == nil || !strings.Contains(err.Error(), row.want) {
+					t.Fatalf("error %v, want %q", err, row.want)
+				}
+				wantReferences(t, key3, 0)
+			}
+			wantReferences(t, "unopened", 0)
+			asBefore(t)
+			idle(t, third, 0)
+			if n := third.Queries(); n > 0 && !row.maySee {
+				t.Errorf("%d queries for a config that was never to run", n)
+			}
+		})
+	}
+
+	t.Run("the end", func(t *testing.T) {
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		wantReferences(t, key1, 0)
+		wantReferences(t, key2, 0)
+		idle(t, one, 0)
+		idle(t, two, 0)
+		wantGoroutines(t, 0)
+	})
+}
