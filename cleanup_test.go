@@ -41,7 +41,7 @@ func TestCleanupReleasesOnce(t *testing.T) {
 	if err := errors.Join(new(Handler).Cleanup(), (&Handler{}).Cleanup()); err != nil {
 		t.Errorf("of a handler that was never provisioned: %v", err)
 	}
-	failed := &Handler{Scheme: "ftp"}
+	failed := &Handler{Active: Active{Scheme: "ftp"}}
 	base, err := caddy.ProvisionContext(&caddy.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -161,7 +161,7 @@ func (v *view) load(ctx context.Context) *state {
 	if s.reason != ReasonStarting {
 		return s
 	}
-	v.watcher.start()
+	v.start()
 	select {
 	case <-v.settled:
 	case <-ctx.Done():
