@@ -141,15 +141,10 @@ func elect(nodes []Node, p policy, incumbent string) election {
 	for i := range nodes {
 		n := &nodes[i]
 		index, marked := marks(n)
-		if p.probing && !n.verdict.active {
-			if marked && n.verdict.known && !n.verdict.standby {
-				unhealthy = max(unhealthy, "node "+n.Name+": "+n.verdict.detail)
-			}
+		if !marked && !(p.probing && n.verdict.active) {
 			continue
 		}
-		if !p.probing && !marked {
-			continue
-		}
+		// Of several details the greatest, so that the outcome is the same for every order.
 		rank := n.health()
 		if rank <= healthCritical {
 			unhealthy = max(unhealthy, "node "+n.Name+": critical or in maintenance")
@@ -157,8 +152,13 @@ func elect(nodes []Node, p policy, incumbent string) election {
 		}
 		t, err := p.addressing.target(n)
 		if err != nil {
-			// The greatest text, so that the outcome is the same for every order.
 			e.reason, e.detail = ReasonBadAddress, max(e.detail, "node "+n.Name+": "+err.Error())
+			continue
+		}
+		if p.probing && !n.verdict.active {
+			if n.verdict.known && !n.verdict.standby {
+				unhealthy = max(unhealthy, "node "+n.Name+": "+n.verdict.detail)
+			}
 			continue
 		}
 		e.contenders = append(e.contenders, n.key())

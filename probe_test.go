@@ -236,3 +236,8 @@ func TestLeaderAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestProbesNeedAnAddress(t *testing.T) {
+	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("no host"))), `, "probe": {}`)
+	until(t, h, "bad address", func(s *state) bool { return s.reason == ReasonBadAddress })
+}

@@ -228,6 +228,12 @@ func (v *view) judged(r report) []Node {
 	return nodes
 }
 
+// awaited reports whether the node's first probe is still to be waited for.
+func (v *view) awaited(n Node) bool {
+	_, err := v.addressing.target(&n)
+	return v.probing && !n.verdict.known && err == nil
+}
+
 // apply makes the next state from a report. The watcher's mutex is held.
 func (v *view) apply(r report) {
 	prev := v.current.Load()
@@ -256,8 +262,8 @@ func (v *view) apply(r report) {
 			next.expiry = next.stale.Add(v.maxStale)
 		}
 	}
-	if next.node == nil && prev.reason == ReasonStarting && slices.ContainsFunc(nodes, func(n Node) bool { return v.probing && !n.verdict.known }) {
-		next.reason = ReasonStarting // until every node has been probed
+	if next.node == nil && prev.reason == ReasonStarting && slices.ContainsFunc(nodes, v.awaited) {
+		next.reason = ReasonStarting
 	}
 	v.last = next.node
 	if next.node != nil && next.target.url != prev.target.url {
