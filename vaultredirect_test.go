@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,10 +28,15 @@ func provision(t testing.TB, consul *standin.Consul, config string) *Handler {
 	return provisionJSON(t, fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), config))
 }
 
+// provisioning is held while a config is provisioned, for which Caddy has globals.
+var provisioning sync.Mutex
+
 // provisionJSON returns a handler as Caddy would run it.
 func provisionJSON(t testing.TB, raw string) *Handler {
 	t.Helper()
+	provisioning.Lock()
 	base, err := caddy.ProvisionContext(&caddy.Config{})
+	provisioning.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
