@@ -125,6 +125,19 @@ func TestFaultsOfVault(t *testing.T) {
 		f.seesAt(f.port("8003"), answer{target: active.URL, reason: "ok"})
 		f.only(active.URL, "503")
 	})
+
+	// Nobody can know: clients are sent to the dead node for as long as max_stale allows, or until Consul is back.
+	f.vaultRow("active killed while Consul is away", func(f *faults, active *cluster.Vault) {
+		f.must("kill consul", c.Consuls[0].Kill())
+		f.must("kill "+active.Name, active.Kill())
+		next := f.next(active)
+		f.sees(answer{target: active.URL, reason: "consul_unreachable", stale: true})
+		f.seesAt(f.port("8002"), answer{reason: "stale_expired", stale: true})
+		f.only(active.URL)
+		f.must("restart consul", c.Consuls[0].Restart(timeout(f.T)))
+		f.sees(answer{target: next.URL, reason: "ok"})
+		f.only(active.URL, next.URL, "503")
+	})
 }
 
 // Three Vault nodes with a Consul agent each, which can be cut off, and a Consul server that is asked.
