@@ -202,7 +202,8 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 }
 
 // secretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them.
-var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-MFA", "Authorization", "Cookie"}
+// Names are compared as Go writes them.
+var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}
 
 // commandLogging returns the logging for the flags: one log, from which tokens are filtered.
 func commandLogging(verbose int, disable bool) *caddy.Logging {

@@ -183,7 +183,7 @@ func TestTerminationUnderLoad(t *testing.T) {
 	for range held {
 		<-arrived
 	}
-	await(t, "traffic", func() bool { return traffic.count() > 100 })
+	await(t, "traffic", func() bool { return traffic.count() > 1000 })
 
 	traffic.after.Store(true)
 	if err := caddy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
