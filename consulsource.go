@@ -37,6 +37,7 @@ type consulSource struct {
 	transport *http.Transport
 	token     string          // last read from the token file
 	seen      map[string]bool // keys of the instances in the last answer without doubt
+	doubted   bool            // the last answer was in doubt
 }
 
 func newConsulSource(s *consulSettings) (*consulSource, error) {
@@ -90,14 +91,15 @@ func (c *consulSource) Close() { c.transport.CloseIdleConnections() }
 // Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
 // whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
 // an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
-// gone; and where it brings nothing new, whether there is still anybody to bring it.
+// gone; where it brings nothing new, whether there is still anybody to bring it; and after a doubt, whether that is over.
 func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
-	if err == nil && streamed(header) && (a.Index <= index || c.misses(a.Nodes)) {
+	if err == nil && streamed(header) && (a.Index <= index || c.doubted || c.misses(a.Nodes)) {
 		a, header, err = c.ask(ctx, 0, 0)
+		a.Again = 1
 	}
 	if err != nil {
-		return Answer{}, err
+		return a, err
 	}
 	switch {
 	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
@@ -107,6 +109,7 @@ func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Durati
 	default:
 		c.seen = keysOf(a.Nodes)
 	}
+	c.doubted = a.Doubt != ""
 	return a, nil
 }
 
