@@ -35,6 +35,7 @@ type consulSource struct {
 	settings  *consulSettings
 	client    *api.Client
 	transport *http.Transport
+	dialer    *net.Dialer     // of the transport
 	token     string          // last read from the token file
 	seen      map[string]bool // keys of the instances in the last answer without doubt
 	doubted   bool            // the last answer was in doubt
@@ -46,7 +47,7 @@ func newConsulSource(s *consulSettings) (*consulSource, error) {
 		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &consulSource{settings: s, transport: &http.Transport{
+	c := &consulSource{settings: s, dialer: dialer, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.tls,
