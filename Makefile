@@ -6,6 +6,9 @@ GO ?= go
 LINT := $(GO) tool -modfile=tools/lint/go.mod
 # Programs that tests and the demo use are built once, into the user's cache folder.
 FUZZTIME ?= 30s
+# The soak prints the seed of its faults; set it to make the same faults again.
+SOAK_DURATION ?= 10m
+SOAK_SEED ?= 0
 
 .DEFAULT_GOAL := help
 
@@ -53,6 +56,11 @@ fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 	@for f in $$($(GO) test -list '^Fuzz' . | grep ^Fuzz); do \
 		echo "== $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; \
 	done
+
+.PHONY: soak
+soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATION (default 10m), by SOAK_SEED
+	$(GO) build -o dist/soak ./internal/soak
+	@exec dist/soak -caddy ./caddy -duration $(SOAK_DURATION) -seed $(SOAK_SEED)
 
 .PHONY: tools
 tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already

@@ -35,8 +35,10 @@ type consulSource struct {
 	settings  *consulSettings
 	client    *api.Client
 	transport *http.Transport
+	dialer    *net.Dialer     // of the transport
 	token     string          // last read from the token file
 	seen      map[string]bool // keys of the instances in the last answer without doubt
+	doubted   bool            // the last answer was in doubt
 }
 
 func newConsulSource(s *consulSettings) (*consulSource, error) {
@@ -45,7 +47,7 @@ func newConsulSource(s *consulSettings) (*consulSource, error) {
 		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &consulSource{settings: s, transport: &http.Transport{
+	c := &consulSource{settings: s, dialer: dialer, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.tls,
@@ -90,14 +92,15 @@ func (c *consulSource) Close() { c.transport.CloseIdleConnections() }
 // Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
 // whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
 // an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
-// gone; and where it brings nothing new, whether there is still anybody to bring it.
+// gone; where it brings nothing new, whether there is still anybody to bring it; and after a doubt, whether that is over.
 func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
-	if err == nil && streamed(header) && (a.Index <= index || c.misses(a.Nodes)) {
+	if err == nil && streamed(header) && (a.Index <= index || c.doubted || c.misses(a.Nodes)) {
 		a, header, err = c.ask(ctx, 0, 0)
+		a.Again = 1
 	}
 	if err != nil {
-		return Answer{}, err
+		return a, err
 	}
 	switch {
 	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
@@ -107,6 +110,7 @@ func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Durati
 	default:
 		c.seen = keysOf(a.Nodes)
 	}
+	c.doubted = a.Doubt != ""
 	return a, nil
 }
 

@@ -37,7 +37,8 @@ type Discovery interface {
 // Source answers queries for all nodes of a Vault cluster.
 type Source interface {
 	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
-	// that had this index, at most about wait. An error may be a [QueryError], which gives it a reason.
+	// that had this index, at most about wait. An error may be a [QueryError], which gives it a reason. Where one query does
+	// not do, the answer says how many it took, for the limit on their rate.
 	Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error)
 	// Close releases the connections.
 	Close()
@@ -53,6 +54,8 @@ type Answer struct {
 	Doubt Reason
 	// Detail says more on the doubt, for people.
 	Detail string
+	// Again is how many queries it took beyond the first one. With an error, it alone counts.
+	Again int
 }
 
 // QueryError is a failed query with the reason to show for it.
@@ -191,11 +194,13 @@ func (w *watcher) run(ctx context.Context) {
 		index    uint64 // of the last answer; 0: the next query is not to wait
 		failures int    // in a row
 		idle     int    // answers in a row that neither waited nor brought anything
+		wait     = w.interval
 	)
 	for bucket.Wait(ctx) == nil {
 		began := time.Now()
-		answer, err := w.query(ctx, index)
+		answer, err := w.query(ctx, index, wait)
 		took := time.Since(began)
+		bucket.ReserveN(time.Now(), answer.Again)
 		if ctx.Err() != nil {
 			return
 		}
@@ -209,7 +214,7 @@ func (w *watcher) run(ctx context.Context) {
 		failures = 0
 		changed := w.answered(answer)
 
-		waited := index > 0 && took >= w.interval/2
+		waited := index > 0 && took >= wait/2
 		switch {
 		case answer.Index == 0: // nothing to wait for a change of
 			idle++
@@ -222,21 +227,25 @@ func (w *watcher) run(ctx context.Context) {
 			answer.Index = 0 // Consul's state was replaced: start again
 		}
 		index = answer.Index
+		wait = w.interval
+		if answer.Doubt != "" { // no index tells when it is over
+			wait = min(wait, backoffMax)
+		}
 		if idle >= idleAnswers {
-			pause(ctx, w.interval-took)
+			pause(ctx, wait-took)
 		}
 	}
 }
 
 // query asks once, with a deadline of its own. Consul adds up to a sixteenth to the wait.
-func (w *watcher) query(ctx context.Context, index uint64) (Answer, error) {
+func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
 	limit := querySlack
 	if index > 0 {
-		limit += w.interval + w.interval/16
+		limit += wait + wait/16
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return w.source.Query(ctx, index, w.interval)
+	return w.source.Query(ctx, index, wait)
 }
 
 // answered reports an answer and returns whether it differs from the one before.
@@ -250,6 +259,8 @@ func (w *watcher) answered(a Answer) (changed bool) {
 	last := w.report
 	if a.Doubt != "" && a.Doubt != last.doubt {
 		w.logs.latest().Warn("discovery may not tell all", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
+	} else if a.Doubt == "" && last.doubt != "" {
+		w.logs.latest().Info("discovery tells all again")
 	}
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
 	w.publish(report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now})

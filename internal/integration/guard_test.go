@@ -26,6 +26,8 @@ type guard struct {
 	consul *cluster.Consul
 	site   string
 
+	reported time.Time // value of critical that the test has failed for: once is enough
+
 	mu       sync.Mutex
 	statuses map[string]string    // by ID of the instance
 	critical map[string]time.Time // since when, by host:port
@@ -90,10 +92,11 @@ func (g *guard) askCaddy(ctx context.Context, t *testing.T) {
 	g.mu.Lock()
 	since, critical := g.critical[target]
 	g.mu.Unlock()
-	if !critical || asked.Sub(since) < time.Second {
+	if !critical || asked.Sub(since) < time.Second || since.Equal(g.reported) {
 		return
 	}
 	if now, whole := look(t, g.site); whole && now.target == target && !now.stale {
+		g.reported = since
 		t.Errorf("%s redirects to %s, which Consul has called critical for %s", g.site, target, asked.Sub(since))
 	}
 }
