@@ -36,7 +36,7 @@ type round struct {
 	how      string
 	old      string    // host:port of the node that was active
 	begin    time.Time // when it was told to step down, or killed
-	gone     time.Time // until when nobody could know: its last answer 200, or when its connections broke
+	gone     time.Time // when its connections broke, or when it first said that it is not active: nobody can know earlier
 	new      string    // of the node that is active then
 	first200 time.Time // when that node said so first
 	sights   map[*front]*sight
@@ -126,14 +126,12 @@ func (b *bench) kill(r *round, old *cluster.Vault) error {
 func (b *bench) succeeded(r *round) bool {
 	var next *nodeWatch
 	for _, n := range b.nodes {
-		asked, first := n.seen()
+		first, lost := n.seen()
 		if n.vault.Addr == r.old && r.how == stepDown {
 			if first.Before(r.begin) && !first.IsZero() {
 				return false // it is active as ever
 			}
-			if first.IsZero() {
-				r.gone = asked
-			}
+			r.gone = lost
 		}
 		if first.After(r.begin) {
 			next, r.first200 = n, first

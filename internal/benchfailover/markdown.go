@@ -124,8 +124,9 @@ How to read it:
   one redirect, do not retry, keep their connections as Go's HTTP client does, and wait up to %s. An operation fails by a
   transport error, a status other than 200 or 204, or a secret that is not the one last written.
 - in flight: failed operations whose request had been sent to the active node before that was gone. Gone means: its
-  connections broke (kill -9), or it last said of itself that it is active (step-down); nobody can know earlier. A proxy does
-  not say what it had sent where: all that it had been sent by then counts.
+  connections broke (kill -9), or it first said of itself that it is not active (step-down). While it steps down, Vault
+  leaves every request unanswered, that for its health too, and then fails them. A proxy does not say what it had sent where:
+  all that it had been sent by then counts.
 - beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
   before another is active fail here, unless the front holds them.
 - slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.

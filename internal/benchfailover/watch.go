@@ -40,8 +40,8 @@ type nodeWatch struct {
 	vault *cluster.Vault
 
 	mu       sync.Mutex
-	asked    time.Time // when the last 200 was asked for
 	first200 time.Time // the first of its present spell of 200s; zero: it is not active
+	lost     time.Time // the first answer after its last such spell
 }
 
 func (n *nodeWatch) run(ctx context.Context, current *atomic.Pointer[round]) {
@@ -50,28 +50,25 @@ func (n *nodeWatch) run(ctx context.Context, current *atomic.Pointer[round]) {
 	looking(ctx, current, func(*round) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		start := time.Now()
 		code := 0
 		if res, _, err := get(ctx, client, n.vault.URL+"/v1/sys/health"); err == nil {
 			code = res.StatusCode
 		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		switch {
-		case code != http.StatusOK:
-			n.first200 = time.Time{}
-			return
-		case n.first200.IsZero():
+		switch active := code == http.StatusOK; {
+		case active && n.first200.IsZero():
 			n.first200 = time.Now()
+		case !active && !n.first200.IsZero():
+			n.first200, n.lost = time.Time{}, time.Now()
 		}
-		n.asked = start
 	})
 }
 
-func (n *nodeWatch) seen() (asked, first200 time.Time) {
+func (n *nodeWatch) seen() (first200, lost time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.asked, n.first200
+	return n.first200, n.lost
 }
 
 // span is from when to when a front named a node.
