@@ -28,7 +28,8 @@ import (
 // Probe says how the nodes themselves are asked whether they are active: with GET /v1/sys/health, which needs no token.
 //
 // While a node is active, only that one is probed. When it fails, or when discovery has something new, all are probed at
-// once, and then more often, until one is active. A probe outranks what Consul says, both ways; only a node that is
+// once, and then more often, until one is active. When it has not answered for 100ms, requests wait for what it turns out
+// to be, as long as hold lets them: a node that steps down leaves all requests unanswered first, and then fails them. A probe outranks what Consul says, both ways; only a node that is
 // critical or in maintenance in Consul's own words is not elected whatever it answers.
 type Probe struct {
 	// Interval between two probes of the active node. An active node whose process dies is out at once: the connection of
@@ -46,6 +47,7 @@ const (
 	minProbe         = 50 * time.Millisecond
 	firstSearch      = 5 * time.Millisecond // between two rounds of probes while no node is active, doubled from here
 	maxSearch        = 100 * time.Millisecond
+	muteAfter        = 100 * time.Millisecond // the active node leaves a probe unanswered
 	maxProbeAnswer   = 64 << 10
 	probeIdleTimeout = 90 * time.Second
 	probesAtOnce     = 64 // however many nodes there are
@@ -98,6 +100,7 @@ type prober struct {
 	broken  chan struct{} // has an element when a connection has broken
 	results chan probeResult
 	slots   chan struct{} // bounds the probes that are under way
+	mute    *time.Timer   // runs out when the active node has left a probe unanswered for too long
 	nodes   map[string]*probed
 	group   sync.WaitGroup
 }
@@ -126,6 +129,7 @@ func newProber(c probeConfig, v *view) (*prober, error) {
 	return &prober{
 		probeConfig: c, view: v, tls: config, nodes: map[string]*probed{},
 		changed: make(chan struct{}, 1), broken: make(chan struct{}, 1), results: make(chan probeResult), slots: make(chan struct{}, probesAtOnce),
+		mute: time.NewTimer(muteAfter),
 	}, nil
 }
 
@@ -151,6 +155,8 @@ func (p *prober) run(ctx context.Context) {
 	search := firstSearch
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	p.mute.Stop()
+	defer p.mute.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,6 +185,10 @@ func (p *prober) run(ctx context.Context) {
 			}
 			n.early, n.again = true, n.busy
 			p.probe(ctx, n)
+		case <-p.mute.C:
+			if n := p.nodes[p.view.activeKey()]; n != nil && n.busy {
+				p.view.mute(n.node.key())
+			}
 		case r := <-p.results:
 			r.p.busy = false
 			if r.p.again {
@@ -291,6 +301,9 @@ func (p *prober) probe(ctx context.Context, n *probed) {
 		return
 	}
 	n.busy = true
+	if n.node.key() == p.view.activeKey() {
+		p.mute.Reset(muteAfter)
+	}
 	client, url := n.client, n.target.url
 	p.group.Go(func() {
 		select {

@@ -61,3 +61,57 @@ func TestProbesOfNodeThatClosesConnections(t *testing.T) {
 		t.Error("the node is no longer active")
 	}
 }
+
+// While the active node leaves its probe unanswered, requests wait; without hold, they do not.
+func TestHoldWhileActiveNodeIsMute(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		then func(a, b *standin.Vault)
+		next int // where requests go
+	}{
+		{"it was merely slow", func(a, _ *standin.Vault) { a.Hang(false) }, 0},
+		{"it stepped down", func(a, b *standin.Vault) {
+			a.SetActive(false)
+			b.SetActive(true)
+			a.Hang(false)
+		}, 1},
+		{"it was killed", func(a, b *standin.Vault) {
+			b.SetActive(true)
+			a.Kill()
+		}, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c, err := standin.NewCluster(2, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(c.Close)
+			const probe = `, "scheme": "http", "probe": {"interval": "50ms", "timeout": "1m"}, "hold": `
+			h, hasty := provision(t, c.Consul, probe+`"1m"`), provision(t, c.Consul, probe+`0`)
+			until(t, h, "active", (*state).active)
+			c.Vaults[0].Hang(true)
+			until(t, h, "mute", (*state).waits)
+			if got := ask(t, hasty, "GET", "http://r.example.com/x").Header.Get("Location"); got != c.Vaults[0].URL()+"/x" {
+				t.Errorf("without hold: Location %q", got)
+			}
+			location := make(chan string)
+			go func() { location <- ask(t, h, "GET", "http://r.example.com/x").Header.Get("Location") }()
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for h.waiting.Load() == 0 {
+				select {
+				case got := <-location:
+					t.Fatalf("Location %q at once", got)
+				case <-tick.C:
+				}
+			}
+			if changes := h.view.current.Load().changes; changes != 1 {
+				t.Errorf("%d changes of the active node", changes)
+			}
+			row.then(c.Vaults[0], c.Vaults[1])
+			if got := <-location; got != c.Vaults[row.next].URL()+"/x" {
+				t.Errorf("Location %q, want that of %s", got, c.Vaults[row.next].Name())
+			}
+		})
+	}
+}
