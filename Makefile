@@ -6,12 +6,13 @@ GO ?= go
 LINT := $(GO) tool -modfile=tools/lint/go.mod
 # Programs that tests and the demo use are built once, into the user's cache folder.
 FUZZTIME ?= 30s
+BENCH_FAILOVERS ?= 20
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
@@ -47,6 +48,11 @@ fmt: ## Format the code
 .PHONY: bench
 bench: ## Benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem .
+
+.PHONY: bench-failover
+bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
+	$(GO) build -o dist/benchfailover ./internal/benchfailover
+	@exec dist/benchfailover -n $(BENCH_FAILOVERS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)

@@ -126,12 +126,12 @@ func (b *bench) kill(r *round, old *cluster.Vault) error {
 func (b *bench) succeeded(r *round) bool {
 	var next *nodeWatch
 	for _, n := range b.nodes {
-		first, lost := n.seen()
+		first, losses := n.seen()
 		if n.vault.Addr == r.old && r.how == stepDown {
-			if first.Before(r.begin) && !first.IsZero() {
+			if len(losses) == 0 || losses[len(losses)-1].Before(r.begin) {
 				return false // it is active as ever
 			}
-			r.gone = lost
+			r.gone = losses[len(losses)-1]
 		}
 		if first.After(r.begin) {
 			next, r.first200 = n, first

@@ -102,7 +102,7 @@ func (w *worker) operate(ctx context.Context) *failure {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	code, location, answer, err := w.send(ctx, f, method, w.front.url+w.path, body)
-	if err == nil && code == http.StatusTemporaryRedirect && w.front.redirects {
+	if err == nil && code == http.StatusTemporaryRedirect { // a standby redirects, too, if it cannot forward
 		var u *url.URL
 		if u, err = url.Parse(location); err == nil {
 			f.node = u.Host

@@ -53,7 +53,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "", "`file` in which the Markdown replaces that of the last run")
 	flag.StringVar(&o.log, "log", "", "`file` for each failed operation, as JSON lines")
 	flag.IntVar(&o.clients, "clients", 4, "clients of each front")
-	flag.DurationVar(&o.every, "every", 50*time.Millisecond, "between two operations of a client")
+	flag.DurationVar(&o.every, "every", 100*time.Millisecond, "between two operations of a client")
 	flag.StringVar(&o.kind, "kind", "", `only "step-down" or only "kill -9"`)
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -124,7 +124,7 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 	for _, v := range b.cluster.Vaults {
 		n := &nodeWatch{vault: v}
 		b.nodes = append(b.nodes, n)
-		background.Go(func() { n.run(working, &b.current) })
+		background.Go(func() { n.run(working) })
 	}
 	for _, f := range b.fronts {
 		background.Go(func() { f.watch(working, &b.current) })
@@ -154,6 +154,12 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 	cancel()
 	background.Wait()
 	result.fronts, result.left = b.fronts, b.left
+	for _, n := range b.nodes {
+		_, times := n.seen()
+		for _, at := range times {
+			result.losses = append(result.losses, loss{n.vault.Addr, at})
+		}
+	}
 	return result.finish(b.log)
 }
 

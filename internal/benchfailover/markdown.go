@@ -121,12 +121,13 @@ func (r *result) markdown(o options) string {
 How to read it:
 
 - Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
-  one redirect, do not retry, keep their connections as Go's HTTP client does, and wait up to %s. An operation fails by a
-  transport error, a status other than 200 or 204, or a secret that is not the one last written.
-- in flight: failed operations whose request had been sent to the active node before that was gone. Gone means: its
-  connections broke (kill -9), or it first said of itself that it is not active (step-down). While it steps down, Vault
-  leaves every request unanswered, that for its health too, and then fails them. A proxy does not say what it had sent where:
-  all that it had been sent by then counts.
+  one redirect, do not retry, and wait up to %s. They keep their connections as Go's HTTP client does, which by itself
+  sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
+  than 200 or 204, or a secret that is not the one last written.
+- in flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
+  broke (kill -9), or it first said of itself that it is not active (step-down). While it steps down, Vault leaves every
+  request unanswered, that for its health too, and then fails them. A proxy does not say what it had sent where: all that it
+  had been asked by then counts.
 - beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
   before another is active fail here, unless the front holds them.
 - slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.

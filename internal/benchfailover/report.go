@@ -22,6 +22,7 @@ import (
 type result struct {
 	machine machine
 	rounds  []*round
+	losses  []loss
 	fronts  []*front
 	left    []string
 	rows    []row
@@ -29,21 +30,22 @@ type result struct {
 
 // row is a line of the table.
 type row struct {
-	front                     *front
-	inFlight                  int
-	beyondStepDown, beyondKil int
-	rights                    []time.Duration // from the new node's first 200 to the front's first right answer
-	never                     int             // failovers that the front did not follow
-	dead                      []time.Duration // from the kill to the front's last use of the dead node
+	front                      *front
+	inFlight                   int
+	beyondStepDown, beyondKill int
+	rights                     []time.Duration // from the new node's first 200 to the front's first right answer
+	never                      int             // failovers that the front did not follow
+	dead                       []time.Duration // from the kill to the front's last use of the dead node
 }
 
-// until is when a request to the node that was active no longer counts as in flight there.
-func (r *round) until() time.Time {
-	if r.gone.Before(r.begin) {
-		return r.begin
-	}
-	return r.gone
+// loss is the end of a node's time as the active one.
+type loss struct {
+	node string
+	at   time.Time // as round.gone
 }
+
+// unplanned is the number of losses that the run has not brought about: under load, raft may lose its leader by itself.
+func (r *result) unplanned() int { return len(r.losses) - len(r.rounds) }
 
 // roundOf returns the failover that was the last to begin before an operation ended, nil if there is none.
 func (r *result) roundOf(f *failure) *round {
@@ -55,29 +57,44 @@ func (r *result) roundOf(f *failure) *round {
 	return nil
 }
 
-// inFlight reports whether a failed operation was under way at the node when that died or gave up its role. What proxies
-// had under way then counts as under way at that node.
-func (r *round) inFlight(f *front, o *failure) bool {
-	if r == nil || o.sent.IsZero() || o.sent.After(r.until()) {
-		return false
+// slack is how much later than clients this program may see a node go.
+const slack = 50 * time.Millisecond
+
+// inFlight reports whether a failed operation had begun before the node that it went to was gone, and ended thereafter.
+// What proxies had under way then counts as under way at that node.
+func (r *result) inFlight(f *front, o *failure) bool {
+	proxy := !f.redirects && !f.direct
+	return slices.ContainsFunc(r.losses, func(l loss) bool {
+		return (proxy || o.node == l.node) && !o.start.After(l.at) && !o.end.Before(l.at.Add(-slack))
+	})
+}
+
+// correct puts the moment at which the connections of a killed node broke in place of that at which a probe failed.
+func (r *result) correct() {
+	for _, round := range r.rounds {
+		for i, l := range r.losses {
+			if round.how == kill && l.node == round.old && l.at.After(round.begin) && l.at.Before(round.first200) {
+				r.losses[i].at = round.gone
+			}
+		}
 	}
-	return o.node == r.old || !f.redirects && !f.direct
 }
 
 // finish makes the rows, and writes the failures to a file if there is a name for it.
 func (r *result) finish(name string) error {
 	r.machine.end()
+	r.correct()
 	var failures []map[string]any
 	for _, f := range r.fronts {
 		row := row{front: f}
 		for _, o := range f.tally.failures {
 			round := r.roundOf(&o)
-			in := round.inFlight(f, &o)
+			in := r.inFlight(f, &o)
 			switch {
 			case in:
 				row.inFlight++
 			case round != nil && round.how == kill:
-				row.beyondKil++
+				row.beyondKill++
 			default:
 				row.beyondStepDown++
 			}
@@ -146,7 +163,7 @@ func (r *result) cells() [][]string {
 		}
 		lines = append(lines, []string{
 			row.front.name, fmt.Sprint(t.count), fmt.Sprint(len(t.failures)), fmt.Sprint(row.inFlight),
-			fmt.Sprint(row.beyondStepDown), fmt.Sprint(row.beyondKil), ms(t.slowest),
+			fmt.Sprint(row.beyondStepDown), fmt.Sprint(row.beyondKill), ms(t.slowest),
 			ms(median(row.rights)), worst, ms(median(row.dead)), ms(largest(row.dead)),
 		})
 	}
@@ -179,13 +196,16 @@ func (r *result) outages() []string {
 		for _, round := range r.rounds {
 			if round.how == how {
 				out = append(out, round.first200.Sub(round.begin))
-				gone = append(gone, round.until().Sub(round.begin))
+				gone = append(gone, round.gone.Sub(round.begin))
 			}
 		}
 		if len(out) > 0 {
 			lines = append(lines, fmt.Sprintf("%s, %d times: until the old node was gone %s (worst %s), until the next was active %s (worst %s)",
 				how, len(out), ms(median(gone)), ms(largest(gone)), ms(median(out)), ms(largest(out))))
 		}
+	}
+	if n := r.unplanned(); n > 0 {
+		lines = append(lines, fmt.Sprintf("besides, the active node lost its role by itself, or did not answer for a second, %d times: the machine was busy", n))
 	}
 	if len(r.left) > 0 {
 		lines = append(lines, "left out, since not installed: "+strings.Join(r.left, ", "))
@@ -199,9 +219,9 @@ func (r *result) reasons() []string {
 	for _, f := range r.fronts {
 		counts := map[string]int{}
 		for _, o := range f.tally.failures {
-			if round := r.roundOf(&o); !round.inFlight(f, &o) {
+			if !r.inFlight(f, &o) {
 				how := "before"
-				if round != nil {
+				if round := r.roundOf(&o); round != nil {
 					how = round.how
 				}
 				text, _, _ := strings.Cut(o.text, "\n")

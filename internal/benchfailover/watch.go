@@ -8,6 +8,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,18 +20,16 @@ import (
 // watchEvery is how often nodes and fronts are looked at during a failover.
 const watchEvery = 5 * time.Millisecond
 
-// looking calls look every watchEvery while there is a failover, with that failover.
-func looking(ctx context.Context, current *atomic.Pointer[round], look func(*round)) {
+// looking calls look every watchEvery.
+func looking(ctx context.Context, look func()) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			look()
 		case <-ctx.Done():
 			return
-		}
-		if r := current.Load(); r != nil {
-			look(r)
 		}
 	}
 }
@@ -40,14 +39,14 @@ type nodeWatch struct {
 	vault *cluster.Vault
 
 	mu       sync.Mutex
-	first200 time.Time // the first of its present spell of 200s; zero: it is not active
-	lost     time.Time // the first answer after its last such spell
+	first200 time.Time   // the first of its present spell of 200s; zero: it is not active
+	losses   []time.Time // the first answer after each such spell
 }
 
-func (n *nodeWatch) run(ctx context.Context, current *atomic.Pointer[round]) {
+func (n *nodeWatch) run(ctx context.Context) {
 	client := newHTTPClient()
 	defer client.CloseIdleConnections()
-	looking(ctx, current, func(*round) {
+	looking(ctx, func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		code := 0
@@ -60,15 +59,15 @@ func (n *nodeWatch) run(ctx context.Context, current *atomic.Pointer[round]) {
 		case active && n.first200.IsZero():
 			n.first200 = time.Now()
 		case !active && !n.first200.IsZero():
-			n.first200, n.lost = time.Time{}, time.Now()
+			n.first200, n.losses = time.Time{}, append(n.losses, time.Now())
 		}
 	})
 }
 
-func (n *nodeWatch) seen() (first200, lost time.Time) {
+func (n *nodeWatch) seen() (first200 time.Time, losses []time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.first200, n.lost
+	return n.first200, slices.Clone(n.losses)
 }
 
 // span is from when to when a front named a node.
@@ -119,7 +118,11 @@ func (s *sight) lastNamed(node string) time.Time {
 func (f *front) watch(ctx context.Context, current *atomic.Pointer[round]) {
 	client := newHTTPClient()
 	defer client.CloseIdleConnections()
-	looking(ctx, current, func(r *round) {
+	looking(ctx, func() {
+		r := current.Load()
+		if r == nil {
+			return
+		}
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if nodes, right := f.look(ctx, client); len(nodes) > 0 {
