@@ -28,8 +28,9 @@ import (
 // Probe says how the nodes themselves are asked whether they are active: with GET /v1/sys/health, which needs no token.
 //
 // While a node is active, only that one is probed. When it fails, or when discovery has something new, all are probed at
-// once, and then more often, until one is active. When it has not answered for 100ms, requests wait for what it turns out
-// to be, as long as hold lets them: a node that steps down leaves all requests unanswered first, and then fails them. A probe outranks what Consul says, both ways; only a node that is
+// once, and then more often, until one is active. When it has not answered for 100ms, or its connection breaks, requests
+// wait for what it turns out to be, as long as hold lets them: a node that steps down leaves all requests unanswered
+// first, and then fails them. A probe outranks what Consul says, both ways; only a node that is
 // critical or in maintenance in Consul's own words is not elected whatever it answers.
 type Probe struct {
 	// Interval between two probes of the active node. An active node whose process dies is out at once: the connection of
@@ -184,6 +185,7 @@ func (p *prober) run(ctx context.Context) {
 				continue
 			}
 			n.early, n.again = true, n.busy
+			p.view.mute(n.node.key()) // until it answers on another connection
 			p.probe(ctx, n)
 		case <-p.mute.C:
 			if n := p.nodes[p.view.activeKey()]; n != nil && n.busy {
