@@ -44,10 +44,8 @@ func newMachine(ctx context.Context, o options) machine {
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		m.versions = append(m.versions, runtime.Version())
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				m.versions = append(m.versions, "this plugin at "+s.Value[:min(12, len(s.Value))])
-			}
+		if commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+			m.versions = append(m.versions, "this plugin at "+strings.TrimSpace(string(commit)))
 		}
 		for _, d := range info.Deps {
 			if d.Path == "github.com/caddyserver/caddy/v2" {
@@ -121,7 +119,7 @@ func (r *result) markdown(o options) string {
 How to read it:
 
 - Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
-  one redirect, do not retry, and wait up to %s. They keep their connections as Go's HTTP client does, which by itself
+  one redirect, do not retry, and wait up to %.0fs. They keep their connections as Go's HTTP client does, which by itself
   sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
   than 200 or 204, or a secret that is not the one last written.
 - in flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
@@ -137,7 +135,7 @@ How to read it:
 
 The cluster itself:
 
-`, o.clients, o.every, patience, watchEvery)
+`, o.clients, o.every, patience.Seconds(), watchEvery)
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
