@@ -30,8 +30,8 @@ import (
 // While a node is active, only that one is probed. When it fails, or when discovery has something new, all are probed at
 // once, and then more often, until one is active. When it has not answered for 100ms, or its connection breaks, requests
 // wait for what it turns out to be, as long as hold lets them: a node that steps down leaves all requests unanswered
-// first, and then fails them. A probe outranks what Consul says, both ways; only a node that is
-// critical or in maintenance in Consul's own words is not elected whatever it answers.
+// first, and then fails them. A probe outranks what Consul says, both ways; only a node that is critical or in maintenance
+// in Consul's own words is not elected whatever it answers.
 type Probe struct {
 	// Interval between two probes of the active node. An active node whose process dies is out at once: the connection of
 	// the probes breaks. One whose machine or network is gone is out within interval + timeout. At least 50ms. Default: 1s.
