@@ -9,12 +9,13 @@ FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
 SOAK_SEED ?= 0
+BENCH_FAILOVERS ?= 20
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
@@ -50,6 +51,11 @@ fmt: ## Format the code
 .PHONY: bench
 bench: ## Benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem .
+
+.PHONY: bench-failover
+bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
+	$(GO) build -o dist/benchfailover ./internal/benchfailover
+	@exec dist/benchfailover -n $(BENCH_FAILOVERS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)

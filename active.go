@@ -46,7 +46,8 @@ type Active struct {
 	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
 	// Hold is how long after the loss of the active node requests wait for the next one instead of being turned away. A
 	// request waits at most until then, and leaves when its client does. A cluster that never had an active node, or that
-	// lost it longer ago, is not waited for. 0 turns it off. Default: 5s.
+	// lost it longer ago, is not waited for. With probes, requests wait as well while the active node does not answer them.
+	// 0 turns it off. Default: 5s.
 	Hold *caddy.Duration `json:"hold,omitempty"`
 	// HoldMax is how many requests may wait at once; those beyond are turned away. Each costs about 20 KiB of memory.
 	// Default: 1024.
@@ -179,14 +180,14 @@ func (a *Active) cleanup() error {
 	return err
 }
 
-// current returns the state for a request. While the active node has been lost for less than hold, it waits for the next
-// one, if not too many do already.
+// current returns the state for a request. While the active node has been lost for less than hold, or leaves a probe
+// unanswered, it waits for the next one, if not too many do already.
 func (a *Active) current(ctx context.Context) *state {
 	s := a.view.load(ctx)
-	if s.active() || a.hold == 0 || s.lostAt().IsZero() {
+	if a.hold == 0 || !s.waits() {
 		return s
 	}
-	left := time.Until(s.lostAt().Add(a.hold))
+	left := time.Until(s.waitsSince().Add(a.hold))
 	if left <= 0 {
 		return s
 	}
@@ -197,10 +198,11 @@ func (a *Active) current(ctx context.Context) *state {
 	defer a.waiting.Add(-1)
 	timer := time.NewTimer(left)
 	defer timer.Stop()
-	for !s.active() {
+	for s.waits() {
 		select {
 		case <-s.changed: // closed for all who wait, at once
 			s = a.view.current.Load()
+			timer.Reset(time.Until(s.waitsSince().Add(a.hold))) // a node may be mute first, and then lost
 		case <-timer.C:
 			return s
 		case <-a.ending:

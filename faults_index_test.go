@@ -105,7 +105,7 @@ func faultChurn(t *testing.T) {
 		defer tick.Stop()
 		for i := range 200 * 4 {
 			change(consul, i)
-			if st := s.h.view.current.Load(); !st.active() || st.node.health() == healthOut {
+			if st := s.h.view.current.Load(); !st.active() || st.node.health() <= healthCritical {
 				t.Fatalf("reason %s, node %+v", st.reason, st.node)
 			}
 			<-tick.C

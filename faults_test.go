@@ -37,9 +37,6 @@ type site struct {
 	logs     *observer.ObservedLogs // of their watcher
 }
 
-// provisioning is held meanwhile: Caddy has one configuration in a process.
-var provisioning sync.Mutex
-
 // newSite returns a site whose handlers have seen the answer, if there is an active node in it. discovery is JSON that
 // overrides where and how Consul is asked, prepare a last chance to change the connection before anything is asked.
 func newSite(t *testing.T, consul *standin.Consul, discovery string, prepare func(*consulSource)) *site {
@@ -54,7 +51,7 @@ func newSite(t *testing.T, consul *standin.Consul, discovery string, prepare fun
 	ctx, cancel := caddy.NewContext(base)
 	t.Cleanup(cancel)
 	load := func(config string) *Handler {
-		raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "1s" %s} %s}`, consul.Addr(), discovery, config)
+		raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "1s" %s}, "hold": 0 %s}`, consul.Addr(), discovery, config)
 		mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", []byte(raw))
 		if err != nil {
 			t.Fatal(err)

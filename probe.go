@@ -19,6 +19,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,11 +28,13 @@ import (
 // Probe says how the nodes themselves are asked whether they are active: with GET /v1/sys/health, which needs no token.
 //
 // While a node is active, only that one is probed. When it fails, or when discovery has something new, all are probed at
-// once, and then more often, until one is active. A probe outranks what Consul says, both ways; only a node that is
-// critical or in maintenance in Consul's own words is not elected whatever it answers.
+// once, and then more often, until one is active. When it has not answered for 100ms, or its connection breaks, requests
+// wait for what it turns out to be, as long as hold lets them: a node that steps down leaves all requests unanswered
+// first, and then fails them. A probe outranks what Consul says, both ways; only a node that is critical or in maintenance
+// in Consul's own words is not elected whatever it answers.
 type Probe struct {
-	// Interval between two probes of the active node. An active node that dies is out within interval + timeout, and at
-	// once when the connection is refused or reset. At least 50ms. Default: 1s.
+	// Interval between two probes of the active node. An active node whose process dies is out at once: the connection of
+	// the probes breaks. One whose machine or network is gone is out within interval + timeout. At least 50ms. Default: 1s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 	// Timeout of one probe. A node that does not answer in time is not active. At least 50ms. Default: 1s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
@@ -45,6 +48,7 @@ const (
 	minProbe         = 50 * time.Millisecond
 	firstSearch      = 5 * time.Millisecond // between two rounds of probes while no node is active, doubled from here
 	maxSearch        = 100 * time.Millisecond
+	muteAfter        = 100 * time.Millisecond // the active node leaves a probe unanswered
 	maxProbeAnswer   = 64 << 10
 	probeIdleTimeout = 90 * time.Second
 	probesAtOnce     = 64 // however many nodes there are
@@ -94,8 +98,10 @@ type prober struct {
 	view    *view
 	tls     *tls.Config
 	changed chan struct{} // has an element when discovery has something new
+	broken  chan struct{} // has an element when a connection has broken
 	results chan probeResult
 	slots   chan struct{} // bounds the probes that are under way
+	mute    *time.Timer   // runs out when the active node has left a probe unanswered for too long
 	nodes   map[string]*probed
 	group   sync.WaitGroup
 }
@@ -107,6 +113,8 @@ type probed struct {
 	client *http.Client
 	busy   bool // a probe is under way
 	again  bool // and another is wanted after it, since what it finds may be outdated
+	broken atomic.Bool
+	early  bool // it was probed before its time, since its connection had broken
 }
 
 type probeResult struct {
@@ -121,14 +129,18 @@ func newProber(c probeConfig, v *view) (*prober, error) {
 	}
 	return &prober{
 		probeConfig: c, view: v, tls: config, nodes: map[string]*probed{},
-		changed: make(chan struct{}, 1), results: make(chan probeResult), slots: make(chan struct{}, probesAtOnce),
+		changed: make(chan struct{}, 1), broken: make(chan struct{}, 1), results: make(chan probeResult), slots: make(chan struct{}, probesAtOnce),
+		mute: time.NewTimer(muteAfter),
 	}, nil
 }
 
 // poke tells the prober that discovery has something new. It never blocks.
-func (p *prober) poke() {
+func (p *prober) poke() { signal(p.changed) }
+
+// signal puts an element into a channel that holds one, unless it is there already.
+func signal(c chan<- struct{}) {
 	select {
-	case p.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -144,6 +156,8 @@ func (p *prober) run(ctx context.Context) {
 	search := firstSearch
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	p.mute.Stop()
+	defer p.mute.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -155,6 +169,7 @@ func (p *prober) run(ctx context.Context) {
 			timer.Reset(search)
 		case <-timer.C:
 			if n := p.nodes[p.view.activeKey()]; n != nil {
+				n.early = false
 				p.probe(ctx, n)
 				search = firstSearch
 				timer.Reset(p.interval)
@@ -163,6 +178,19 @@ func (p *prober) run(ctx context.Context) {
 			p.all(ctx)
 			timer.Reset(search)
 			search = min(search*2, max(maxSearch, p.interval/10))
+		case <-p.broken:
+			n := p.nodes[p.view.activeKey()]
+			// Once between two probes: a node may have its reasons to close connections that are not used.
+			if n == nil || !n.broken.Swap(false) || n.early {
+				continue
+			}
+			n.early, n.again = true, n.busy
+			p.view.mute(n.node.key()) // until it answers on another connection
+			p.probe(ctx, n)
+		case <-p.mute.C:
+			if n := p.nodes[p.view.activeKey()]; n != nil && n.busy {
+				p.view.mute(n.node.key())
+			}
 		case r := <-p.results:
 			r.p.busy = false
 			if r.p.again {
@@ -208,7 +236,12 @@ func (p *prober) update() {
 		if old != nil {
 			old.client.CloseIdleConnections()
 		}
-		p.nodes[key] = &probed{node: node, target: t, client: p.newClient(node.ServerName)}
+		n := &probed{node: node, target: t}
+		n.client = p.newClient(node.ServerName, func() {
+			n.broken.Store(true)
+			signal(p.broken)
+		})
+		p.nodes[key] = n
 	}
 	for key, n := range p.nodes {
 		if !seen[key] {
@@ -218,21 +251,43 @@ func (p *prober) update() {
 	}
 }
 
-// newClient returns a client that keeps one connection.
-func (p *prober) newClient(serverName string) *http.Client {
+// newClient returns a client that keeps one connection and tells when it is broken, even while no probe is under way: the
+// death of the node's process is noticed at once.
+func (p *prober) newClient(serverName string, broken func()) *http.Client {
 	config := p.tls.Clone()
 	if config.ServerName == "" {
 		config.ServerName = serverName
 	}
+	dialer := &net.Dialer{Timeout: p.timeout}
 	return &http.Client{
 		Transport: &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: p.timeout}).DialContext,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := dialer.DialContext(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return &watchedConn{conn, broken}, nil
+			},
 			TLSClientConfig:     config,
 			MaxIdleConnsPerHost: 1,
 			IdleConnTimeout:     probeIdleTimeout,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// watchedConn is a connection that tells when the other side is gone. An HTTP client always reads from its connections.
+type watchedConn struct {
+	net.Conn
+	broken func()
+}
+
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) { // which is this side's doing
+		c.broken()
+	}
+	return n, err
 }
 
 // all probes every node.
@@ -248,6 +303,9 @@ func (p *prober) probe(ctx context.Context, n *probed) {
 		return
 	}
 	n.busy = true
+	if n.node.key() == p.view.activeKey() {
+		p.mute.Reset(muteAfter)
+	}
 	client, url := n.client, n.target.url
 	p.group.Go(func() {
 		select {

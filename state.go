@@ -32,6 +32,7 @@ type state struct {
 	stale  time.Time // since when the node is merely the last one known; zero: it is not
 	expiry time.Time // when a stale node is no longer to be used; zero: it is not stale
 	lost   time.Time // since when no node is active; zero: one is, or none ever was
+	mute   time.Time // since when the active node leaves a probe unanswered; zero: it does not, or there are no probes
 
 	loop    sync.Once     // a redirect loop to this target is logged once
 	changed chan struct{} // closed when a newer state replaces this one
@@ -60,6 +61,22 @@ func (s *state) lostAt() time.Time {
 		return s.expiry
 	}
 	return s.lost
+}
+
+// waits reports whether requests do well to wait for the next state.
+func (s *state) waits() bool {
+	if s.active() {
+		return !s.mute.IsZero()
+	}
+	return !s.lostAt().IsZero()
+}
+
+// waitsSince returns the moment from which requests wait at most for hold.
+func (s *state) waitsSince() time.Time {
+	if s.active() {
+		return s.mute
+	}
+	return s.lostAt()
 }
 
 // report is what a watcher knows after an answer or a failure of its discovery.
@@ -103,6 +120,7 @@ type view struct {
 	contenders []string           // warned about last
 	nodes      []Node             // of the last report
 	verdicts   map[string]verdict // by key of the node
+	silent     string             // key of the active node while it leaves a probe unanswered
 }
 
 // newView returns a view that knows nothing yet but what a sibling, if there is one, has last seen: created in the midst
@@ -189,10 +207,29 @@ func (v *view) reported() []Node {
 func (v *view) judge(n Node, verdict verdict) {
 	v.watcher.mu.Lock()
 	defer v.watcher.mu.Unlock()
-	if v.verdicts[n.key()] == verdict || !slices.ContainsFunc(v.nodes, func(o Node) bool { return reflect.DeepEqual(n, o) }) {
-		return
+	spoke := v.silent == n.key()
+	if spoke {
+		v.silent = ""
 	}
-	v.verdicts[n.key()] = verdict
+	news := v.verdicts[n.key()] != verdict && slices.ContainsFunc(v.nodes, func(o Node) bool { return reflect.DeepEqual(n, o) })
+	if news {
+		v.verdicts[n.key()] = verdict
+	}
+	if news || spoke {
+		v.again()
+	}
+}
+
+// mute has requests that can wait do so until a node has answered its probe.
+func (v *view) mute(key string) {
+	v.watcher.mu.Lock()
+	defer v.watcher.mu.Unlock()
+	v.silent = key
+	v.again()
+}
+
+// again applies the last report again. The watcher's mutex is held.
+func (v *view) again() {
 	r := v.watcher.report
 	r.at = time.Now()
 	v.apply(r)
@@ -268,6 +305,9 @@ func (v *view) apply(r report) {
 	v.last = next.node
 	if next.node != nil && next.target.url != prev.target.url {
 		next.changes++
+	}
+	if next.node != nil && next.node.key() == v.silent {
+		next.mute = cmp.Or(prev.mute, next.made)
 	}
 	if next.node == nil {
 		next.lost = prev.lostAt()

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the fronts that redirect: this plugin in its variants, and the original's way.
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// front is what clients ask for Vault.
+type front struct {
+	name      string
+	key       string // part of paths
+	url       string
+	redirects bool // it redirects, else it passes requests on
+	direct    bool // clients find the node by themselves
+	newClient func() *http.Client
+	look      func(context.Context, *http.Client) (nodes []string, right bool) // where it sends requests to
+	tally     tally
+}
+
+// newFront adds a front that listens on a port of its own, unless it is not wanted.
+func (b *bench) newFront(name string) *front {
+	if !b.only.MatchString(name) {
+		return nil
+	}
+	f := &front{name: name, key: fmt.Sprintf("front%d", len(b.fronts)), newClient: newHTTPClient}
+	f.url = fmt.Sprintf("http://%s:%d", b.cluster.IP(100), 8001+len(b.fronts))
+	b.fronts = append(b.fronts, f)
+	return f
+}
+
+func (f *front) address() string { return strings.TrimPrefix(f.url, "http://") }
+
+func (b *bench) consul() string { return b.cluster.Consuls[0].HTTPAddr }
+
+// startFronts returns when every front answers right.
+func (b *bench) startFronts(ctx context.Context) error {
+	for _, start := range []func(context.Context) error{b.startPlugin, b.startHAProxy, b.startNginx, b.startDNS, b.startOriginal} {
+		if err := start(ctx); err != nil {
+			return err
+		}
+	}
+	active, err := b.cluster.WaitActive(ctx)
+	if err != nil {
+		return err
+	}
+	client := newHTTPClient()
+	defer client.CloseIdleConnections()
+	for _, f := range b.fronts {
+		err := b.await(ctx, f.name, func() bool {
+			nodes, right := f.look(ctx, client)
+			return right && nodes[0] == active.Addr
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// variants of the plugin, by what its block says besides the scheme.
+var variants = []struct{ name, block string }{
+	{"this plugin, `hold 0`", "hold 0"},
+	{"this plugin, default (`hold 5s`)", ""},
+	{"this plugin, `probe 250ms`, `hold 0`", "probe 250ms\nhold 0"},
+	{"this plugin, `probe 250ms`, `hold 30s`", "probe 250ms\nhold 30s"},
+	{"this plugin, `vault` without Consul every 250ms, `hold 30s`", "vault {urls} {\ninterval 250ms\n}\nhold 30s"},
+}
+
+// startPlugin starts one Caddy for all variants.
+func (b *bench) startPlugin(context.Context) error {
+	var urls []string
+	for _, v := range b.cluster.Vaults {
+		urls = append(urls, v.URL)
+	}
+	var file strings.Builder
+	fmt.Fprintf(&file, "{\nadmin off\ndefault_bind %s\n}\n", b.cluster.IP(100))
+	sites := 0
+	for _, v := range variants {
+		f := b.newFront(v.name)
+		if f == nil {
+			continue
+		}
+		sites++
+		f.redirects, f.look = true, lookRedirect(f)
+		consul := b.consul()
+		if strings.HasPrefix(v.block, "vault") {
+			consul = ""
+		}
+		fmt.Fprintf(&file, "%s {\nvault_redirect %s {\nscheme http\n%s\n}\n}\n", f.url, consul,
+			strings.ReplaceAll(v.block, "{urls}", strings.Join(urls, " ")))
+	}
+	if sites == 0 {
+		return nil
+	}
+	name := filepath.Join(b.dir, "Caddyfile")
+	if err := os.WriteFile(name, []byte(file.String()), 0o600); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	_, err = b.start("caddy", []string{asCaddy + "=1", "XDG_DATA_HOME=" + b.dir, "XDG_CONFIG_HOME=" + b.dir},
+		self, "run", "--config", name, "--adapter", "caddyfile")
+	return err
+}
+
+// originalPoll is how often the original asks Consul.
+const originalPoll = 5 * time.Second
+
+// startOriginal plays vault-redirector: it takes the first node that has the tag and passes its checks, every 5 seconds.
+func (b *bench) startOriginal(ctx context.Context) error {
+	f := b.newFront("the original's way: poll every 5s")
+	if f == nil {
+		return nil
+	}
+	f.redirects, f.look = true, lookRedirect(f)
+	client, err := api.NewClient(&api.Config{Address: b.consul()})
+	if err != nil {
+		return err
+	}
+	var active atomic.Pointer[string]
+	polling, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			url := ""
+			entries, _, err := client.Health().Service("vault", "active", true, (&api.QueryOptions{}).WithContext(polling))
+			if err == nil && len(entries) > 0 {
+				url = "http://" + net.JoinHostPort(entries[0].Service.Address, fmt.Sprint(entries[0].Service.Port))
+			}
+			active.Store(&url)
+			if pause(polling, originalPoll) != nil {
+				return
+			}
+		}
+	}()
+	listener, err := net.Listen("tcp", f.address())
+	if err != nil {
+		cancel()
+		return err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if url := active.Load(); url != nil && *url != "" {
+			w.Header().Set("Location", *url+r.URL.RequestURI())
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	b.closers = append(b.closers, func() error {
+		cancel()
+		<-done
+		return server.Close()
+	})
+	return nil
+}
+
+// drain reads what is left of an answer, so that its connection can be used again.
+func drain(res *http.Response) {
+	_, _ = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+}

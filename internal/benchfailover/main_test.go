@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests: one failover, and what the report makes of failures.
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCaddy) != "" {
+		caddycmd.Main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func TestFailover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts real servers")
+	}
+	file := filepath.Join(t.TempDir(), "benchmarks.md")
+	o := options{
+		failovers: 1, kind: kill, clients: 2, every: 50 * time.Millisecond, out: file,
+		only: regexp.MustCompile("^this plugin, `probe 250ms`, `hold 30s`$"),
+	}
+	r, err := run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.write(t.Output(), o); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.rows) != 1 || len(r.rounds) != 1 {
+		t.Fatalf("%d rows, %d failovers", len(r.rows), len(r.rounds))
+	}
+	row := r.rows[0]
+	if row.front.tally.count == 0 || row.never > 0 {
+		t.Errorf("%d operations, %d failovers that were not followed", row.front.tally.count, row.never)
+	}
+	// A redirect may be under way while the node dies.
+	if beyond := row.beyondKill + row.beyondStepDown; beyond > o.clients {
+		t.Errorf("%d operations failed beyond those in flight: %+v", beyond, row.front.tally.failures)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.Contains(string(text), "| this plugin, `probe 250ms`, `hold 30s` |") {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+func TestInFlight(t *testing.T) {
+	begin := time.Now()
+	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
+	r := &result{losses: []loss{{"a", at(1000)}, {"b", at(9000)}}}
+	redirector, proxy := &front{redirects: true}, &front{}
+	for _, row := range []struct {
+		name       string
+		front      *front
+		node       string
+		start, end int
+		want       bool
+	}{
+		{"under way", redirector, "a", 900, 1001, true},
+		{"seen earlier by the client", redirector, "a", 900, 990, true},
+		{"failed before", redirector, "a", 500, 600, false},
+		{"began after", redirector, "a", 1001, 1002, false},
+		{"at another node", redirector, "b", 900, 1001, false},
+		{"at no node", redirector, "", 900, 1001, false},
+		{"through a proxy", proxy, "", 900, 1001, true},
+		{"through a proxy, began after", proxy, "", 1001, 1002, false},
+		{"at the next node", redirector, "b", 8900, 9100, true},
+	} {
+		if got := r.inFlight(row.front, &failure{node: row.node, start: at(row.start), end: at(row.end)}); got != row.want {
+			t.Errorf("%s: %v", row.name, got)
+		}
+	}
+}
+
+func TestMarkdownKeepsTheRest(t *testing.T) {
+	o := options{out: filepath.Join(t.TempDir(), "docs", "benchmarks.md")}
+	r := new(result)
+	for range 2 {
+		if err := r.writeMarkdown(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once, err := os.ReadFile(o.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(once), begin); n != 1 {
+		t.Errorf("%d times: %s", n, once)
+	}
+	if err := os.WriteFile(o.out, []byte("# Before\n"+string(once)+"## After\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.writeMarkdown(o); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(o.out)
+	if err != nil || string(text) != "# Before\n"+string(once)+"## After\n" {
+		t.Errorf("%v: %s", err, text)
+	}
+}

@@ -1,0 +1,146 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the Markdown: the table with all that is needed to judge it and to make it again.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+)
+
+// machine is where a run took place.
+type machine struct {
+	cpu, kernel, before, after string
+	versions                   []string
+	date                       time.Time
+}
+
+// newMachine looks at the machine before the run.
+func newMachine(ctx context.Context, o options) machine {
+	m := machine{date: time.Now(), before: load(), cpu: fmt.Sprintf("%d cores", runtime.NumCPU())}
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				m.cpu += ", " + strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		m.kernel = runtime.GOOS + " " + strings.TrimSpace(string(text))
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		m.versions = append(m.versions, runtime.Version())
+		if commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
+			m.versions = append(m.versions, "this plugin at "+strings.TrimSpace(string(commit)))
+		}
+		for _, d := range info.Deps {
+			if d.Path == "github.com/caddyserver/caddy/v2" {
+				m.versions = append(m.versions, "Caddy "+d.Version)
+			}
+		}
+	}
+	for _, p := range [...][2]string{{"consul", "version"}, {"vault", "version"}, {"haproxy", "-v"}, {"nginx", "-v"}} {
+		path, err := exec.LookPath(p[0])
+		if p[1] == "version" {
+			path, err = cluster.Program(ctx, p[0])
+		}
+		if err != nil {
+			continue
+		}
+		if text, err := exec.CommandContext(ctx, path, p[1]).CombinedOutput(); err == nil {
+			line, _, _ := strings.Cut(string(text), "\n")
+			m.versions = append(m.versions, line)
+		}
+	}
+	return m
+}
+
+func (m *machine) end() { m.after = load() }
+
+// load is the load average of the last 1, 5 and 15 minutes.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}
+
+const (
+	begin = "<!-- begin: benchfailover -->\n"
+	end   = "<!-- end: benchfailover -->\n"
+)
+
+// writeMarkdown puts the outcome where the last one was, or at the end of the file.
+func (r *result) writeMarkdown(o options) error {
+	old, err := os.ReadFile(o.out)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		old = []byte("# Benchmarks\n\n")
+	case err != nil:
+		return err
+	}
+	before, rest, found := strings.Cut(string(old), begin)
+	after := ""
+	if found {
+		_, after, _ = strings.Cut(rest, end)
+	}
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(o.out, []byte(before+begin+r.markdown(o)+end+after), 0o644)
+}
+
+func (r *result) markdown(o options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "## Failovers\n\n")
+	fmt.Fprintf(&b, "%d failovers of a real cluster (three Vault nodes with raft storage, one Consul), step-down and `kill -9` in turn, "+
+		"under load through every front at once. Made by `make bench-failover BENCH_FAILOVERS=%d` on %s.\n\n",
+		len(r.rounds), o.failovers, r.machine.date.UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
+	for _, line := range r.cells() {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+	}
+	fmt.Fprintf(&b, `
+How to read it:
+
+- Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
+  one redirect, do not retry, and wait up to %.0fs. They keep their connections as Go's HTTP client does, which by itself
+  sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
+  than 200 or 204, or a secret that is not the one last written.
+- in flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
+  broke (kill -9), or it first said of itself that it is not active (step-down). While it steps down, Vault leaves every
+  request unanswered, that for its health too, and then fails them. A proxy does not say what it had sent where: all that it
+  had been asked by then counts.
+- beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
+  before another is active fail here, unless the front holds them.
+- slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.
+- first right: from the new node's first 200 of /v1/sys/health to the front's first answer that names it; both are looked at
+  every %s. Below zero: the front named it before it said so itself.
+- dead node still used: from the kill to the front's last answer that names the dead node.
+
+The cluster itself:
+
+`, o.clients, o.every, patience.Seconds(), watchEvery)
+	for _, line := range r.outages() {
+		fmt.Fprintf(&b, "- %s\n", line)
+	}
+	fmt.Fprintf(&b, "\nThe machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the run %s, at its end %s: what it "+
+		"says beyond this run's own share is other work on the machine.\n\nVersions: %s.\n",
+		r.machine.cpu, r.machine.kernel, r.machine.before, r.machine.after, strings.Join(r.machine.versions, "; "))
+	return b.String()
+}
