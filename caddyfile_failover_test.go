@@ -12,13 +12,19 @@ func TestCaddyfileFailover(t *testing.T) {
 		{"hold", "vault_redirect {\nhold 10s\nhold_max 5\n}", `{"discovery":{"source":"consul"},"handler":"vault_redirect","hold":10000000000,"hold_max":5}`},
 		{"hold off", "vault_redirect {\nhold 0\n}", `{"discovery":{"source":"consul"},"handler":"vault_redirect","hold":0}`},
 		{"probe", "vault_redirect {\nprobe\n}", `{"discovery":{"source":"consul"},"handler":"vault_redirect","probe":{}}`},
-		{"probe with all", "vault_redirect {\nprobe 250ms {\ntimeout 500ms\ntls {\nca ca.pem\nserver_name v\n}\n}\n}",
-			`{"discovery":{"source":"consul"},"handler":"vault_redirect","probe":{"interval":250000000,"timeout":500000000,"tls":{"ca":"ca.pem","server_name":"v"}}}`},
+		{
+			"probe with all", "vault_redirect {\nprobe 250ms {\ntimeout 500ms\ntls {\nca ca.pem\nserver_name v\n}\n}\n}",
+			`{"discovery":{"source":"consul"},"handler":"vault_redirect","probe":{"interval":250000000,"timeout":500000000,"tls":{"ca":"ca.pem","server_name":"v"}}}`,
+		},
 		{"vault", "vault_redirect {\nvault https://a:8200 http://b\n}", `{"discovery":{"source":"vault","urls":["https://a:8200","http://b"]},"handler":"vault_redirect"}`},
-		{"vault with all", "vault_redirect {\nvault {$NO:https://a} {env.B} {\ninterval 1s\ntimeout 2s\ntls {\ninsecure_skip_verify\n}\n}\nredirect_to leader\n}",
-			`{"discovery":{"interval":1000000000,"source":"vault","timeout":2000000000,"tls":{"insecure_skip_verify":true},"urls":["https://a","{env.B}"]},"handler":"vault_redirect","redirect_to":"leader"}`},
-		{"upstreams", "reverse_proxy {\ndynamic vault_active a:1 {\nconsul {\nservice v\n}\nhold 1s\nport 8300\n}\n}",
-			`{"dynamic_upstreams":{"discovery":{"address":"a:1","service":"v","source":"consul"},"hold":1000000000,"port":8300,"source":"vault_active"},"handler":"reverse_proxy"}`},
+		{
+			"vault with all", "vault_redirect {\nvault {$NO:https://a} {env.B} {\ninterval 1s\ntimeout 2s\ntls {\ninsecure_skip_verify\n}\n}\nredirect_to leader\n}",
+			`{"discovery":{"interval":1000000000,"source":"vault","timeout":2000000000,"tls":{"insecure_skip_verify":true},"urls":["https://a","{env.B}"]},"handler":"vault_redirect","redirect_to":"leader"}`,
+		},
+		{
+			"upstreams", "reverse_proxy {\ndynamic vault_active a:1 {\nconsul {\nservice v\n}\nhold 1s\nport 8300\n}\n}",
+			`{"dynamic_upstreams":{"discovery":{"address":"a:1","service":"v","source":"consul"},"hold":1000000000,"port":8300,"source":"vault_active"},"handler":"reverse_proxy"}`,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got, err := adaptDirective(tc.text); err != nil || got != tc.want {

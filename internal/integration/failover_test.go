@@ -50,7 +50,7 @@ func TestDiscoveryWithoutConsul(t *testing.T) {
 	}
 	v := active()
 	do(v.StepDown(timeout(t)))
-	v = active(v)
+	active(v)
 	do(c.WaitHealthy(timeout(t)))
 	v = active()
 	do(v.Kill())
