@@ -39,6 +39,8 @@ import (
 var checks = map[string]func(t *testing.T, text string){
 	"minimal.Caddyfile":        caddyfile,
 	"production.Caddyfile":     production,
+	"without-consul.Caddyfile": withoutConsul,
+	"proxy.Caddyfile":          proxy,
 	"config.json":              config,
 	"vault-redirector.service": service,
 	"consul-policy.hcl":        consulPolicy,
@@ -100,7 +102,7 @@ func TestReadme(t *testing.T) {
 			adapt(t, b[1])
 		}
 	}
-	for _, module := range []any{vaultredirect.Handler{}, vaultredirect.Consul{}} {
+	for _, module := range []any{vaultredirect.Handler{}, vaultredirect.Consul{}, vaultredirect.Vault{}} {
 		for _, name := range optionsOf(module) {
 			if name != "discovery" && name != "tls" && !regexp.MustCompile("(?m)^\\| `?"+name+"`? \\|").MatchString(readme) {
 				t.Errorf("there is no row for the option %s", name)
@@ -153,19 +155,58 @@ func quote(s string) string {
 	return string(text)
 }
 
-func production(t *testing.T, text string) {
+// setFiles lets the Caddyfiles that take them from the environment find files.
+func setFiles(t *testing.T) files {
+	t.Helper()
 	f := newFiles(t)
 	for name, path := range map[string]string{
-		"CERT": f.cert, "KEY": f.key, "CONSUL_CA": f.cert, "CONSUL_TOKEN_FILE": f.token,
+		"CERT": f.cert, "KEY": f.key, "CONSUL_CA": f.cert, "CONSUL_TOKEN_FILE": f.token, "VAULT_CA": f.cert,
 	} {
 		t.Setenv("VAULT_REDIRECT_"+name, path)
 	}
-	caddyfile(t, text)
+	return f
+}
+
+// filtered fails for a Caddyfile whose logs would have tokens.
+func filtered(t *testing.T, text string) {
+	t.Helper()
 	for _, header := range []string{"X-Vault-Token", "X-Consul-Token", "Authorization"} {
 		if !strings.Contains(text, "request>headers>"+header+" delete") {
 			t.Errorf("%s is not filtered from the logs", header)
 		}
 	}
+}
+
+func withoutConsul(t *testing.T, text string) {
+	setFiles(t)
+	caddyfile(t, text)
+	// What is commented out is to be true as well.
+	leader := strings.Replace(text, "#   redirect_to leader", "redirect_to leader", 1)
+	if leader == text {
+		t.Fatal("redirect_to leader is not found")
+	}
+	caddyfile(t, leader)
+	for _, nodes := range []string{"https://vault-internal.vault.svc:8200", "https://10.0.0.1:8200 https://10.0.0.2:8200"} {
+		t.Setenv("VAULT_REDIRECT_NODES", nodes)
+		caddyfile(t, text)
+	}
+}
+
+func proxy(t *testing.T, text string) {
+	setFiles(t)
+	caddyfile(t, text)
+	filtered(t, text)
+	named := strings.Replace(text, "# tls_server_name ", "tls_server_name ", 1)
+	if named == text {
+		t.Fatal("tls_server_name is not found")
+	}
+	caddyfile(t, named)
+}
+
+func production(t *testing.T, text string) {
+	f := setFiles(t)
+	caddyfile(t, text)
+	filtered(t, text)
 	// The alternative that is commented out is loaded in place of the site before it.
 	site := regexp.MustCompile(`(?ms)^https:// \{.*?^\}\n`)
 	commented := regexp.MustCompile(`(?ms)^# https://vault\.example\.com \{\n.*?^# \}\n`)
@@ -184,6 +225,7 @@ func config(t *testing.T, text string) {
 		`"/etc/vault-redirect/consul-ca.pem"`, quote(f.cert),
 		`"/etc/vault-redirect/consul-client.pem"`, quote(f.cert),
 		`"/etc/vault-redirect/consul-client-key.pem"`, quote(f.key),
+		`"/etc/vault-redirect/vault-ca.pem"`, quote(f.cert),
 	)
 	validate(t, []byte(paths.Replace(text)))
 
@@ -204,7 +246,9 @@ func config(t *testing.T, text string) {
 	handler := c.Apps.HTTP.Servers.Vault.Routes[0].Handle[0]
 	discovery, _ := handler["discovery"].(map[string]any)
 	tls, _ := discovery["tls"].(map[string]any)
+	probe, _ := handler["probe"].(map[string]any)
 	complete(t, "handler", handler, vaultredirect.Handler{})
+	complete(t, "probe", probe, vaultredirect.Probe{})
 	complete(t, "discovery", discovery, vaultredirect.Consul{})
 	complete(t, "tls", tls, vaultredirect.TLS{})
 }
