@@ -72,8 +72,11 @@ const (
 	defaultHoldMax  = 1024
 )
 
-// selfProbing is a discovery that knows nothing of who is active: its nodes must be probed.
-type selfProbing interface{ probes() *Probe }
+// selfProbing is a discovery that knows nothing of who is active: its nodes must be probed, by the scheme that it knows.
+type selfProbing interface {
+	probes() *Probe
+	checkScheme(scheme string) error
+}
 
 // provision completes the config and acquires a view of the cluster.
 func (a *Active) provision(ctx caddy.Context) error {
@@ -96,6 +99,11 @@ func (a *Active) provision(ctx caddy.Context) error {
 	}
 	if a.discovery, err = a.loadDiscovery(ctx); err != nil {
 		return fmt.Errorf("discovery: %w", err)
+	}
+	if own, ok := a.discovery.(selfProbing); ok {
+		if err := own.checkScheme(a.Scheme); err != nil {
+			return err
+		}
 	}
 	probe, err := a.probeConfig()
 	if err != nil {

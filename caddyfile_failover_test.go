@@ -75,6 +75,7 @@ func TestValidateFailoverJSON(t *testing.T) {
 		{"CA of probes", handler(`,"probe":{"tls":{"ca":"/nonexistent"}}`), []string{"probe", "tls ca", "/nonexistent"}},
 		{"leader without probes", handler(`,"redirect_to":"leader"`), []string{"redirect_to", "leader", "probe"}},
 		{"vault and probe", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{}`), []string{"probe", "by itself"}},
+		{"vault and scheme", handler(`,"scheme":"https","discovery":{"source":"vault","urls":["http://a:8200"]}`), []string{"scheme", "http://a:8200"}},
 		{"vault without URLs", handler(`,"discovery":{"source":"vault"}`), []string{"urls", "https://"}},
 		{"upstreams with a health_path", `{"handler":"reverse_proxy","dynamic_upstreams":{"source":"vault_active","health_path":"off"}}`, []string{`unknown field "health_path"`}},
 	} {

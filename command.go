@@ -109,6 +109,11 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	case len(vault) > 0 && (fs.Changed("checkid") || fs.Changed("ip")):
 		return nil, errors.New("-C/--checkid and -I/--ip are about Consul: they do not go with --vault")
 	case len(vault) > 0:
+		for _, u := range vault {
+			if _, err := parseVaultURL(u); err != nil {
+				return nil, fmt.Errorf("--vault: %w", err)
+			}
+		}
 	case fs.NArg() == 0:
 		return nil, errors.New("CONSUL_HOST_PORT is missing: the address of a Consul agent, such as 127.0.0.1:8500")
 	case fs.NArg() > 1:

@@ -135,11 +135,12 @@ func TestLocation(t *testing.T) {
 // TestLocationHTTP2 has a target that HTTP/1 cannot carry, but HTTP/2 does.
 // HTTP/2 lets a space in the query through.
 func TestLocationHTTP2(t *testing.T) {
-	got := make(chan string, 1)
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		location, _ := locate("https://vault-1.test:8200", r)
-		got <- r.Proto + " " + location
-	}))
+	to, err := addressing{scheme: "https", redirectTo: toAuto}.target(&Node{Name: "vault-1", ServiceAddress: "vault-1.test", Port: 8200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := locationHandler(&Node{Name: "vault-1"}, to)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = h.ServeHTTP(w, r, nil) }))
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	defer srv.Close()
@@ -148,13 +149,13 @@ func TestLocationHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Path, u.RawQuery = "/a b", "c d"
-	resp, err := srv.Client().Do(&http.Request{Method: http.MethodGet, URL: u, Host: u.Host})
+	resp, err := srv.Client().Transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: u, Host: u.Host})
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if location := <-got; location != "HTTP/2.0 https://vault-1.test:8200/a%20b?c%20d" {
-		t.Errorf("location %q", location)
+	if location := resp.Header.Get("Location"); resp.Proto != "HTTP/2.0" || location != "https://vault-1.test:8200/a%20b?c%20d" {
+		t.Errorf("%s: location %q", resp.Proto, location)
 	}
 }
 

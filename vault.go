@@ -121,6 +121,15 @@ func (v *Vault) Open() (Source, error) {
 
 func (v *Vault) probes() *Probe { return &v.Probe }
 
+func (v *Vault) checkScheme(scheme string) error {
+	for _, n := range v.nodes {
+		if scheme != "" && scheme != n.Scheme {
+			return fmt.Errorf("scheme: %s does not go with %s: with vault, the URLs say it", scheme, n.ID)
+		}
+	}
+	return nil
+}
+
 // vaultSource looks up the names of the nodes.
 type vaultSource struct {
 	nodes  []Node
@@ -171,7 +180,8 @@ func (s vaultSource) resolve(ctx context.Context, n Node) []Node {
 	var nodes []Node
 	for _, a := range slices.Compact(many) {
 		one := n
-		one.ID, one.Address, one.ServiceAddress, one.ServerName = n.ID+"@"+a.String(), a.String(), a.String(), n.Name
+		one.ID, one.ServerName = n.ID+"@"+a.String(), n.Name
+		one.Name, one.Address, one.ServiceAddress = a.String(), a.String(), a.String()
 		nodes = append(nodes, one)
 	}
 	return nodes

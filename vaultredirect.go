@@ -100,15 +100,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if r.URL.Path == h.healthPath {
 		return h.serveHealth(w, r)
 	}
-	s := h.current(r.Context())
-	location, ok := locate(s.target.url, r)
-	switch {
-	case !ok:
+	path, ok := requestPath(r)
+	if !ok {
 		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
+	}
+	s := h.current(r.Context())
+	switch {
 	case !s.active():
 		return h.serveUnavailable(w, s)
 	case s.target.isSelf(r):
 		return h.serveLoop(w, s)
+	}
+	location := s.target.url + path
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		location = s.target.url + path + "?" + escapeRest(r.URL.RawQuery)
 	}
 	values := [...]string{location, "no-store"} // one allocation for both headers
 	header := w.Header()
@@ -118,25 +123,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return nil
 }
 
-// locate returns base with the path and the query of a request: as the handlers before this one left them, and byte for
-// byte as they came. ok is false if the request has no path. What is appended to base begins with a slash, so that it
-// cannot change base's authority.
-func locate(base string, r *http.Request) (location string, ok bool) {
-	u := r.URL
-	if r.Method == http.MethodConnect || u.Opaque != "" {
+// requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
+// came. ok is false if there is none. It begins with a slash, so that it cannot change the authority that it follows.
+func requestPath(r *http.Request) (path string, ok bool) {
+	if r.Method == http.MethodConnect || r.URL.Opaque != "" {
 		return "", false
 	}
-	path := escapedPath(u)
-	if path == "" {
+	if path = escapedPath(r.URL); path == "" {
 		path = "/"
 	}
-	if path[0] != '/' {
-		return "", false
-	}
-	if u.RawQuery == "" && !u.ForceQuery {
-		return base + path, true
-	}
-	return base + path + "?" + escapeRest(u.RawQuery), true
+	return path, path[0] == '/'
 }
 
 // escapedPath is u.EscapedPath, but leaves alone what need not be escaped and was not.
@@ -188,9 +184,9 @@ func explain(r Reason) string {
 	case ReasonNoService:
 		return "no instance of the service is registered in Consul, or none that is visible without a token"
 	case ReasonNoActive:
-		return "none of the registered nodes is marked as active"
+		return "none of the nodes says, or is said, to be the active one"
 	case ReasonUnhealthy:
-		return "the node that is marked as active fails its health checks or is in maintenance"
+		return "the node that should be active is in maintenance, fails its health checks or does not answer"
 	case ReasonBadAddress:
 		return "the active node is registered with an address that cannot be used"
 	case ReasonACLDenied:
