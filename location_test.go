@@ -149,7 +149,7 @@ func TestLocationHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.Path, u.RawQuery = "/a b", "c d"
-	resp, err := srv.Client().Transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: u, Host: u.Host})
+	resp, err := srv.Client().Transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}})
 	if err != nil {
 		t.Fatal(err)
 	}

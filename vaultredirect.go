@@ -111,9 +111,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	case s.target.isSelf(r):
 		return h.serveLoop(w, s)
 	}
-	location := s.target.url + path
+	var location string
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		location = s.target.url + path + "?" + escapeRest(r.URL.RawQuery)
+	} else {
+		location = s.target.url + path
 	}
 	values := [...]string{location, "no-store"} // one allocation for both headers
 	header := w.Header()
