@@ -8,6 +8,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -113,6 +114,20 @@ func (y *caddy) healthy(ctx context.Context) bool {
 	}
 	resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
+}
+
+// knows tells whether Caddy redirects to a URL and has heard from Consul that it is to.
+func (y *caddy) knows(ctx context.Context, url string) bool {
+	resp, err := y.ask(ctx, y.site()+"/vault-redirector-health")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	var d struct {
+		Reason     string `json:"reason"`
+		RedirectTo string `json:"redirect_to"`
+	}
+	return json.NewDecoder(resp.Body).Decode(&d) == nil && d.Reason == "ok" && d.RedirectTo == url
 }
 
 func (y *caddy) ask(ctx context.Context, url string) (*http.Response, error) {

@@ -137,6 +137,7 @@ const (
 	holdMin, holdMax = 500 * time.Millisecond, 15 * time.Second // of a fault
 	calmMin, calmMax = 0, 3 * time.Second                       // after the cluster has settled
 	healWithin       = 90 * time.Second
+	knownWithin      = 15 * time.Second // to Caddy, once it is over: Consul is asked again after 10 seconds at most
 )
 
 // makeFaults makes faults until the time is up. Each comes to a cluster that has settled after the one before: faults that
@@ -192,7 +193,25 @@ func (s *soak) makeFault(ctx context.Context, f fault, which int, hold time.Dura
 	if err := c.WaitHealthy(healing); err != nil {
 		return err
 	}
+	if err := s.caughtUp(ctx); err != nil {
+		return err
+	}
 	fmt.Fprintf(s.out, "%s  %-25s active %s, for %4.1fs, settled after %4.1fs\n", begin.Format("15:04:05.000"), f.name, active.Name,
 		hold.Seconds(), time.Since(begin).Seconds())
 	return s.caddy.ended()
+}
+
+// caughtUp waits until Caddy, too, knows that all is well: what it has not heard of when Consul fails next, it cannot know.
+func (s *soak) caughtUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, knownWithin, fmt.Errorf("caddy does not know the active node %s after all is well", knownWithin))
+	defer cancel()
+	for {
+		active, err := s.cluster.WaitActive(ctx)
+		if err == nil && s.caddy.knows(ctx, active.URL) {
+			return nil
+		}
+		if sleep(ctx, 20*time.Millisecond) != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
