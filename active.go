@@ -70,6 +70,7 @@ const (
 	defaultMaxStale = 5 * time.Minute
 	defaultHold     = 5 * time.Second
 	defaultHoldMax  = 1024
+	releasePoll     = 50 * time.Millisecond
 )
 
 // selfProbing is a discovery that knows nothing of who is active: its nodes must be probed, by the scheme that it knows.
@@ -112,6 +113,14 @@ func (a *Active) provision(ctx caddy.Context) error {
 	probing := probe != probeConfig{}
 	if probe.leader = addressing.redirectTo == toLeader; probe.leader && !probing {
 		return errors.New("redirect_to: leader needs probe, or discovery vault: only the nodes themselves know it")
+	}
+	switch mode := a.discovery.Selection().Mode; {
+	case mode == selectAuto, mode == selectTag, mode == selectCheck:
+	case mode == selectProbe && probing:
+	case mode == selectProbe:
+		return errors.New("discovery: only the nodes themselves can tell which is active: it needs probe")
+	default:
+		return fmt.Errorf("discovery: %T selects by %q, which is not auto, tag, check or probe", a.discovery, mode)
 	}
 	app, err := ctx.App(appID)
 	if err != nil {
@@ -178,13 +187,25 @@ func (a *Active) validate() error {
 	return nil
 }
 
-// cleanup releases the view, if there is one. Requests may still be under way, and read it.
+// cleanup releases the view, if there is one. Requests may still be under way, and read it; while some wait, which they do
+// for hold at the most, it is kept for them: Caddy does not wait for them when it replaces a config.
 func (a *Active) cleanup() error {
 	if a.view == nil {
 		return nil
 	}
 	var err error
-	a.released.Do(func() { err = a.view.release(a.logger) })
+	a.released.Do(func() {
+		if a.waiting.Load() == 0 || caddy.Exiting() {
+			err = a.view.release(a.logger)
+			return
+		}
+		go func() {
+			for a.waiting.Load() > 0 && !caddy.Exiting() {
+				pause(context.Background(), releasePoll)
+			}
+			_ = a.view.release(a.logger)
+		}()
+	})
 	return err
 }
 

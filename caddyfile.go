@@ -237,7 +237,7 @@ func checkAddress(d *caddyfile.Dispenser) error {
 		}
 	}
 	if d.NextArg() {
-		return d.Errf("unexpected argument %q: only the address of Consul goes on this line", d.Val())
+		return d.Err("unexpected argument: only the address of Consul goes on this line")
 	}
 	return nil
 }
@@ -311,8 +311,8 @@ func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 		switch {
 		case len(args) == 0 || args[0] == "":
 			return d.Errf("%s: a value is missing", name)
-		case len(args) > 1:
-			return d.Errf("%s: unexpected argument %q: it takes one value", name, args[1])
+		case len(args) > 1: // and do not repeat what may be a part of a token
+			return d.Errf("%s: it takes one value, not %d", name, len(args))
 		case len(values) > 0 && !slices.Contains(values, args[0]):
 			return d.Errf("%s: %q is not %s", name, args[0], strings.Join(values, " or "))
 		}

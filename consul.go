@@ -140,13 +140,15 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 	for name, field := range map[string]*string{
 		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.Token,
 		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,
-		"peer": &s.Peer, "tls ca": &s.tlsSettings.CA, "tls cert": &s.tlsSettings.Cert, "tls key": &s.tlsSettings.Key,
-		"tls server_name": &s.tlsSettings.ServerName,
+		"peer": &s.Peer,
 	} {
 		var err error
 		if *field, err = repl.ReplaceOrErr(*field, true, true); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+	}
+	if err := s.tlsSettings.expand(repl); err != nil {
+		return nil, err
 	}
 	if s.Token != "" && s.TokenFile != "" {
 		return nil, errTwoTokens

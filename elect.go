@@ -6,6 +6,7 @@
 package vaultredirect
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -252,6 +253,20 @@ func (s Selection) tagged(n Node) bool {
 
 // key tells one instance from another.
 func (n *Node) key() string { return n.Name + "/" + n.ID }
+
+// saysSame reports whether two registrations of an instance say the same. That one was written again, or that a check
+// passed once more, makes an index rise and nothing else.
+func (n Node) saysSame(o Node) bool {
+	plain := func(n Node) Node {
+		n.Index, n.verdict = 0, verdict{}
+		n.Checks = slices.Clone(n.Checks)
+		for i := range n.Checks {
+			n.Checks[i].Index = 0
+		}
+		return n
+	}
+	return reflect.DeepEqual(plain(n), plain(o))
+}
 
 // check returns the check with the ID, nil if there is none.
 func (n *Node) check(id string) *Check {

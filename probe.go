@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -80,7 +79,10 @@ func (p *Probe) config() (probeConfig, error) {
 	if p.TLS != nil {
 		c.tls = *p.TLS
 	}
-	var err error
+	err := c.tls.expand(caddy.NewReplacer())
+	if err != nil {
+		return c, err
+	}
 	_, c.caDigest, err = c.tls.config()
 	return c, err
 }
@@ -229,7 +231,7 @@ func (p *prober) update() {
 		}
 		old := p.nodes[key]
 		if old != nil && old.target == t && old.node.ServerName == node.ServerName {
-			old.again = old.busy && !reflect.DeepEqual(old.node, node)
+			old.again = old.again || old.busy && !old.node.saysSame(node)
 			old.node = node
 			continue
 		}

@@ -8,7 +8,6 @@ package vaultredirect
 import (
 	"cmp"
 	"context"
-	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,7 +33,7 @@ type state struct {
 	lost   time.Time // since when no node is active; zero: one is, or none ever was
 	mute   time.Time // since when the active node leaves a probe unanswered; zero: it does not, or there are no probes
 
-	loop    sync.Once     // a redirect loop to this target is logged once
+	loop    *sync.Once    // a redirect loop to this target is logged once
 	changed chan struct{} // closed when a newer state replaces this one
 }
 
@@ -120,6 +119,7 @@ type view struct {
 	contenders []string           // warned about last
 	nodes      []Node             // of the last report
 	verdicts   map[string]verdict // by key of the node
+	url        string             // where the node that was active last is reached
 	silent     string             // key of the active node while it leaves a probe unanswered
 }
 
@@ -138,10 +138,13 @@ func newView(c viewConfig, w *watcher, sibling *view) (*view, error) {
 			return nil, err
 		}
 	}
-	first := &state{reason: ReasonStarting, changed: make(chan struct{})}
+	first := &state{reason: ReasonStarting, loop: new(sync.Once), changed: make(chan struct{})}
 	if sibling != nil {
 		s := sibling.current.Load()
-		v.last, first.stale, first.lost = s.node, s.stale, s.lostAt()
+		first.lost = s.lostAt()
+		if sibling.selection == c.selection {
+			v.last, first.stale = s.node, s.stale
+		}
 	}
 	v.current.Store(first)
 	return v, nil
@@ -211,7 +214,7 @@ func (v *view) judge(n Node, verdict verdict) {
 	if spoke {
 		v.silent = ""
 	}
-	news := v.verdicts[n.key()] != verdict && slices.ContainsFunc(v.nodes, func(o Node) bool { return reflect.DeepEqual(n, o) })
+	news := v.verdicts[n.key()] != verdict && slices.ContainsFunc(v.nodes, n.saysSame)
 	if news {
 		v.verdicts[n.key()] = verdict
 	}
@@ -249,13 +252,18 @@ func (v *view) judged(r report) []Node {
 	nodes := slices.Clone(r.nodes)
 	for i := range nodes {
 		n := &nodes[i]
-		if old := before[n.key()]; old == nil || !reflect.DeepEqual(*old, *n) {
+		if old := before[n.key()]; old == nil || !old.saysSame(*n) {
 			news = true
 			delete(v.verdicts, n.key())
 		}
 		n.verdict = v.verdicts[n.key()]
 		if r.failure != "" && n.health() == healthCritical {
 			n.Checks = nil // outdated: the node knows better
+		}
+	}
+	for key := range before {
+		if !slices.ContainsFunc(nodes, func(n Node) bool { return n.key() == key }) {
+			delete(v.verdicts, key)
 		}
 	}
 	v.nodes = r.nodes
@@ -283,7 +291,7 @@ func (v *view) apply(r report) {
 	next := &state{
 		node: e.node, target: e.target, reason: e.reason, detail: e.detail,
 		nodes: len(nodes), candidates: len(e.contenders), changes: prev.changes,
-		polled: r.polled, made: r.at, changed: make(chan struct{}),
+		polled: r.polled, made: r.at, loop: prev.loop, changed: make(chan struct{}),
 	}
 	// A failure, or an answer that may lack what was kept from us, is no proof that the last node is gone. Where nodes
 	// are probed, they prove it themselves.
@@ -303,7 +311,9 @@ func (v *view) apply(r report) {
 		next.reason = ReasonStarting
 	}
 	v.last = next.node
-	if next.node != nil && next.target.url != prev.target.url {
+	if next.node != nil && next.target.url != v.url {
+		v.url = next.target.url
+		next.loop = new(sync.Once)
 		next.changes++
 	}
 	if next.node != nil && next.node.key() == v.silent {

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // TLS says whom to trust, and who to be, as a client.
@@ -30,6 +32,17 @@ type TLS struct {
 	// InsecureSkipVerify turns verification off: whoever sits in between can then send clients, and their tokens, anywhere.
 	// For trying things out only. Default: false.
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
+}
+
+// expand fills the placeholders in the settings.
+func (t *TLS) expand(repl *caddy.Replacer) error {
+	for name, field := range map[string]*string{"ca": &t.CA, "cert": &t.Cert, "key": &t.Key, "server_name": &t.ServerName} {
+		var err error
+		if *field, err = repl.ReplaceOrErr(*field, true, true); err != nil {
+			return fmt.Errorf("tls %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // config returns the settings as crypto/tls takes them, and a digest of the CA files, which tells whether they changed.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -116,7 +117,7 @@ func (v *Vault) MaxWait() time.Duration { return resolveInterval }
 
 // Open implements [Discovery].
 func (v *Vault) Open() (Source, error) {
-	return vaultSource{v.nodes, net.DefaultResolver.LookupNetIP}, nil
+	return &vaultSource{v.nodes, net.DefaultResolver.LookupNetIP, make([][]Node, len(v.nodes))}, nil
 }
 
 func (v *Vault) probes() *Probe { return &v.Probe }
@@ -134,31 +135,46 @@ func (v *Vault) checkScheme(scheme string) error {
 type vaultSource struct {
 	nodes  []Node
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	known  [][]Node // what each of nodes stood for when it was looked up last
 }
 
+// lookupTimeout is how long one name may take; all are looked up at once.
+const lookupTimeout = 5 * time.Second
+
 // Close implements [Source].
-func (vaultSource) Close() {}
+func (*vaultSource) Close() {}
 
 // Query implements [Source]: the answer to a query with an index comes when the wait is over.
-func (s vaultSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
+func (s *vaultSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
 	if index > 0 {
 		pause(ctx, wait)
 	}
-	a := Answer{Index: index + 1}
-	for _, n := range s.nodes {
-		a.Nodes = append(a.Nodes, s.resolve(ctx, n)...)
+	now := make([][]Node, len(s.nodes))
+	var group sync.WaitGroup
+	for i, n := range s.nodes {
+		group.Go(func() { now[i] = s.resolve(ctx, n, s.known[i]) })
 	}
-	return a, ctx.Err()
+	group.Wait()
+	if ctx.Err() != nil {
+		return Answer{}, ctx.Err()
+	}
+	s.known = now
+	return Answer{Nodes: slices.Concat(now...), Index: index + 1}, nil
 }
 
-// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is, as
-// is one that cannot be looked up: then its probe says so.
-func (s vaultSource) resolve(ctx context.Context, n Node) []Node {
+// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is. One
+// that cannot be looked up stands for what it stood for before; else it is left as it is, and its probe says so.
+func (s *vaultSource) resolve(ctx context.Context, n Node, known []Node) []Node {
 	if _, err := netip.ParseAddr(n.Name); err == nil {
 		return []Node{n}
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
 	addresses, err := s.lookup(ctx, "ip", n.Name)
-	if err != nil {
+	switch {
+	case err != nil && known != nil:
+		return known
+	case err != nil:
 		return []Node{n}
 	}
 	var v4, v6 []netip.Addr

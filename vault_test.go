@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -66,7 +67,7 @@ func TestVaultNames(t *testing.T) {
 			"many": {netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("::ffff:10.0.0.2")},
 			"both": {netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("2001:db8::4")},
 		}
-		s := vaultSource{v.nodes, func(_ context.Context, _, host string) ([]netip.Addr, error) {
+		s := &vaultSource{known: make([][]Node, len(v.nodes)), nodes: v.nodes, lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
 			if a, ok := names[host]; ok {
 				return a, nil
 			}
@@ -88,6 +89,23 @@ func TestVaultNames(t *testing.T) {
 		if got != want {
 			t.Errorf("nodes\n%swant\n%s", got, want)
 		}
+		// An error is no answer: what a name stood for still holds. And one that takes long holds up no other.
+		names["one"] = nil
+		delete(names, "many")
+		lookup := s.lookup
+		s.lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
+			if host == "both" || host == "none" {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return lookup(ctx, network, host)
+		}
+		ctx5, cancel5 := context.WithTimeout(t.Context(), querySlack)
+		defer cancel5()
+		if again, err := s.Query(ctx5, 0, 0); err != nil || !reflect.DeepEqual(again.Nodes, a.Nodes) {
+			t.Errorf("%v: nodes %v, want %v", err, again.Nodes, a.Nodes)
+		}
+		s.lookup = lookup
 		// The next answer is there when the wait is over, and earlier when nobody waits any more.
 		began := time.Now()
 		if _, err := s.Query(t.Context(), a.Index, 10*time.Second); err != nil || time.Since(began) != 10*time.Second {

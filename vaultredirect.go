@@ -64,7 +64,9 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler. It does not use the network: the app starts the watcher once the config is run.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath)
+	if h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath); h.healthPath == healthOff {
+		h.healthPath = ""
+	}
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
 	return h.Active.provision(ctx)
@@ -72,7 +74,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate checks what can be wrong by itself.
 func (h *Handler) Validate() error {
-	if err := checkHealthPath(h.healthPath); err != nil {
+	if err := checkHealthPath(cmp.Or(h.HealthPath, defaultHealthPath)); err != nil {
 		return err
 	}
 	if h.RetryAfter < 0 {
@@ -97,7 +99,7 @@ func (h *Handler) Cleanup() error { return h.Active.cleanup() }
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if r.URL.Path == h.healthPath {
+	if r.URL.Path == h.healthPath && h.healthPath != "" {
 		return h.serveHealth(w, r)
 	}
 	path, ok := requestPath(r)

@@ -245,7 +245,11 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return w.source.Query(ctx, index, wait)
+	a, err := w.source.Query(ctx, index, wait)
+	if err == nil && len(keysOf(a.Nodes)) != len(a.Nodes) {
+		err = &QueryError{ReasonConsulError, errors.New("unusable answer: two instances have the same name and ID")}
+	}
+	return a, err
 }
 
 // answered reports an answer and returns whether it differs from the one before.

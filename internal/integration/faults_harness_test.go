@@ -18,7 +18,7 @@ import (
 )
 
 // faultSites are what the tests of faults run: with the default max_stale, with a short one, and without, which share one
-// watcher; and one that asks the last client agent, if there is one.
+// watcher; and one that asks the last client agent, if there is one. None waits out a fault: what is to be seen is the fault.
 const faultSites = `
 http://{ip}:8001 {
 	vault_redirect {
@@ -26,6 +26,7 @@ http://{ip}:8001 {
 			poll_interval 1s
 		}
 		scheme http
+		hold 0
 	}
 }
 http://{ip}:8002 {
@@ -34,6 +35,7 @@ http://{ip}:8002 {
 			poll_interval 1s
 		}
 		scheme http
+		hold 0
 		max_stale 2s
 	}
 }
@@ -43,6 +45,7 @@ http://{ip}:8003 {
 			poll_interval 1s
 		}
 		scheme http
+		hold 0
 		max_stale 0
 	}
 }
@@ -52,6 +55,7 @@ http://{ip}:8004 {
 			poll_interval 1s
 		}
 		scheme http
+		hold 0
 	}
 }`
 
@@ -150,6 +154,12 @@ func (f *faults) seesAt(site string, want answer) {
 		return whole && got == want
 	})
 	f.Logf("%8s %s", time.Since(f.fault).Round(time.Millisecond), want)
+}
+
+// turns returns how often Caddy has said so far that no node is active, for a reason. What lasts for a moment only may be
+// missed by looking, but is in the log.
+func (f *faults) turns(reason string) int {
+	return strings.Count(f.caddy.log(), `"msg":"no active node","reason":"`+reason+`"`)
 }
 
 // only checks that no client of this row has got anything but redirects to these targets, or 503 where that is one of them.

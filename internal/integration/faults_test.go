@@ -91,8 +91,9 @@ func TestFaultsOfVault(t *testing.T) {
 
 	// Vault does not notice. It registers again when it next looks.
 	f.vaultRow("active deregistered", func(f *faults, active *cluster.Vault) {
+		before := f.turns("no_active")
 		f.must("deregister "+active.Name, agent.ServiceDeregister(active.ServiceID))
-		f.sees(answer{reason: "no_active"})
+		f.caddy.await("no node is active", func() bool { return f.turns("no_active") > before })
 		f.sees(answer{target: active.URL, reason: "ok"})
 		f.only(active.URL, "503")
 	})

@@ -74,10 +74,10 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 	token := write("token", []byte("00000000-0000-0000-0000-000000000000\n"))
 	env := []string{
 		"CONSUL_HTTP_ADDR=" + l.Addr().String(), "VAULT_REDIRECT_CONSUL=https://" + l.Addr().String(),
-		"VAULT_REDIRECT_CERT=" + cert, "VAULT_REDIRECT_KEY=" + key, "VAULT_REDIRECT_CONSUL_CA=" + cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + token,
+		"VAULT_REDIRECT_CERT=" + cert, "VAULT_REDIRECT_KEY=" + key, "VAULT_REDIRECT_CONSUL_CA=" + cert, "VAULT_REDIRECT_VAULT_CA=" + cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + token,
 	}
 	here := strings.NewReplacer("127.0.0.1:8501", l.Addr().String(), "127.0.0.1:8500", l.Addr().String(),
-		"/etc/vault-redirect/consul-token", token, "/etc/vault-redirect/consul-ca.pem", cert,
+		"/etc/vault-redirect/consul-token", token, "/etc/vault-redirect/consul-ca.pem", cert, "/etc/vault-redirect/vault-ca.pem", cert,
 		"/etc/vault-redirect/consul-client.pem", cert, "/etc/vault-redirect/consul-client-key.pem", key)
 
 	for _, example := range exampleConfigs(t) {
