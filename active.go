@@ -114,13 +114,8 @@ func (a *Active) provision(ctx caddy.Context) error {
 	if probe.leader = addressing.redirectTo == toLeader; probe.leader && !probing {
 		return errors.New("redirect_to: leader needs probe, or discovery vault: only the nodes themselves know it")
 	}
-	switch mode := a.discovery.Selection().Mode; {
-	case mode == selectAuto, mode == selectTag, mode == selectCheck:
-	case mode == selectProbe && probing:
-	case mode == selectProbe:
-		return errors.New("discovery: only the nodes themselves can tell which is active: it needs probe")
-	default:
-		return fmt.Errorf("discovery: %T selects by %q, which is not auto, tag, check or probe", a.discovery, mode)
+	if err := a.checkSelection(probing); err != nil {
+		return fmt.Errorf("discovery: %w", err)
 	}
 	app, err := ctx.App(appID)
 	if err != nil {
@@ -141,6 +136,18 @@ func (a *Active) provision(ctx caddy.Context) error {
 		}))
 	}
 	return nil
+}
+
+// checkSelection checks what a discovery, which may be somebody else's module, says of how to select.
+func (a *Active) checkSelection(probing bool) error {
+	switch mode := a.discovery.Selection().Mode; {
+	case mode == selectAuto, mode == selectTag, mode == selectCheck, mode == selectProbe && probing:
+		return nil
+	case mode == selectProbe:
+		return errors.New("only the nodes themselves can tell which is active: it needs probe")
+	default:
+		return fmt.Errorf("%T selects by %q, which is not auto, tag, check or probe", a.discovery, mode)
+	}
 }
 
 // loadDiscovery returns the discovery of the config, or Consul if it names none.

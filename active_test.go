@@ -194,3 +194,37 @@ func TestHealthNeverWaits(t *testing.T) {
 		}
 	})
 }
+
+// Requests that wait when their config is replaced, by one that shares no view with it, still get the next node.
+func TestHoldOutlivesItsConfig(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, newScripted(answerOf(5, "a")), time.Minute)
+		config, log := w.view.viewConfig, zap.NewNop()
+		config.maxStale = time.Hour
+		v, err := acquire(w.scripted, config, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.start()
+		a := holding(watched{w.scripted, v, w.logs}, 5*time.Second, 10)
+		a.logger, a.released = log, new(sync.Once)
+		w.set(func(s *scripted) { s.answer = answerOf(6, "") })
+		synctest.Wait()
+		done := make(chan outcome)
+		go func() { done <- request(t.Context(), a) }()
+		synctest.Wait()
+		if err := a.cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		w.set(func(s *scripted) { s.answer = answerOf(7, "b") })
+		if o := <-done; o != (outcome{"b", 2 * time.Second}) {
+			t.Errorf("%+v, want b after 2s", o)
+		}
+		time.Sleep(releasePoll)
+		synctest.Wait()
+		if n, _ := watchers.References(w.Key()); n != 1 {
+			t.Errorf("%d references to the watcher, want 1: the view is released", n)
+		}
+	})
+}

@@ -241,3 +241,60 @@ func TestProbesNeedAnAddress(t *testing.T) {
 	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("no host"))), `, "probe": {}`)
 	until(t, h, "bad address", func(s *state) bool { return s.reason == ReasonBadAddress })
 }
+
+// A check that has merely passed again, and so has a new index, says nothing new.
+func TestProbesOutliveNewIndexes(t *testing.T) {
+	t.Parallel()
+	c, h := probing(t, 2)
+	entry := func(index uint64) *api.ServiceEntry {
+		host, port, _ := strings.Cut(c.Vaults[0].Addr(), ":")
+		var p int
+		fmt.Sscan(port, &p)
+		return standin.Active("vault-0", standin.Address(host), standin.Port(p), standin.Check("api", "passing"), standin.Index(index))
+	}
+	c.Consul.Set("vault", entry(1))
+	untilTarget(t, h, c.Vaults[0])
+	until(t, h, "one node", func(s *state) bool { return s.nodes == 1 && s.active() })
+	changes := h.view.current.Load().changes
+	for i := range uint64(5) {
+		polled := h.view.current.Load().polled
+		c.Consul.Set("vault", entry(i+2))
+		until(t, h, "the next answer", func(s *state) bool {
+			if !s.active() {
+				t.Fatalf("no active node: %s (%s)", s.reason, s.detail)
+			}
+			return s.polled.After(polled)
+		})
+	}
+	if n := h.view.current.Load().changes; n != changes {
+		t.Errorf("%d changes, want none", n-changes)
+	}
+	// What is known of a node goes with it.
+	c.Consul.Set("vault")
+	untilTarget(t, h, nil)
+	h.view.watcher.mu.Lock()
+	defer h.view.watcher.mu.Unlock()
+	if n := len(h.view.verdicts); n != 0 {
+		t.Errorf("%d verdicts, want none", n)
+	}
+}
+
+func TestSelectionByProbeNeedsProbes(t *testing.T) {
+	for mode, want := range map[string]string{selectProbe: "needs probe", "": "selects by", "Tag": "selects by"} {
+		d := &oddDiscovery{newScripted(Answer{}), mode}
+		err := (&Active{discovery: d}).checkSelection(false)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("mode %q: %v, want %q", mode, err, want)
+		}
+	}
+	if err := (&Active{discovery: &oddDiscovery{newScripted(Answer{}), selectProbe}}).checkSelection(true); err != nil {
+		t.Error(err)
+	}
+}
+
+type oddDiscovery struct {
+	*scripted
+	mode string
+}
+
+func (d *oddDiscovery) Selection() Selection { return Selection{Mode: d.mode} }

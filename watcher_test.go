@@ -497,3 +497,37 @@ func TestLoggersFollowReloads(t *testing.T) {
 		t.Errorf("%d and %d lines, want 1 and 2", logs1.Len(), logs2.Len())
 	}
 }
+
+func TestWatcherRefusesInstancesThatAreTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, newScripted(answerOf(5, "a")), time.Minute)
+		w.set(func(s *scripted) {
+			s.answer = answerOf(6, "b")
+			s.answer.Nodes = append(s.answer.Nodes, s.answer.Nodes[0])
+		})
+		synctest.Wait()
+		w.expect(t, "a", ReasonConsulError)
+	})
+}
+
+// In an outage, a view that selects otherwise does not start from what another one has elected.
+func TestViewsThatSelectOtherwiseStartAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, newScripted(answerOf(5, "a")), time.Minute)
+		w.set(func(s *scripted) { s.answer = Answer{Index: 6, Doubt: ReasonACLFiltered} })
+		synctest.Wait()
+		w.expect(t, "a", ReasonACLFiltered)
+		config, log := w.view.viewConfig, zap.NewNop()
+		config.selection.Tag = "other"
+		v, err := acquire(w.scripted, config, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := v.current.Load(); s.active() {
+			t.Errorf("active at %s", s.target.url)
+		}
+		if err := v.release(log); err != nil {
+			t.Error(err)
+		}
+	})
+}
