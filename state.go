@@ -8,6 +8,7 @@ package vaultredirect
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -261,11 +262,8 @@ func (v *view) judged(r report) []Node {
 			n.Checks = nil // outdated: the node knows better
 		}
 	}
-	for key := range before {
-		if !slices.ContainsFunc(nodes, func(n Node) bool { return n.key() == key }) {
-			delete(v.verdicts, key)
-		}
-	}
+	here := keysOf(nodes)
+	maps.DeleteFunc(v.verdicts, func(key string, _ verdict) bool { return !here[key] })
 	v.nodes = r.nodes
 	if news {
 		v.prober.poke()
