@@ -54,7 +54,7 @@ bench: ## Benchmarks
 
 .PHONY: bench-failover
 bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
-	$(GO) build -o dist/benchfailover ./internal/benchfailover
+	$(GO) build -o dist/benchfailover ./internal/testing/benchfailover
 	@exec dist/benchfailover -n $(BENCH_FAILOVERS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: fuzz
@@ -65,12 +65,12 @@ fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 
 .PHONY: soak
 soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATION (default 10m), by SOAK_SEED
-	$(GO) build -o dist/soak ./internal/soak
+	$(GO) build -o dist/soak ./internal/testing/soak
 	@exec dist/soak -caddy ./caddy -duration $(SOAK_DURATION) -seed $(SOAK_SEED)
 
 .PHONY: tools
 tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already
-	$(GO) run ./internal/cluster/programs
+	$(GO) run ./internal/testing/cluster/programs
 
 .PHONY: clean
 clean: ## Remove what the build made here

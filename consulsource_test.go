@@ -13,7 +13,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // sourceOf returns the connection to a stand-in.

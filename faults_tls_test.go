@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // signer is a certificate authority.

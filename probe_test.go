@@ -13,7 +13,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestVerdicts(t *testing.T) {

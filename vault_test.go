@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestVaultURLs(t *testing.T) {

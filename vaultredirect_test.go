@@ -19,7 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // provision returns a handler as Caddy would run it, asking the stand-in. config is JSON without the discovery.

@@ -23,7 +23,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 const asDemo = "TEST_RUNS_THE_DEMO"

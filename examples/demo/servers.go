@@ -20,8 +20,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 //go:embed demo.Caddyfile

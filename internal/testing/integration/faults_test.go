@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // Three Vault nodes that register with one Consul server, which is also the one that is asked.

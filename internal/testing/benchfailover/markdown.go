@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // machine is where a run took place.

@@ -19,7 +19,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // standinConsul returns a scripted Consul that ends with the test.

@@ -26,7 +26,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/vault-redirector/caddy-vault-redirect"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // asCaddy in the environment makes this program the Caddy that it measures.

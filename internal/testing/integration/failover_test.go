@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // byVaults is a site that asks the nodes of a cluster themselves.

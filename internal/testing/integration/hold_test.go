@@ -24,7 +24,7 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestHoldOverAllOfHTTP(t *testing.T) {
@@ -145,7 +145,7 @@ func plainCaddy(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "caddy")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "./cmd/caddy")
-	cmd.Dir = "../.."
+	cmd.Dir = "../../.."
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // register registers a Vault as its own registration would look.
@@ -32,7 +32,7 @@ func TestConsulWithAccessControl(t *testing.T) {
 	register(t, c, "10.0.0.1")
 	const target = "https://10.0.0.1:8200"
 
-	policy, err := os.ReadFile("../../examples/consul-policy.hcl")
+	policy, err := os.ReadFile("../../../examples/consul-policy.hcl")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ func TestBuilds(t *testing.T) {
 		t.Skip("builds Caddy twice")
 	}
 	t.Parallel()
-	root, err := filepath.Abs("../..")
+	root, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestWhatCaddyItselfShows(t *testing.T) {
@@ -101,7 +101,7 @@ func TestCommandFiltersItsLog(t *testing.T) {
 // TestHealthForSome runs the site of SECURITY.md that hides the health document from some: here, from us.
 func TestHealthForSome(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../SECURITY.md")
+	text, err := os.ReadFile("../../../SECURITY.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // fault is something that happens to a cluster in which all is well, and that can be healed.

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // vaultCLI is the official client, pointed at the redirector.

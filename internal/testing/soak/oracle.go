@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // The rule by which a redirect is judged. The target is looked up by address; then, at the moment of the answer,

@@ -14,7 +14,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 const (

@@ -17,7 +17,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // guard asks Consul and the redirector again and again, and fails the test when a redirect leads to a node that Consul

@@ -16,8 +16,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // The data of the original's own tests: only node2 passes its check, and no tag tells which is active.

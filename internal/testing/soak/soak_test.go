@@ -19,7 +19,7 @@ func TestSoak(t *testing.T) {
 		t.Skip("needs Linux, and a real Consul and Vault, which may have to be built first")
 	}
 	program := filepath.Join(t.TempDir(), "caddy")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/caddy").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", program, "../../../cmd/caddy").CombinedOutput(); err != nil {
 		t.Fatalf("build caddy: %v\n%s", err, out)
 	}
 	var out, errs strings.Builder

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // logFilter is the filter that README and examples recommend: Caddy's own redaction leaves X-Vault-Token alone.

@@ -11,7 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 func main() {

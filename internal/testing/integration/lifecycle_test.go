@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

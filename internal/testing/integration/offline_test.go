@@ -21,7 +21,7 @@ import (
 func exampleConfigs(t *testing.T) (files []string) {
 	t.Helper()
 	for _, pattern := range []string{"*.Caddyfile", "*/*.Caddyfile", "config*.json"} {
-		found, err := filepath.Glob(filepath.Join("../../examples", pattern))
+		found, err := filepath.Glob(filepath.Join("../../../examples", pattern))
 		if err != nil {
 			t.Fatal(err)
 		}
