@@ -1,15 +1,17 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the choice of the logger for what outlives a config.
+// This file holds how log lines are written by what outlives a config, and without ever waiting for a log.
 
-package vaultredirect
+package engine
 
 import (
+	"context"
 	"slices"
 	"sync"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one: a config that is
@@ -40,4 +42,49 @@ func (l *loggers) latest() *zap.Logger {
 		return zap.NewNop()
 	}
 	return l.list[len(l.list)-1]
+}
+
+// teller does what may block, such as writing a log line or running somebody's handler of events, apart from what must
+// not: the watch loop, the probes and reloads.
+type teller struct{ queue chan func() }
+
+// tellerQueue is how much may be left to tell: what comes on top while nothing moves is dropped.
+const tellerQueue = 256
+
+func newTeller() *teller { return &teller{make(chan func(), tellerQueue)} }
+
+// tell has f called soon, in order. It never blocks.
+func (t *teller) tell(f func()) {
+	select {
+	case t.queue <- f:
+	default:
+	}
+}
+
+// log writes a line to the latest logger.
+func (t *teller) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
+	t.tell(func() {
+		if c := to.latest().Check(level, message); c != nil {
+			c.Write(fields...)
+		}
+	})
+}
+
+// run tells until the context ends, and then what is left.
+func (t *teller) run(ctx context.Context) {
+	for {
+		select {
+		case f := <-t.queue:
+			f()
+		case <-ctx.Done():
+			for {
+				select {
+				case f := <-t.queue:
+					f()
+				default:
+					return
+				}
+			}
+		}
+	}
 }

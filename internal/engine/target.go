@@ -1,51 +1,53 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the way from a Node to scheme://host:port: address modes, templates, validation.
+// This file holds the way from a node to scheme://host:port: address modes and templates.
 
-package vaultredirect
+package engine
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// target is where a node is reached. The zero value is no target.
-type target struct {
-	url       string         // "https://vault-1.example.com:8200"
-	authority string         // "vault-1.example.com:8200"
-	host      string         // "vault-1.example.com"
-	portOf    string         // the scheme for which the port is the default one, else ""
-	addr      netip.AddrPort // set if host is an IP address
+// Target is where a node is reached. The zero value is no target.
+type Target struct {
+	URL       string         // "https://vault-1.example.com:8200"
+	Authority string         // "vault-1.example.com:8200"
+	Host      string         // "vault-1.example.com"
+	PortOf    string         // the scheme for which the port is the default one, else ""
+	Addr      netip.AddrPort // set if Host is an IP address
 }
 
 // Values of redirect_to with a meaning of their own; anything else is a template.
 const (
-	toAuto           = "auto"
-	toNodeName       = "node_name"
-	toNodeAddress    = "node_address"
-	toServiceAddress = "service_address"
-	toLeader         = "leader" // with probes only
+	ToAuto           = "auto"
+	ToNodeName       = "node_name"
+	ToNodeAddress    = "node_address"
+	ToServiceAddress = "service_address"
+	ToLeader         = "leader" // with probes only
 	toTagged         = "tagged:"
 )
 
-// addressing says how the target of a node is found. It is comparable.
-type addressing struct {
+// Addressing says how the target of a node is found. It is comparable; NewAddressing makes it.
+type Addressing struct {
 	scheme     string // http, https, or empty where the node's own holds
-	redirectTo string // as in the config, checked by newAddressing
+	redirectTo string // as in the config, checked by NewAddressing
 	port       int    // 0: the registered one
 }
 
-// newAddressing checks its arguments, which are those of the config.
-func newAddressing(scheme, redirectTo string, port int) (addressing, error) {
-	a := addressing{scheme, cmp.Or(redirectTo, toAuto), port}
+// NewAddressing checks its arguments, which are those of the config.
+func NewAddressing(scheme, redirectTo string, port int) (Addressing, error) {
+	a := Addressing{scheme, cmp.Or(redirectTo, ToAuto), port}
 	if scheme != "" && scheme != "http" && scheme != "https" {
 		return a, fmt.Errorf("scheme: %q is not http or https", scheme)
 	}
@@ -55,17 +57,17 @@ func newAddressing(scheme, redirectTo string, port int) (addressing, error) {
 	switch key, tagged := strings.CutPrefix(a.redirectTo, toTagged); {
 	case tagged && key == "":
 		return a, errors.New(`redirect_to: "tagged:" needs the key of a tagged address, such as tagged:wan`)
-	case tagged, a.redirectTo == toAuto, a.redirectTo == toNodeName, a.redirectTo == toNodeAddress, a.redirectTo == toServiceAddress, a.redirectTo == toLeader:
+	case tagged, a.redirectTo == ToAuto, a.redirectTo == ToNodeName, a.redirectTo == ToNodeAddress, a.redirectTo == ToServiceAddress, a.redirectTo == ToLeader:
 		return a, nil
 	case !strings.Contains(a.redirectTo, "{"):
 		return a, fmt.Errorf("redirect_to: %q is not auto, node_name, node_address, service_address, tagged:<key>, "+
 			"leader (with probes) or a template such as {node}.vault.example.com", redirectTo)
 	}
 	// A template is tried with names that are valid, so that what is wrong with the result is wrong with the template.
-	sample := &Node{Name: "n", ID: "i", Address: "a", ServiceAddress: "s", Datacenter: "d", Port: 1}
+	sample := &discovery.Node{Name: "n", ID: "i", Address: "a", ServiceAddress: "s", Datacenter: "d", Port: 1}
 	host, err := expandTemplate(a.redirectTo, sample, func(string) string { return "m" })
 	if err == nil {
-		_, err = validHost(host)
+		_, err = sanitize.Host(host)
 	}
 	if err != nil {
 		return a, fmt.Errorf("redirect_to: template %q: %w", redirectTo, err)
@@ -73,50 +75,54 @@ func newAddressing(scheme, redirectTo string, port int) (addressing, error) {
 	return a, nil
 }
 
-// target returns where n is reached. The error says why its address or port cannot be used.
-func (a addressing) target(n *Node) (target, error) {
+// Leader reports whether the target is what the active node itself names.
+func (a Addressing) Leader() bool { return a.redirectTo == ToLeader }
+
+// target returns where n is reached, given the leader that it names, if any. The error says why its address or port
+// cannot be used.
+func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 	host, port, err := a.pick(n)
 	if err != nil {
-		return target{}, err
+		return Target{}, err
 	}
 	scheme := cmp.Or(a.scheme, n.Scheme, "https")
-	if a.redirectTo == toLeader && n.verdict.active {
-		if host, port, err = parseLeader(n.verdict.leader, scheme); err != nil {
-			return target{}, err
+	if a.Leader() && leader != "" {
+		if host, port, err = parseLeader(leader, scheme); err != nil {
+			return Target{}, err
 		}
 	}
-	host, err = validHost(host)
+	host, err = sanitize.Host(host)
 	if err != nil {
-		return target{}, err
+		return Target{}, err
 	}
 	port = cmp.Or(a.port, port)
 	if port < 1 || port > 65535 {
-		return target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
+		return Target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
 	}
-	t := target{host: host, authority: net.JoinHostPort(host, strconv.Itoa(port))}
-	t.url = scheme + "://" + t.authority
+	t := Target{Host: host, Authority: net.JoinHostPort(host, strconv.Itoa(port))}
+	t.URL = scheme + "://" + t.Authority
 	switch port {
 	case 80:
-		t.portOf = "http"
+		t.PortOf = "http"
 	case 443:
-		t.portOf = "https"
+		t.PortOf = "https"
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		t.addr = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+		t.Addr = netip.AddrPortFrom(ip.Unmap(), uint16(port))
 	}
 	return t, nil
 }
 
 // pick returns the host, not yet validated, and the registered port.
-func (a addressing) pick(n *Node) (host string, port int, err error) {
+func (a Addressing) pick(n *discovery.Node) (host string, port int, err error) {
 	switch a.redirectTo {
-	case toAuto, toLeader: // the leader is asked for at the address of the node
+	case ToAuto, ToLeader: // the leader is asked for at the address of the node
 		return cmp.Or(n.ServiceAddress, n.Name), n.Port, nil
-	case toNodeName:
+	case ToNodeName:
 		return n.Name, n.Port, nil
-	case toNodeAddress:
+	case ToNodeAddress:
 		return n.Address, n.Port, nil
-	case toServiceAddress:
+	case ToServiceAddress:
 		// Consul's own convention: an instance without an address is at its node's.
 		return cmp.Or(n.ServiceAddress, n.Address), n.Port, nil
 	}
@@ -153,7 +159,7 @@ func parseLeader(leader, scheme string) (host string, port int, err error) {
 }
 
 // expandTemplate fills the placeholders of a template from n.
-func expandTemplate(template string, n *Node, meta func(key string) string) (string, error) {
+func expandTemplate(template string, n *discovery.Node, meta func(key string) string) (string, error) {
 	var b strings.Builder
 	for rest := template; rest != ""; {
 		text, after, found := strings.Cut(rest, "{")
@@ -189,85 +195,4 @@ func expandTemplate(template string, n *Node, meta func(key string) string) (str
 		b.WriteString(value)
 	}
 	return b.String(), nil
-}
-
-// validHost returns host without brackets if it is an IP address that can be connected to or a host name in the sense of
-// RFC 1123 (with underscores, which node names have). What comes from Consul ends up in the authority of a URL that clients
-// send their tokens to: nothing that could be read as anything else gets through.
-func validHost(host string) (string, error) {
-	if host == "" {
-		return "", errors.New("no address")
-	}
-	bare := host
-	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
-		bare = host[1 : len(host)-1]
-	}
-	if ip, err := netip.ParseAddr(bare); err == nil {
-		switch {
-		case ip.Zone() != "":
-			return "", fmt.Errorf("address %q has a zone, which no URL can carry to another machine", host)
-		case ip.Unmap().IsUnspecified(), ip.Unmap().IsMulticast():
-			return "", fmt.Errorf("address %q is not that of one machine", host)
-		case bare != host && ip.Is4():
-			return "", fmt.Errorf("address %q: brackets are for IPv6", host)
-		}
-		return bare, nil
-	}
-	name := strings.TrimSuffix(host, ".")
-	if len(name) > 253 {
-		return "", fmt.Errorf("address %q is longer than a host name can be", host[:64]+"…")
-	}
-	label := ""
-	for label = range strings.SplitSeq(name, ".") {
-		if !validLabel(label) {
-			return "", fmt.Errorf("address %q is neither a host name nor an IP address", host)
-		}
-	}
-	// "127.1", "0x7f.0.0.1" or "2130706433" are IPv4 addresses to some clients.
-	if strings.Trim(label, "0123456789") == "" || strings.HasPrefix(label, "0x") || strings.HasPrefix(label, "0X") {
-		return "", fmt.Errorf("address %q ends in a number but is not an IP address", host)
-	}
-	return host, nil
-}
-
-func validLabel(label string) bool {
-	if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-		return false
-	}
-	for i := range len(label) {
-		c := label[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return true
-}
-
-// isSelf reports whether a client that follows a redirect to t would come back to where r came in: either the client
-// addressed this site by t's own name and port, or t is the very socket that took the connection.
-func (t *target) isSelf(r *http.Request) bool {
-	if strings.EqualFold(r.Host, t.authority) {
-		return true
-	}
-	if t.portOf != "" && t.portOf == clientScheme(r) && strings.EqualFold(strings.Trim(r.Host, "[]"), t.host) {
-		return true
-	}
-	if !t.addr.IsValid() {
-		return false
-	}
-	local, ok := r.Context().Value(http.LocalAddrContextKey).(interface{ AddrPort() netip.AddrPort }) // TCP, and UDP for HTTP/3
-	if !ok {
-		return false
-	}
-	here := local.AddrPort()
-	return here.Port() == t.addr.Port() && here.Addr().Unmap() == t.addr.Addr()
-}
-
-// clientScheme is the scheme of the URL that the client used, as far as can be seen from here.
-// X-Forwarded-Proto can be forged, but only to give oneself another answer.
-func clientScheme(r *http.Request) string {
-	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
-		return "https"
-	}
-	return "http"
 }

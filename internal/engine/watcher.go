@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the watch loop over a discovery, and the pool that shares one watcher between handlers and reloads.
+// This file holds the watch loop over a discovery.
 
-package vaultredirect
+package engine
 
 import (
 	"context"
@@ -14,58 +14,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
-
-// Discovery knows where to ask which Vault nodes there are. Its implementations are the guest modules in the namespace
-// http.vault_redirect.discovery; the config of a handler names one in its discovery field.
-type Discovery interface {
-	// Key identifies the source: discoveries with equal keys share one watcher. It holds no secret in readable form.
-	Key() string
-	// Selection says what marks the active node. Discoveries that differ only in this share a watcher.
-	Selection() Selection
-	// MaxWait is the longest time between two queries.
-	MaxWait() time.Duration
-	// Endpoint is where the source is, for people; it holds no secret.
-	Endpoint() string
-	// Open returns the source. It must not use the network yet, and what it returns outlives the module.
-	Open() (Source, error)
-}
-
-// Source answers queries for all nodes of a Vault cluster.
-type Source interface {
-	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
-	// that had this index, at most about wait. An error may be a [QueryError], which gives it a reason. Where one query does
-	// not do, the answer says how many it took, for the limit on their rate.
-	Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error)
-	// Close releases the connections.
-	Close()
-}
-
-// Answer is the outcome of a query.
-type Answer struct {
-	// Nodes is the full set, in an order that does not depend on chance.
-	Nodes []Node
-	// Index of the answer, 0 where the source does not have one.
-	Index uint64
-	// Doubt is set where the answer proves nothing by what it lacks: acl_filtered or consul_error.
-	Doubt Reason
-	// Detail says more on the doubt, for people.
-	Detail string
-	// Again is how many queries it took beyond the first one. With an error, it alone counts.
-	Again int
-}
-
-// QueryError is a failed query with the reason to show for it.
-type QueryError struct {
-	Reason Reason
-	Err    error
-}
-
-func (e *QueryError) Error() string { return e.Err.Error() }
-func (e *QueryError) Unwrap() error { return e.Err }
 
 // The limits of the watch loop.
 const (
@@ -75,132 +28,105 @@ const (
 	queryRate   = rate.Limit(2)          // queries a second under churn,
 	queryBurst  = 10                     // after so many at once: the changes of one failover are seen as they come
 	idleAnswers = 3                      // so many answers in a row that did not wait, and the source is merely polled
-	startGrace  = time.Second            // how long the first requests wait for the first answer
+	waitedLeast = time.Second            // a query that took so long did wait, whatever ended it
 )
 
-// watchers has the watchers of the process by the key of their discovery.
-var watchers = caddy.NewUsagePool()
+// report is what a watcher knows after an answer or a failure of its discovery.
+type report struct {
+	number uint64           // of the report, from 1
+	nodes  []discovery.Node // the set of the last answer
+	doubt  discovery.Reason // set if the last answer was not the whole truth
+	polled time.Time        // when that answer came; zero: there was none yet
 
-// watcher asks one source for as long as anybody wants to know, and reports to its views. It is the only writer.
+	failure discovery.Reason // set if the last query failed
+	detail  string           // more on the failure or the doubt
+	failing time.Time        // since when queries fail, or answers are no news
+	at      time.Time        // when this report was made
+}
+
+// watcher asks one source for as long as anybody wants to know, and reports to its views.
 type watcher struct {
-	key      string
-	source   Source
-	interval time.Duration
-	logs     loggers
+	pool       *Pool
+	discoverer discovery.Discoverer
+	source     discovery.Source
+	interval   time.Duration
+	logs       loggers
+	teller     *teller
 
 	once   sync.Once // the loop is started, or never will be
+	ctx    context.Context
 	cancel context.CancelFunc
-	ctx    context.Context // of the loop
-	done   chan struct{}   // closed when the loop has ended
+	done   chan struct{} // closed when the loop has ended
 
 	mu     sync.Mutex
-	views  []*view
 	report report
+	views  []*View // which are told of a new report
 }
 
-func newWatcher(key string, source Source, interval time.Duration) *watcher {
-	w := &watcher{key: key, source: source, interval: interval, done: make(chan struct{})}
+func newWatcher(p *Pool, d discovery.Discoverer) (*watcher, error) {
+	source, err := d.Open()
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{pool: p, discoverer: d, source: source, interval: d.MaxWait(), teller: newTeller(), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
-	return w
-}
-
-// acquire returns the view for the config, on the watcher for the discovery. Release it with the same logger.
-func acquire(d Discovery, c viewConfig, log *zap.Logger) (*view, error) {
-	val, _, err := watchers.LoadOrNew(d.Key(), func() (caddy.Destructor, error) {
-		source, err := d.Open()
-		if err != nil {
-			return nil, err
-		}
-		return newWatcher(d.Key(), source, d.MaxWait()), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	v, err := val.(*watcher).attach(c, log)
-	if err != nil {
-		_, _ = watchers.Delete(d.Key())
-		return nil, err
-	}
-	return v, nil
-}
-
-// release gives a view back. The last user of the watcher ends it.
-func (v *view) release(log *zap.Logger) error {
-	if v.watcher.detach(v, log) {
-		v.stop()
-	}
-	_, err := watchers.Delete(v.watcher.key)
-	return err
-}
-
-func (w *watcher) attach(c viewConfig, log *zap.Logger) (*view, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	i := slices.IndexFunc(w.views, func(v *view) bool { return v.viewConfig == c })
-	if i < 0 {
-		var sibling *view
-		if len(w.views) > 0 {
-			sibling = w.views[len(w.views)-1]
-		}
-		v, err := newView(c, w, sibling)
-		if err != nil {
-			return nil, err
-		}
-		i = len(w.views)
-		w.views = append(w.views, v)
-	}
-	v := w.views[i]
-	v.refs++
-	v.logs.add(log)
-	w.logs.add(log)
-	if v.refs == 1 && !w.report.at.IsZero() {
-		v.apply(w.report)
-	}
-	return v, nil
-}
-
-// detach returns whether it was the last use of the view.
-func (w *watcher) detach(v *view, log *zap.Logger) (last bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.logs.remove(log)
-	v.logs.remove(log)
-	v.refs--
-	if v.refs == 0 {
-		w.views = slices.DeleteFunc(w.views, func(o *view) bool { return o == v })
-	}
-	return v.refs == 0
+	return w, nil
 }
 
 // start starts the loop unless it runs already.
 func (w *watcher) start() {
-	w.once.Do(func() { go w.run(w.ctx) })
+	w.once.Do(func() {
+		go w.teller.run(w.ctx)
+		go w.run()
+	})
 }
 
-// Destruct ends the loop and waits for its end. The pool calls it after the last release.
-func (w *watcher) Destruct() error {
+// stop ends the loop and closes the source. A source that does not end a query with its context is left behind.
+func (w *watcher) stop() {
 	w.cancel()
 	w.once.Do(func() { close(w.done) })
-	<-w.done
+	await(w.done)
 	w.source.Close()
-	return nil
+}
+
+// latest returns the last report.
+func (w *watcher) latest() report {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.report
+}
+
+// add has a view told of each new report, beginning with the last one.
+func (w *watcher) add(v *View) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.views = append(w.views, v)
+	if w.report.number > 0 {
+		signal(v.news)
+	}
+}
+
+func (w *watcher) remove(v *View) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.views = slices.DeleteFunc(w.views, func(o *View) bool { return o == v })
 }
 
 // run is the loop: query, report, and decide when to query again.
-func (w *watcher) run(ctx context.Context) {
+func (w *watcher) run() {
 	defer close(w.done)
 	var (
+		ctx      = w.ctx
 		bucket   = rate.NewLimiter(queryRate, queryBurst)
 		index    uint64 // of the last answer; 0: the next query is not to wait
 		failures int    // in a row
 		idle     int    // answers in a row that neither waited nor brought anything
 		wait     = w.interval
 	)
-	for bucket.Wait(ctx) == nil {
+	for ctx.Err() == nil {
 		began := time.Now()
 		answer, err := w.query(ctx, index, wait)
 		took := time.Since(began)
-		bucket.ReserveN(time.Now(), answer.Again)
 		if ctx.Err() != nil {
 			return
 		}
@@ -214,7 +140,7 @@ func (w *watcher) run(ctx context.Context) {
 		failures = 0
 		changed := w.answered(answer)
 
-		waited := index > 0 && took >= wait/2
+		waited := index > 0 && took >= min(waitedLeast, wait/2)
 		switch {
 		case answer.Index == 0: // nothing to wait for a change of
 			idle++
@@ -234,11 +160,14 @@ func (w *watcher) run(ctx context.Context) {
 		if idle >= idleAnswers {
 			pause(ctx, wait-took)
 		}
+		if !waited { // a query that waits is bounded by itself
+			pause(ctx, bucket.ReserveN(time.Now(), 1+answer.Extra).Delay())
+		}
 	}
 }
 
 // query asks once, with a deadline of its own. Consul adds up to a sixteenth to the wait.
-func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
+func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	limit := querySlack
 	if index > 0 {
 		limit += wait + wait/16
@@ -246,55 +175,60 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	a, err := w.source.Query(ctx, index, wait)
-	if err == nil && len(keysOf(a.Nodes)) != len(a.Nodes) {
-		err = &QueryError{ReasonConsulError, errors.New("unusable answer: two instances have the same name and ID")}
+	if err == nil && len(discovery.Identities(a.Nodes)) != len(a.Nodes) {
+		err = &discovery.Error{Reason: discovery.ReasonConsulError, Err: errors.New("unusable answer: two instances have the same name and ID")}
 	}
 	return a, err
 }
 
 // answered reports an answer and returns whether it differs from the one before.
-func (w *watcher) answered(a Answer) (changed bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	if !w.report.failing.IsZero() {
-		w.logs.latest().Info("discovery answers again", zap.Duration("outage", now.Sub(w.report.failing)))
-	}
-	last := w.report
-	if a.Doubt != "" && a.Doubt != last.doubt {
-		w.logs.latest().Warn("discovery may not tell all", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
-	} else if a.Doubt == "" && last.doubt != "" {
-		w.logs.latest().Info("discovery tells all again")
+func (w *watcher) answered(a discovery.Answer) (changed bool) {
+	now, last := time.Now(), w.latest()
+	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now}
+	outdated := a.Doubt != "" && a.Doubt != discovery.ReasonACLFiltered
+	if outdated { // by a failure that shows nodes
+		r.failure = a.Doubt
+		if r.failing = last.failing; r.failing.IsZero() {
+			r.failing = now
+		}
 	}
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
-	w.publish(report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now})
+	if !last.failing.IsZero() && !outdated {
+		w.teller.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
+	}
+	switch {
+	case a.Doubt != "" && a.Doubt != last.doubt:
+		w.teller.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
+	case a.Doubt == "" && last.doubt != "":
+		w.teller.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
+	}
+	w.publish(r)
 	return changed
 }
 
 // failed reports a failure: what was known before stands beside it.
 func (w *watcher) failed(err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r := w.report
-	r.at, r.failure, r.detail = time.Now(), ReasonConsulError, err.Error()
-	if qe, ok := errors.AsType[*QueryError](err); ok {
-		r.failure = qe.Reason
+	r := w.latest()
+	r.at, r.failure, r.detail = time.Now(), discovery.ReasonConsulError, err.Error()
+	if known, ok := errors.AsType[*discovery.Error](err); ok {
+		r.failure = known.Reason
 	}
 	level := zap.DebugLevel
 	if r.failing.IsZero() {
 		level, r.failing = zap.WarnLevel, r.at
 	}
-	if c := w.logs.latest().Check(level, "discovery failed"); c != nil {
-		c.Write(zap.String("reason", string(r.failure)), zap.Error(err))
-	}
+	w.teller.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
 }
 
-// publish lets every view see a report.
+// publish has every view see a report.
 func (w *watcher) publish(r report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r.number = w.report.number + 1
 	w.report = r
 	for _, v := range w.views {
-		v.apply(r)
+		signal(v.news)
 	}
 }
 
@@ -318,5 +252,18 @@ func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-t.C:
 	case <-ctx.Done():
+	}
+}
+
+// endGrace is how long the end of a config waits for what it ends. Caddy calls it under the lock of its configs.
+const endGrace = time.Second
+
+// await waits for the end of a goroutine whose context has ended, but never for long.
+func await(done <-chan struct{}) {
+	t := time.NewTimer(endGrace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
 	}
 }

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package discovery is the contract between vault_redirect and whatever knows which nodes a Vault cluster has.
+//
+// A discovery is a Caddy module in the namespace http.vault_redirect.discovery whose type implements [Discoverer]. The
+// plugin brings two of them, consul and vault; a module of your own is named in the config by its ID in the same way:
+//
+//	{"handler": "vault_redirect", "discovery": {"source": "my_inventory", ...}}
+//
+// The plugin asks it for a [Source] and queries that for as long as some config uses it. A query returns the full set of
+// nodes, never a change to it: the plugin compares answers itself. Which node is active is decided by the plugin, from
+// what marks the node ([Selection]) and from what the node itself says when it is probed. A discovery that knows nothing
+// but addresses selects by [ByProbe].
+//
+// # Rules for implementers
+//
+//   - Provision and Open use no network: caddy validate calls both.
+//   - The source outlives the module that opened it. A config reload provisions a new module; as long as its Key is the
+//     same, the source of the first one stays in use. So a source must not keep the module's caddy.Context.
+//   - Every wait ends when the context of the query does.
+//   - A failed query is an error, not an empty answer. An empty answer says that no node is registered, and counts at once;
+//     after an error the last known node stays in use for the max_stale of the config.
+//   - No secret may appear in a key, an endpoint, a detail or an error: all of them are shown.
+package discovery
+
+import (
+	"context"
+	"time"
+)
+
+// Discoverer knows where to ask which nodes a Vault cluster has. It is what a discovery module implements.
+type Discoverer interface {
+	// Key identifies the source, its credentials and its settings: discoverers with equal keys share one source. It holds
+	// no secret in readable form; use a digest.
+	Key() string
+	// Cluster identifies the cluster that is watched, whatever the credentials and settings are. After a reload that
+	// changes the key but not the cluster, the new source starts from what was known through the old one. Empty: it
+	// always starts from nothing.
+	Cluster() string
+	// Selection says what marks the active node. Discoverers that differ in nothing else share a source.
+	Selection() Selection
+	// MaxWait is the longest time between two queries.
+	MaxWait() time.Duration
+	// Endpoint is where the source is, for people.
+	Endpoint() string
+	// Open returns the source. It uses no network yet.
+	Open() (Source, error)
+}
+
+// Source answers queries for all nodes of a Vault cluster. It is used by one goroutine at a time.
+type Source interface {
+	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
+	// that had this index, at most about wait. An error may be an [*Error], which gives it a reason.
+	Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error)
+	// Close releases the connections. No query is under way.
+	Close()
+}
+
+// Answer is the outcome of a query.
+type Answer struct {
+	// Nodes is the full set, in an order that does not depend on chance.
+	Nodes []Node
+	// Index of the answer, to be given to the next query. 0 where the source has none: then it is polled.
+	Index uint64
+	// Doubt is set where the answer is not the whole truth. With acl_filtered, nodes may be missing, but those that are
+	// there are right. With any other reason the answer may be outdated as a whole, as one of a Consul server that knows no
+	// leader: it is used like the last answer before an outage, for max_stale.
+	Doubt Reason
+	// Detail says more on the doubt, for people.
+	Detail string
+	// Extra is how many queries it took beyond the first one, for the limit on their rate. It counts with an error, too.
+	Extra int
+}
+
+// Error is a failed query with the reason to show for it.
+type Error struct {
+	// Reason is one of acl_denied, consul_unreachable and consul_error.
+	Reason Reason
+	// Err is what went wrong. Its text is shown, so it holds no secret.
+	Err error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// Selection says what marks the active node among those that are eligible.
+type Selection struct {
+	// Mode is one of ByAuto, ByTag, ByCheck and ByProbe.
+	Mode string
+	// Tag that the active node carries, for ByTag and ByAuto.
+	Tag string
+	// CheckID of the check that passes on the active node only, for ByCheck and ByAuto.
+	CheckID string
+	// Service is the name of the service; without CheckID, its default check is "service:<name>".
+	Service string
+}
+
+// Modes of a [Selection].
+const (
+	ByAuto  = "auto"  // by tag if any node has a tag that tells active nodes from standbys, else by check
+	ByTag   = "tag"   // the active node carries a tag
+	ByCheck = "check" // a check passes on the active node only
+	ByProbe = "probe" // nothing marks the active node: the nodes themselves are asked
+)
+
+// Reason says why there is an active node or why there is none. The set is closed: it is used in the status document, in
+// logs and as a label of metrics.
+type Reason string
+
+// The reasons.
+const (
+	ReasonOK                Reason = "ok"                 // a node is active
+	ReasonStarting          Reason = "starting"           // no answer yet, and no failure either
+	ReasonNoService         Reason = "no_service"         // no node is registered
+	ReasonNoActive          Reason = "no_active"          // nodes, but none of them is the active one
+	ReasonUnhealthy         Reason = "unhealthy"          // the node that should be active is critical, in maintenance or dead
+	ReasonBadAddress        Reason = "bad_address"        // the active node has no usable address or port
+	ReasonACLDenied         Reason = "acl_denied"         // Consul refused the token
+	ReasonACLFiltered       Reason = "acl_filtered"       // Consul hid results from the token, so that nothing is proven
+	ReasonConsulUnreachable Reason = "consul_unreachable" // no answer from Consul
+	ReasonConsulError       Reason = "consul_error"       // an answer that cannot be used
+	ReasonStaleExpired      Reason = "stale_expired"      // the last known node is older than max_stale allows
+)
+
+// Reasons is the whole set, in the order of the manual.
+var Reasons = []Reason{
+	ReasonOK, ReasonStarting, ReasonNoService, ReasonNoActive, ReasonUnhealthy, ReasonBadAddress, ReasonACLDenied,
+	ReasonACLFiltered, ReasonConsulUnreachable, ReasonConsulError, ReasonStaleExpired,
+}

@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how the next state follows from an election and from what the last report is worth.
+
+package engine
+
+import (
+	"cmp"
+	"sync"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// evidence says what the last report is worth.
+type evidence int
+
+const (
+	whole   evidence = iota // it is the whole truth
+	partial                 // what it shows is right, what it lacks may be there
+	old                     // it is no news of now
+	nothing                 // there is none yet: only what a predecessor knew
+)
+
+func (v *View) evidence() evidence {
+	r := &v.report
+	switch {
+	case r.number == 0:
+		return nothing
+	case r.failure != "":
+		return old
+	case r.doubt == discovery.ReasonACLFiltered:
+		return partial
+	}
+	return whole
+}
+
+// derive makes the next state. A node that says itself that it is active proves it; else it depends on what the last
+// report is worth whether the elected node is active or merely the last one known.
+func (v *View) derive(prev *State, e election, now time.Time) *State {
+	next := &State{
+		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
+		Polled: v.report.polled, Made: now, members: append([]member(nil), v.members...), changed: make(chan struct{}),
+	}
+	if next.Polled.IsZero() {
+		next.Polled = prev.Polled // that of the predecessor
+	}
+	worth, node := v.evidence(), e.elected
+	if node == nil && worth != whole || worth == nothing && !node.claims() {
+		node = v.keep(prev, worth)
+	}
+	switch {
+	case worth == nothing && !node.claims():
+		next.reason, next.Detail = prev.reason, prev.Detail
+	case worth == old, worth == partial && e.elected == nil:
+		next.reason, next.Detail = cmp.Or(v.report.failure, v.report.doubt), cmp.Or(v.report.detail, e.detail)
+	}
+	switch {
+	case node == nil:
+		next.phase = v.loss(prev, e, now)
+		if next.phase.Situation == Starting {
+			next.reason, next.Detail = discovery.ReasonStarting, ""
+		}
+	case node.claims(), worth == whole, worth == partial && !node.hidden:
+		next.phase = v.presence(prev, node, now)
+	case worth == nothing:
+		next.phase, next.StaleSince = prev.phase, prev.StaleSince
+	default:
+		next.StaleSince = prev.StaleSince
+		for _, t := range []time.Time{v.report.failing, now} {
+			if next.StaleSince.IsZero() {
+				next.StaleSince = t
+			}
+		}
+		next.phase = Phase{Stale, next.StaleSince.Add(v.MaxStale)}
+	}
+	v.fill(next, prev, node, now)
+	return next
+}
+
+// fill says who is active, and since when.
+func (v *View) fill(next, prev *State, node *member, now time.Time) {
+	if node == nil {
+		if next.Since = prev.Since; prev.phase.HasTarget() || next.Since.IsZero() {
+			next.Since = now
+		}
+		return
+	}
+	next.Node, next.Target, next.By = node.node, node.target, BySource
+	if node.claims() {
+		next.By = ByProbe
+	}
+	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() {
+		next.Since = now
+	}
+	if next.Target.URL != v.url {
+		v.url = next.Target.URL
+		next.LoopSeen = new(sync.Once)
+		next.Changes++
+	}
+}
+
+// presence is the phase in which a node is active.
+func (v *View) presence(prev *State, node *member, now time.Time) Phase {
+	s := v.prober.subjects[node.node.Identity()]
+	if s == nil || !s.silent(now) {
+		return Phase{Situation: Active}
+	}
+	if prev.phase.Situation == Silent && prev.identity() == node.node.Identity() {
+		return prev.phase
+	}
+	return Phase{Silent, now}
+}
+
+// loss is the phase in which no node is active.
+func (v *View) loss(prev *State, e election, now time.Time) Phase {
+	was := prev.PhaseAt(now)
+	switch {
+	case was.Situation == Starting && (e.pending || v.report.number == 0):
+		return was
+	case was.HasTarget():
+		return Phase{None, now}
+	}
+	return Phase{None, was.Time} // zero if there never was one
+}
+
+// keep returns the node that was active until now where the election gave none, but nothing proves that it is gone: the
+// report lacks it, or is of a time at which it was. What is known of the node itself does count: one that is critical, that
+// is dead, or that says that it is not active is not kept.
+func (v *View) keep(prev *State, worth evidence) *member {
+	if v.Probe.Mode == ProbeStrict || !prev.phase.HasTarget() {
+		return nil
+	}
+	for i := range v.members {
+		m := &v.members[i]
+		if m.node.Identity() != prev.Node.Identity() {
+			continue
+		}
+		if m.health <= healthCritical || m.bad != "" || m.word == WordDead || m.word == WordPassive || worth == partial && !m.hidden {
+			return nil
+		}
+		return m
+	}
+	return nil
+}
+
+// inherit has a new view begin with what its predecessor knew: who is active or how long nobody is, what the nodes said,
+// and which nodes there are.
+func (v *View) inherit(first *State, predecessor *View) {
+	s := predecessor.State()
+	now := time.Now()
+	phase := s.PhaseAt(now)
+	var known []discovery.Node
+	for _, m := range s.members {
+		known = append(known, m.node)
+	}
+	v.undoubted, v.members = known, v.policy().members(known)
+	for i := range v.members { // the same nodes in the same order
+		v.members[i].word, v.members[i].finding, v.members[i].since = s.members[i].word, s.members[i].finding, s.members[i].since
+	}
+	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
+	first.Since, first.Polled, first.Made, first.Changes = s.Since, s.Polled, now, s.Changes
+	first.members = v.members
+	if !phase.HasTarget() {
+		return
+	}
+	for i := range v.members {
+		m := &v.members[i]
+		if m.node.Identity() == s.Node.Identity() && m.bad == "" {
+			first.Node, first.Target, first.By, first.StaleSince = m.node, m.target, s.By, s.StaleSince
+			v.url = m.target.URL
+			return
+		}
+	}
+	// The new config has no address for the node that is active.
+	first.phase, first.reason, first.Detail, first.Since = Phase{None, now}, discovery.ReasonBadAddress, "", now
+}

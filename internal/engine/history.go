@@ -1,0 +1,85 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what is remembered and told of transitions.
+
+package engine
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Transition is one change of who is active.
+type Transition struct {
+	At       time.Time
+	Active   bool   // a node became active; else none is any more
+	Node     string // name of the node that became active
+	URL      string // where it is reached
+	Previous string // name of the node that was active before
+	PrevURL  string // where that was reached
+	Reason   discovery.Reason
+	Gap      time.Duration // how long none was active before
+	By       string        // ByProbe or BySource
+}
+
+// historyLength is how many transitions are remembered.
+const historyLength = 64
+
+// history is the last transitions of a view.
+type history struct {
+	mu   sync.Mutex
+	ring []Transition
+}
+
+func (h *history) add(t Transition) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.ring) == historyLength {
+		h.ring = slices.Delete(h.ring, 0, 1)
+	}
+	h.ring = append(h.ring, t)
+}
+
+// History returns the last transitions, the newest first.
+func (v *View) History() []Transition {
+	v.history.mu.Lock()
+	defer v.history.mu.Unlock()
+	list := slices.Clone(v.history.ring)
+	slices.Reverse(list)
+	return list
+}
+
+// tell tells transitions, each once.
+func (v *View) tell(prev, next *State, e election) {
+	was, is := prev.PhaseAt(next.Made).HasTarget(), next.phase.HasTarget()
+	t := Transition{At: next.Made, Active: is, Previous: prev.Node.Name, PrevURL: prev.Target.URL, Reason: next.reason, By: next.By}
+	switch {
+	case is && (!was || prev.Target.URL != next.Target.URL):
+		t.Node, t.URL = next.Node.Name, next.Target.URL
+		if !was && !prev.phase.Time.IsZero() {
+			t.Gap = next.Made.Sub(prev.PhaseAt(next.Made).Time)
+		}
+		v.history.add(t)
+		v.watcher.teller.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
+	case !is && next.phase.Situation != Starting && (was || prev.ReasonAt(prev.Made) != next.reason):
+		if was {
+			v.history.add(t)
+		}
+		v.watcher.teller.log(&v.logs, zap.WarnLevel, "no active node", zap.String("reason", string(next.reason)), zap.String("detail", next.Detail),
+			zap.Int("nodes", next.Nodes()), zap.String("previous", t.PrevURL))
+	}
+	if len(e.candidates) > 1 && !slices.Equal(e.candidates, v.candidates) {
+		message := "several nodes are marked as active"
+		if e.clusters {
+			message = "nodes of different Vault clusters are active under one service name"
+		}
+		v.watcher.teller.log(&v.logs, zap.WarnLevel, message, zap.Strings("nodes", e.candidates), zap.String("elected", e.elected.node.Identity().String()))
+	}
+	v.candidates = e.candidates
+}

@@ -1,0 +1,78 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how a request waits for the active node.
+
+package engine
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// Queue is where the requests of one handler wait. The zero value lets none wait.
+type Queue struct {
+	Hold time.Duration // how long a request waits at most, and how long after the loss of a node any does
+	Most int64         // how many wait at once
+
+	waiting atomic.Int64
+}
+
+// Waiting returns how many requests wait now.
+func (q *Queue) Waiting() int64 { return q.waiting.Load() }
+
+// Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
+// or nothing is known yet, it waits for a state in which that is over, if not too many do already. Each request has one
+// deadline; it leaves early when its context ends or the process is about to.
+//
+// It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
+// to starting the view, or never come to that if something else fails to start.
+func (v *View) Await(ctx context.Context, q *Queue) *State {
+	s := v.current.Load()
+	if s.phase.Situation == Active {
+		return s
+	}
+	return v.await(ctx, q, s, time.Now())
+}
+
+func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *State {
+	end, ok := s.PhaseAt(came).waitUntil(came, q.Hold)
+	if !ok || !end.After(came) {
+		return s
+	}
+	if q.waiting.Add(1) > q.Most {
+		q.waiting.Add(-1)
+		return s
+	}
+	defer q.waiting.Add(-1)
+	on := v.pool.enter(v)
+	if on == nil {
+		return s
+	}
+	defer v.pool.leave(on)
+	on.Start()
+	on.waiting.Add(1)
+	defer on.waiting.Add(-1)
+
+	s = on.State()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		end, ok := s.PhaseAt(now).waitUntil(came, q.Hold)
+		if !ok || !end.After(now) {
+			return s
+		}
+		timer.Reset(end.Sub(now))
+		select {
+		case <-s.changed: // closed for all who wait, at once
+		case <-timer.C:
+		case <-v.pool.ending:
+			return on.State()
+		case <-ctx.Done():
+			return on.State()
+		}
+		s = on.State()
+	}
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the connection of one probe.
+
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// line is the connection of one probe. Each probe has a new one, so that a listener that is closed, a name that has moved
+// and an address behind a balancer are seen. It is kept until the next probe has answered on another: that it breaks tells
+// of a death at once.
+type line struct {
+	transport *http.Transport
+	distrust  atomic.Pointer[string] // why the node's certificate is not trusted, nil if it is
+	broke     atomic.Bool            // the other side has closed the connection
+}
+
+// dialer is what the lines of one node have in common.
+type dialer struct {
+	tls    *tls.Config // with a cache of sessions; nil for defaults
+	verify bool
+	known  addresses
+}
+
+// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another.
+//
+// The certificate is verified here rather than by crypto/tls. The outcome is the same, but a handshake that is refused
+// would be a line in the node's log for each probe of each redirector: so it is completed, and then nothing that the node
+// says is believed.
+func newDialer(base *tls.Config, serverName string) *dialer {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if base != nil {
+		config = base.Clone()
+	}
+	if config.ServerName == "" {
+		config.ServerName = serverName
+	}
+	d := &dialer{tls: config, verify: !config.InsecureSkipVerify}
+	config.InsecureSkipVerify = true
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	return d
+}
+
+// line returns a new line; broken is called when its connection breaks while it is kept.
+func (d *dialer) line(timeout time.Duration, broken func()) *line {
+	l := new(line)
+	config := d.tls.Clone() // shares the cache of sessions
+	if d.verify {
+		config.VerifyConnection = func(state tls.ConnectionState) error {
+			if err := verify(config, state); err != nil {
+				text := err.Error()
+				l.distrust.Store(&text)
+			}
+			return nil
+		}
+	}
+	l.transport = &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := d.known.dial(ctx, &net.Dialer{Timeout: timeout}, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &watchedConn{conn, func() {
+				l.broke.Store(true)
+				broken()
+			}}, nil
+		},
+		TLSClientConfig:        config,
+		MaxIdleConnsPerHost:    1,
+		MaxResponseHeaderBytes: maxProbeAnswer,
+		DisableCompression:     true,
+	}
+	return l
+}
+
+// close closes the line, if there is one.
+func (l *line) close() {
+	if l != nil {
+		l.transport.CloseIdleConnections()
+	}
+}
+
+// verify verifies the certificates of a connection, resumed or not, as crypto/tls does.
+func verify(config *tls.Config, state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 || config.ServerName == "" { // an empty name would match any
+		return errors.New("no certificate")
+	}
+	options := x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName, Intermediates: x509.NewCertPool()}
+	for _, c := range state.PeerCertificates[1:] {
+		options.Intermediates.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(options)
+	return err
+}
+
+// watchedConn is a connection that tells when the other side is gone. An HTTP client always reads from its connections.
+type watchedConn struct {
+	net.Conn
+	broken func()
+}
+
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) { // which is this side's doing
+		c.broken()
+	}
+	return n, err
+}
+
+// addresses remembers what a name stood for: that it cannot be looked up says nothing of the node.
+type addresses struct{ last atomic.Pointer[string] } // where the name was reached last
+
+func (a *addresses) dial(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, network, address)
+	var lookup *net.DNSError
+	if last := a.last.Load(); last != nil && errors.As(err, &lookup) && ctx.Err() == nil {
+		return d.DialContext(ctx, network, *last)
+	}
+	if err == nil {
+		reached := conn.RemoteAddr().String()
+		a.last.Store(&reached)
+	}
+	return conn, err
+}

@@ -1,0 +1,171 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how what discovery says of nodes is read: what marks the active one, and what its checks amount to.
+
+package engine
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// policy is all that an election depends on besides the nodes. It is comparable.
+type policy struct {
+	selection  discovery.Selection
+	addressing Addressing
+}
+
+// members returns the nodes with what is to be read off them by themselves.
+func (p policy) members(nodes []discovery.Node) []member {
+	marks := marksOf(p.selection, nodes)
+	members := make([]member, len(nodes))
+	for i := range nodes {
+		m := &members[i]
+		m.node = nodes[i]
+		m.index, m.marked = marks(&m.node)
+		m.health = healthOf(&m.node)
+		p.locate(m)
+	}
+	return members
+}
+
+// locate finds where a member is reached, and where it is probed.
+func (p policy) locate(m *member) {
+	t, err := p.addressing.target(&m.node, "")
+	m.target, m.bad, m.probeURL = t, "", t.URL
+	if err != nil {
+		m.bad = err.Error()
+		return
+	}
+	if p.addressing.Leader() && m.claims() {
+		if t, err = p.addressing.target(&m.node, m.finding.Leader); err != nil {
+			m.bad = err.Error()
+			return
+		}
+		m.target = t
+	}
+}
+
+// marksOf returns the test for what marks the active node; the test also gives the index of what it decided on.
+func marksOf(s discovery.Selection, nodes []discovery.Node) func(*discovery.Node) (index uint64, marked bool) {
+	mode := s.Mode
+	if mode == discovery.ByAuto {
+		mode = discovery.ByCheck
+		if slices.ContainsFunc(nodes, func(n discovery.Node) bool { return tagged(s, &n) }) {
+			mode = discovery.ByTag
+		}
+	}
+	if mode == discovery.ByProbe {
+		return func(*discovery.Node) (uint64, bool) { return 0, true }
+	}
+	if mode == discovery.ByTag {
+		return func(n *discovery.Node) (uint64, bool) { return n.Index, slices.Contains(n.Tags, s.Tag) }
+	}
+	id := s.CheckID
+	if id == "" {
+		id = "service:" + s.Service
+		if !slices.ContainsFunc(nodes, func(n discovery.Node) bool { return checkOf(&n, id) != nil }) {
+			return allServiceChecksPass
+		}
+	}
+	return func(n *discovery.Node) (uint64, bool) {
+		c := checkOf(n, id)
+		if c == nil {
+			return 0, false
+		}
+		return c.Index, c.Status == discovery.StatusPassing
+	}
+}
+
+// tagged reports whether n carries a tag that tells active nodes from standbys. One is enough for mode auto to go by tags:
+// a cluster in mid-election has only standbys, and every unsealed standby passes its checks.
+func tagged(s discovery.Selection, n *discovery.Node) bool {
+	return slices.ContainsFunc(n.Tags, func(tag string) bool {
+		switch tag {
+		case s.Tag, "active", "standby", "performance-standby":
+			return true
+		}
+		return false
+	})
+}
+
+// checkOf returns the check with the ID, nil if there is none.
+func checkOf(n *discovery.Node, id string) *discovery.Check {
+	for i := range n.Checks {
+		if n.Checks[i].ID == id {
+			return &n.Checks[i]
+		}
+	}
+	return nil
+}
+
+// allServiceChecksPass marks a node by all checks of its instance. One without any proves nothing, so it is not marked.
+func allServiceChecksPass(n *discovery.Node) (index uint64, marked bool) {
+	for _, c := range n.Checks {
+		if !c.Service {
+			continue
+		}
+		if c.Status != discovery.StatusPassing {
+			return 0, false
+		}
+		index, marked = max(index, c.Index), true
+	}
+	return index, marked
+}
+
+// saysSame reports whether two registrations of an instance say the same. That one was written again, or that a check
+// passed once more, makes an index rise and nothing else.
+func saysSame(a, b *discovery.Node) bool {
+	plain := func(n discovery.Node) discovery.Node {
+		n.Index = 0
+		n.Checks = slices.Clone(n.Checks)
+		for i := range n.Checks {
+			n.Checks[i].Index = 0
+		}
+		return n
+	}
+	return reflect.DeepEqual(plain(*a), plain(*b))
+}
+
+// health is the aggregate of all checks of a node; the greater the better.
+type health int
+
+const (
+	healthMaintenance health = iota
+	healthCritical           // or a status that is not known
+	healthWarning
+	healthPassing
+)
+
+// healthOf aggregates the checks of the node and of the instance as Consul does: the worst one counts.
+// See https://developer.hashicorp.com/consul/docs/services/usage/checks.
+func healthOf(n *discovery.Node) health {
+	h := healthPassing
+	for _, c := range n.Checks {
+		switch {
+		case c.ID == "_node_maintenance" || strings.HasPrefix(c.ID, "_service_maintenance:"):
+			return healthMaintenance
+		case c.Status == discovery.StatusPassing:
+		case c.Status == discovery.StatusWarning:
+			h = min(h, healthWarning)
+		default:
+			h = healthCritical
+		}
+	}
+	return h
+}
+
+// failingChecks returns the IDs of the checks that are not passing.
+func failingChecks(n *discovery.Node) []string {
+	var ids []string
+	for _, c := range n.Checks {
+		if c.Status != discovery.StatusPassing {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,173 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package engine knows which node of a Vault cluster is active.
+//
+// What is known flows one way. A [discovery.Source] is queried by a watcher, which reports the full set of nodes to its
+// views. A [View] has the nodes probed, elects one, derives the phase (see [Phase]) and publishes an immutable [State],
+// which any number of readers load with one atomic load. One goroutine writes the states of a view, and nobody else.
+//
+// A [Pool] shares watchers and views between all who want to know the same, and lets a new view begin with what the one
+// that it replaces knew. The engine knows nothing of Caddy, of Consul or of HTTP servers.
+package engine
+
+import (
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Pool has the watchers and views of a process. Create it with NewPool.
+type Pool struct {
+	ending chan struct{} // closed when the process is about to end
+	end    func()
+
+	mu    sync.Mutex
+	views []*View // in the order in which they were made
+}
+
+// NewPool returns an empty pool.
+func NewPool() *Pool {
+	p := &Pool{ending: make(chan struct{})}
+	p.end = sync.OnceFunc(func() { close(p.ending) })
+	return p
+}
+
+// Acquire returns the view for a config on a discovery, a new one only if there is none. It uses no network: Start does.
+// Give it back by Release with the same logger, which takes what there is to log meanwhile.
+func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.selection = d.Selection()
+	w, v := p.find(d.Key(), c)
+	if v == nil {
+		if w == nil {
+			var err error
+			if w, err = newWatcher(p, d); err != nil {
+				return nil, err
+			}
+		}
+		v = newView(c, w, p.predecessor(w, d.Cluster()))
+		p.views = append(p.views, v)
+		w.add(v)
+	}
+	v.users++
+	v.logs.add(log)
+	v.watcher.logs.add(log)
+	return v, nil
+}
+
+// find returns the watcher with a key and its view with a config, as far as there are any.
+func (p *Pool) find(key string, c Config) (w *watcher, v *View) {
+	for _, o := range p.views {
+		if o.watcher.discoverer.Key() != key {
+			continue
+		}
+		w = o.watcher
+		if o.Config.same(c) {
+			return w, o
+		}
+	}
+	return w, nil
+}
+
+// predecessor returns the view that knows best what a new view on a watcher is to begin with: the latest on the same
+// watcher, else the latest of the same cluster, nil if there is none.
+func (p *Pool) predecessor(w *watcher, cluster string) *View {
+	var best *View
+	for _, v := range p.views {
+		switch {
+		case v.State().phase.Situation == Starting: // knows nothing
+		case v.watcher == w:
+			best = v
+		case cluster != "" && v.watcher.discoverer.Cluster() == cluster && (best == nil || best.watcher != w):
+			best = v
+		}
+	}
+	return best
+}
+
+// Release gives a view back. It is ended with its last user, or with the last request that waits on it, and the watcher
+// with its last view. Release never waits for long.
+func (v *View) Release(log *zap.Logger) {
+	p := v.pool
+	p.mu.Lock()
+	v.logs.remove(log)
+	v.watcher.logs.remove(log)
+	v.users--
+	stop := p.drop(v)
+	p.mu.Unlock()
+	stop()
+}
+
+// drop takes a view that nobody needs any more out of the pool, and returns what is to be done about it without the lock.
+func (p *Pool) drop(v *View) (stop func()) {
+	if v.users > 0 || v.guests > 0 {
+		return func() {}
+	}
+	p.views = slices.DeleteFunc(p.views, func(o *View) bool { return o == v })
+	v.watcher.remove(v)
+	last := !slices.ContainsFunc(p.views, func(o *View) bool { return o.watcher == v.watcher })
+	return func() {
+		v.cancel()
+		v.once.Do(func() { close(v.done) })
+		await(v.done)
+		if last {
+			v.watcher.stop()
+		}
+	}
+}
+
+// enter registers a request that waits, so that the view lives until it leaves. A request that came to a config after its
+// end waits on the view that has taken its place. It returns nil if there is none.
+func (p *Pool) enter(v *View) *View {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v.users+v.guests == 0 {
+		if v = p.successor(v); v == nil {
+			return nil
+		}
+	}
+	v.guests++
+	return v
+}
+
+// successor returns the view that has taken the place of one that has ended.
+func (p *Pool) successor(v *View) *View {
+	if _, same := p.find(v.watcher.discoverer.Key(), v.Config); same != nil {
+		return same
+	}
+	return p.predecessor(v.watcher, v.watcher.discoverer.Cluster())
+}
+
+// leave is called for each request that has entered.
+func (p *Pool) leave(v *View) {
+	p.mu.Lock()
+	v.guests--
+	stop := p.drop(v)
+	p.mu.Unlock()
+	stop()
+}
+
+// Views returns the views there are now, in the order in which they were made.
+func (p *Pool) Views() []*View {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.views)
+}
+
+// Users returns how many have acquired a view on the discovery with a key, and not released it yet.
+func (p *Pool) Users(key string) (n int) {
+	for _, v := range p.Views() {
+		if v.watcher.discoverer.Key() == key {
+			n += v.users
+		}
+	}
+	return n
+}
+
+// End gives back all requests that wait, now and from now on: the process is about to end.
+func (p *Pool) End() { p.end() }

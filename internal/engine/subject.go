@@ -1,0 +1,149 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds a node that is probed: what its probes have found so far, and what its word is therefore worth.
+
+package engine
+
+import (
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// subject is a node that is probed. It belongs to the goroutine of its view.
+type subject struct {
+	id         discovery.Identity
+	base       string // URL that is probed: the one that redirects lead to
+	serverName string // of its certificate, if that is not the host of base
+	dialer     *dialer
+	kept       *line // of the last probe that was answered, whose break tells of a death
+
+	asap      bool      // probe it as soon as may be
+	busy      bool      // a probe is under way
+	asked     time.Time // when the last probe began
+	notBefore time.Time // a probe that began earlier proves nothing
+
+	word       Word
+	finding    Finding       // of the last probe that counted
+	since      time.Time     // since when the finding has been the same
+	patience   time.Time     // until when a node that was never asked before is waited for
+	reached    bool          // it has answered once
+	unanswered int           // probes in a row
+	usual      time.Duration // what an answer takes, rather more than less
+	died       time.Time     // since when it is dead; zero: it is not
+	believed   bool          // dead, but discovery has insisted for long enough that it is active
+	suspect    bool          // its connection has broken, or it has become critical, and it has not answered since
+	alarms     int           // breaks in a row after which it turned out to be alive
+}
+
+// The limits of patience with a node.
+const (
+	firstPatience = 250 * time.Millisecond // with the first answer of a node; after that, discovery alone decides
+	silenceLeast  = 100 * time.Millisecond // an answer that takes no longer is never silence
+	silenceFactor = 3                      // times the usual answer, and it is
+	falseAlarms   = 3                      // so many breaks without a death, and the node is one that closes connections
+	insistence    = 15 * time.Second       // of discovery on a dead node, after which it is believed
+)
+
+// silentAfter is how long a probe may take before requests wait.
+func (s *subject) silentAfter() time.Duration { return max(silenceLeast, silenceFactor*s.usual) }
+
+// silent reports whether the node leaves a probe unanswered, although it once answered them.
+func (s *subject) silent(now time.Time) bool {
+	return s.reached && !s.believed && s.died.IsZero() &&
+		(s.suspect || s.unanswered > 0 || s.busy && now.Sub(s.asked) >= s.silentAfter())
+}
+
+// forget has the node asked again at once, and nothing that it said before count any more.
+func (s *subject) forget(now time.Time) {
+	s.notBefore, s.asap = now, true
+	switch s.word {
+	case WordActive, WordPassive, WordDead:
+		s.word, s.died, s.believed = WordPending, time.Time{}, false
+	}
+}
+
+// question has the node asked again at once, while its word stands.
+func (s *subject) question() { s.asap, s.suspect = true, true }
+
+// impatient gives up on the first answer of a node that may not be reachable at all from here.
+func (s *subject) impatient(now time.Time) (given bool) {
+	if s.word != WordPending || s.reached || now.Before(s.patience) {
+		return false
+	}
+	s.word = WordUntold
+	return true
+}
+
+// hear takes a finding into account and reports whether it is news.
+func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
+	was, suspected := s.word, s.suspect || s.unanswered > 0
+	if f.Result.answered() {
+		s.reached, s.unanswered, s.suspect, s.believed, s.died = true, 0, false, false, time.Time{}
+		s.usual = max(f.Took, s.usual-s.usual/8)
+	}
+	switch f.Result {
+	case ResultActive:
+		s.word = WordActive
+	case ResultTLS:
+		s.word = WordAlive
+		if strict {
+			s.word = WordPassive
+		}
+	case ResultTimeout, ResultOther:
+		if s.unanswered++; s.unanswered >= fall || !s.reached && !strict {
+			s.die(strict)
+		}
+	case ResultRefused:
+		s.die(strict)
+	default:
+		s.word = WordPassive
+	}
+	news = s.word != was || !s.finding.same(f) || suspected != (s.suspect || s.unanswered > 0)
+	if s.finding.Result != f.Result || s.since.IsZero() {
+		s.since = f.At
+	}
+	s.finding = f
+	return news
+}
+
+// die takes the node for dead, or, if it was never reachable from here, for one of which nothing can be known.
+func (s *subject) die(strict bool) {
+	if !s.reached && !strict {
+		s.word = WordUntold
+		return
+	}
+	if s.word = WordDead; s.died.IsZero() {
+		s.died = time.Now()
+	}
+	s.suspect = false
+}
+
+// believe decides whether a dead node is taken for alive because discovery insists that it is: perhaps only this machine
+// is cut off from it. It reports whether that begins now.
+func (s *subject) believe(insists bool, now time.Time) (begins bool) {
+	if s.word != WordDead || !insists {
+		s.believed = false
+		return false
+	}
+	if s.believed || now.Sub(s.died) < insistence {
+		return false
+	}
+	s.believed = true
+	return true
+}
+
+// inherit has the node begin with what was known of it, until it has answered.
+func (s *subject) inherit(m *member) {
+	switch m.word {
+	case WordActive, WordPassive, WordDead:
+		s.word = m.word
+	default:
+		return
+	}
+	s.finding, s.since, s.reached = m.finding, m.since, true
+	if s.word == WordDead {
+		s.died = m.since
+	}
+}

@@ -1,0 +1,251 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what one probe of a node finds, and what the node's own word is worth.
+
+package engine
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
+)
+
+// Word is what is known of a node from the node itself.
+type Word int
+
+// The words. Only two of them leave the decision to discovery: untold and alive.
+const (
+	WordUntold  Word = iota // nothing: it is not probed, was never reachable, or is believed in spite of the probes
+	WordPending             // nothing yet: its probe is under way, and is waited for
+	WordAlive               // it lives, but its connection cannot be trusted: nothing that it says counts
+	WordActive              // it says that it is the active node
+	WordPassive             // it says that it is not
+	WordDead                // it answered once, and does not any more
+)
+
+// Result is the outcome of one probe: a closed set, used in the status and as a label of metrics.
+type Result string
+
+// The results.
+const (
+	ResultNone          Result = ""
+	ResultActive        Result = "active"
+	ResultStandby       Result = "standby" // of any kind
+	ResultSealed        Result = "sealed"
+	ResultUninitialized Result = "uninitialized"
+	ResultRemoved       Result = "removed" // from the cluster
+	ResultTimeout       Result = "timeout"
+	ResultRefused       Result = "refused" // or reset, or closed without an answer
+	ResultTLS           Result = "tls"     // it lives, but its certificate is not trusted, or it wants one of ours
+	ResultInvalid       Result = "invalid" // something answers that is not Vault
+	ResultOther         Result = "other"   // no route, no address
+)
+
+// Results is the whole set.
+var Results = []Result{
+	ResultActive, ResultStandby, ResultSealed, ResultUninitialized, ResultRemoved, ResultTimeout, ResultRefused, ResultTLS,
+	ResultInvalid, ResultOther,
+}
+
+// answered reports whether the node has shown that it lives.
+func (r Result) answered() bool {
+	switch r {
+	case ResultNone, ResultTimeout, ResultRefused, ResultOther:
+		return false
+	}
+	return true
+}
+
+// Finding is what one probe found. Two findings that mean the same are equal, but for when and how fast.
+type Finding struct {
+	Result    Result
+	Code      int           // status of the answer, 0 if there was none
+	Detail    string        // for people: why the node is not active. It has no address of this machine in it
+	ClusterID string        // of a node that says that it is active
+	Leader    string        // URL of the active node as the active node names it, if that was asked for
+	At        time.Time     // when the probe began
+	Took      time.Duration // until it ended
+}
+
+// same reports whether two findings mean the same.
+func (f Finding) same(o Finding) bool {
+	f.At, f.Took, o.At, o.Took = time.Time{}, 0, time.Time{}, 0
+	return f == o
+}
+
+// maxProbeAnswer bounds what is read of an answer, its headers and its body each.
+const maxProbeAnswer = 64 << 10
+
+// ask asks a node once. It sends no token.
+// See https://developer.hashicorp.com/vault/api-docs/system/health and https://developer.hashicorp.com/vault/api-docs/system/leader.
+func (l *line) ask(ctx context.Context, base string, leader bool) Finding {
+	began := time.Now()
+	f := l.health(ctx, base)
+	if f.Result == ResultActive && leader {
+		var err error
+		if f.Leader, err = l.leader(ctx, base); err != nil {
+			f = Finding{Result: ResultInvalid, Code: f.Code, Detail: "/v1/sys/leader: " + err.Error()}
+		}
+	}
+	f.At, f.Took = began, time.Since(began)
+	return f
+}
+
+func (l *line) health(ctx context.Context, base string) Finding {
+	code, body, err := l.get(ctx, base+"/v1/sys/health")
+	switch {
+	case err != nil && (code == 0 || l.distrust.Load() == nil): // half an answer is none
+		return findingOfError(err)
+	case l.distrust.Load() != nil:
+		return Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *l.distrust.Load()}
+	}
+	return findingOf(code, body)
+}
+
+// leader returns what the active node says is the address of the active node.
+func (l *line) leader(ctx context.Context, base string) (string, error) {
+	code, body, err := l.get(ctx, base+"/v1/sys/leader")
+	if err != nil {
+		return "", errors.New(findingOfError(err).Detail)
+	}
+	var answer struct {
+		IsSelf  bool   `json:"is_self"`
+		Address string `json:"leader_address"`
+	}
+	switch {
+	case code != http.StatusOK || json.Unmarshal(body, &answer) != nil:
+		return "", fmt.Errorf("%d, no answer of Vault's", code)
+	case !answer.IsSelf:
+		return "", errors.New("the node says that another one is active")
+	case answer.Address == "":
+		return "", errors.New("no leader_address: the listener has redact_addresses, with which redirect_to leader does not work")
+	}
+	return answer.Address, nil
+}
+
+// get returns the answer to one request. The code of an answer whose rest could not be read is returned, too.
+func (l *line) get(ctx context.Context, target string) (code int, body []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	resp, err := l.transport.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols { // from here on neither context nor deadline would hold
+		return resp.StatusCode, nil, nil
+	}
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxProbeAnswer))
+	return resp.StatusCode, body, err
+}
+
+// findingOf reads an answer of /v1/sys/health.
+func findingOf(code int, body []byte) Finding {
+	f := Finding{Code: code}
+	switch code {
+	case http.StatusOK:
+		// Anything can answer 200 to anything: it must say so itself.
+		var health struct {
+			Initialized, Sealed, Standby *bool
+			ClusterID                    string `json:"cluster_id"`
+		}
+		if json.Unmarshal(body, &health) != nil || health.Initialized == nil || health.Sealed == nil || health.Standby == nil {
+			f.Result, f.Detail = ResultInvalid, "200, but not from Vault"
+			return f
+		}
+		switch {
+		case !*health.Initialized:
+			f.Result, f.Detail = ResultUninitialized, "200, but not initialized"
+		case *health.Sealed:
+			f.Result, f.Detail = ResultSealed, "200, but sealed"
+		case *health.Standby:
+			f.Result, f.Detail = ResultStandby, "200, but standby"
+		default:
+			f.Result, f.ClusterID = ResultActive, sanitize.Line(health.ClusterID)
+		}
+	case http.StatusTooManyRequests:
+		f.Result, f.Detail = ResultStandby, "429, standby"
+	case 472:
+		f.Result, f.Detail = ResultStandby, "472, disaster recovery secondary"
+	case 473:
+		f.Result, f.Detail = ResultStandby, "473, performance standby"
+	case 474:
+		f.Result, f.Detail = ResultStandby, "474, standby that cannot reach the active node"
+	case http.StatusNotImplemented:
+		f.Result, f.Detail = ResultUninitialized, "501, not initialized"
+	case http.StatusServiceUnavailable:
+		f.Result, f.Detail = ResultSealed, "503, sealed"
+	case 530:
+		f.Result, f.Detail = ResultRemoved, "530, removed from the cluster"
+	default:
+		f.Result, f.Detail = ResultInvalid, fmt.Sprintf("%d, which is no answer of Vault's", code)
+	}
+	return f
+}
+
+// findingOfError says what a failed probe means. Its text has no address in it: each connection has another port, and what
+// is the same must look the same.
+func findingOfError(err error) Finding {
+	var failed *url.Error
+	if errors.As(err, &failed) {
+		err = failed.Err
+	}
+	var (
+		operation *net.OpError
+		lookup    *net.DNSError
+	)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
+		return Finding{Result: ResultTimeout, Detail: "no answer in time"}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Finding{Result: ResultRefused, Detail: "connection refused"}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return Finding{Result: ResultRefused, Detail: "connection closed without an answer"}
+	case errors.As(err, &lookup):
+		return Finding{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
+	case isTLS(err):
+		return Finding{Result: ResultTLS, Detail: "TLS: " + sanitize.Line(withoutAddresses(err).Error())}
+	case errors.As(err, &operation):
+		return Finding{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
+	}
+	return Finding{Result: ResultInvalid, Detail: "no answer of Vault's: " + sanitize.Line(err.Error())}
+}
+
+// isTLS reports whether the node lives, but TLS does not come about.
+func isTLS(err error) bool {
+	var (
+		invalid  x509.CertificateInvalidError
+		name     x509.HostnameError
+		unknown  x509.UnknownAuthorityError
+		systemic x509.SystemRootsError
+	)
+	if errors.As(err, &invalid) || errors.As(err, &name) || errors.As(err, &unknown) || errors.As(err, &systemic) {
+		return true
+	}
+	text := err.Error() // crypto/tls has no types for alerts and for what is no TLS at all
+	return strings.Contains(text, "tls: ") || strings.Contains(text, "server gave HTTP response to HTTPS client")
+}
+
+// withoutAddresses returns the error that an operation on a connection failed with.
+func withoutAddresses(err error) error {
+	var operation *net.OpError
+	if errors.As(err, &operation) {
+		return operation.Err
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package sanitize decides what of the text that other machines send may go into a URL, and makes it fit for a log line.
+package sanitize
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Host returns host without brackets if it is an IP address that can be connected to, or a host name in the sense of
+// RFC 1123 (with underscores, which the names of Consul's nodes may have). What comes from Consul ends up in the authority
+// of a URL that clients send their tokens to: nothing that could be read as anything else gets through.
+func Host(host string) (string, error) {
+	if host == "" {
+		return "", errors.New("no address")
+	}
+	bare := host
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		bare = host[1 : len(host)-1]
+	}
+	if ip, err := netip.ParseAddr(bare); err == nil {
+		switch {
+		case ip.Zone() != "":
+			return "", fmt.Errorf("address %q has a zone, which no URL can carry to another machine", host)
+		case ip.Unmap().IsUnspecified(), ip.Unmap().IsMulticast():
+			return "", fmt.Errorf("address %q is not that of one machine", host)
+		case bare != host && ip.Is4():
+			return "", fmt.Errorf("address %q: brackets are for IPv6", host)
+		}
+		return bare, nil
+	}
+	name := strings.TrimSuffix(host, ".")
+	if len(name) > 253 {
+		return "", fmt.Errorf("address %q is longer than a host name can be", host[:64]+"…")
+	}
+	label := ""
+	for label = range strings.SplitSeq(name, ".") {
+		if !validLabel(label) {
+			return "", fmt.Errorf("address %q is neither a host name nor an IP address", host)
+		}
+	}
+	// "127.1", "0x7f.0.0.1" or "2130706433" are IPv4 addresses to some clients.
+	if strings.Trim(label, "0123456789") == "" || strings.HasPrefix(label, "0x") || strings.HasPrefix(label, "0X") {
+		return "", fmt.Errorf("address %q ends in a number but is not an IP address", host)
+	}
+	return host, nil
+}
+
+func validLabel(label string) bool {
+	if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+		return false
+	}
+	for i := range len(label) {
+		c := label[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// maxLine is how many bytes of foreign text a log line takes.
+const maxLine = 300
+
+// Line returns text, such as that of an error page, as one short line.
+func Line(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > maxLine {
+		text = text[:maxLine] + "…"
+	}
+	return strings.ToValidUTF8(text, "")
+}
