@@ -1,31 +1,36 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the modules have in common that need the active node: their config, and how a request waits for one.
+// This file holds what the modules have in common that need the active node: their options, and their life cycle.
 
 package vaultredirect
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // Active says how the active node of a Vault cluster is found.
 type Active struct {
+	// Name of the cluster, in metrics, status and events. Default: the name of the service in Consul, or the host of the
+	// first URL.
+	Name string `json:"name,omitempty"`
 	// DiscoveryRaw says where the Vault nodes are found. Default: Consul, as its environment variables say, else at
 	// 127.0.0.1:8500.
 	DiscoveryRaw json.RawMessage `json:"discovery,omitempty" caddy:"namespace=http.vault_redirect.discovery inline_key=source"`
 	// Scheme of the redirect: https, or http for a Vault without TLS. Vault's own client follows no redirect from https
-	// to http. Default: https.
+	// to http. Default: https; with discovery vault, that of the URL.
 	Scheme string `json:"scheme,omitempty"`
 	// RedirectTo says which address of the node to redirect to:
 	//
@@ -34,124 +39,150 @@ type Active struct {
 	// - node_address: the address of Consul's node
 	// - service_address: the service address, else the address of the node
 	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
+	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes
 	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
 	//   {node}.vault.example.com
 	//
-	// A node whose address is not a host name or an IP address is not redirected to. Default: auto.
+	// A node whose address is not a host name or an IP address is not redirected to, and one whose address is a loopback
+	// address only for clients on this machine. Default: auto.
 	RedirectTo string `json:"redirect_to,omitempty"`
-	// Port of the redirect. Default: the one that is registered.
+	// Port of the redirect. Default: the one that is registered; with discovery vault, that of the URL.
 	Port int `json:"port,omitempty"`
 	// MaxStale is how long the last known node is used while Consul cannot be asked, from the first query that failed;
-	// after that, requests get 503. 0 drops the node at the first failure. Default: 5m.
+	// after that, requests get 503. 0 drops the node at the first failure. A node that answers its probes and says that it
+	// is active is used for as long as it does. Default: 5m.
 	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
-	// Hold is how long after the loss of the active node requests wait for the next one instead of being turned away. A
-	// request waits at most until then, and leaves when its client does. A cluster that never had an active node, or that
-	// lost it longer ago, is not waited for. With probes, requests wait as well while the active node does not answer them.
-	// 0 turns it off. Default: 5s.
+	// Hold is how long requests wait for the next active node when one is lost, instead of being turned away with 503:
+	// each at most for as long as this, and none later than this after the loss. A cluster that never had an active node,
+	// or that lost it longer ago, is not waited for. With probes, requests wait as well while the active node leaves its
+	// probe unanswered. A request leaves when its client does. 0 turns waiting off. Default: 50s, which is longer than a
+	// failover on Consul storage takes, and shorter than the 60s after which Vault's clients give up.
 	Hold *caddy.Duration `json:"hold,omitempty"`
-	// HoldMax is how many requests may wait at once; those beyond are turned away. Each costs about 20 KiB of memory.
-	// Default: 1024.
+	// HoldMax is how many requests may wait at once; those beyond are turned away. Each costs about 10 KiB of memory, on
+	// top of the 20 KiB that Go's server takes for a connection. Default: 10000.
 	HoldMax int `json:"hold_max,omitempty"`
-	// Probe has the nodes themselves asked whether they are active. Default: they are not, unless the discovery is vault.
+	// Probe has the nodes themselves asked whether they are active. Default: mode auto.
 	Probe *Probe `json:"probe,omitempty"`
 
-	discovery Discovery
-	view      *view
-	released  *sync.Once // of the view
-	logger    *zap.Logger
-	hold      time.Duration
-	holdMax   int64
-	waiting   *atomic.Int64
-	ending    chan struct{} // closed when the process is about to end
+	discoverer discovery.Discoverer
+	view       *engine.View
+	queue      *engine.Queue
+	release    func() // gives the view back, once
+	logger     *zap.Logger
 }
 
 // Defaults.
 const (
 	defaultMaxStale = 5 * time.Minute
-	defaultHold     = 5 * time.Second
-	defaultHoldMax  = 1024
-	releasePoll     = 50 * time.Millisecond
+	defaultHold     = 50 * time.Second
+	defaultHoldMax  = 10000
 )
+
+// pool has the views of the process, which outlive configs.
+var pool = engine.NewPool()
 
 // selfProbing is a discovery that knows nothing of who is active: its nodes must be probed, by the scheme that it knows.
 type selfProbing interface {
-	probes() *Probe
+	probing() *Probing
 	checkScheme(scheme string) error
 }
 
 // provision completes the config and acquires a view of the cluster.
 func (a *Active) provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
-	a.waiting, a.ending = new(atomic.Int64), make(chan struct{})
-	maxStale := defaultMaxStale
-	if a.MaxStale != nil {
-		maxStale = time.Duration(*a.MaxStale)
-	}
-	a.hold, a.holdMax = defaultHold, defaultHoldMax
-	if a.Hold != nil {
-		a.hold = time.Duration(*a.Hold)
-	}
-	if a.HoldMax != 0 {
-		a.holdMax = int64(a.HoldMax)
-	}
-	addressing, err := newAddressing(a.Scheme, a.RedirectTo, a.Port)
-	if err != nil {
+	a.queue = &engine.Queue{Hold: orDefault(a.Hold, defaultHold), Most: int64(cmp.Or(a.HoldMax, defaultHoldMax))}
+	config := engine.Config{MaxStale: orDefault(a.MaxStale, defaultMaxStale)}
+	var err error
+	if config.Addressing, err = engine.NewAddressing(a.Scheme, a.RedirectTo, a.Port); err != nil {
 		return err
 	}
-	if a.discovery, err = a.loadDiscovery(ctx); err != nil {
+	if a.discoverer, err = a.loadDiscovery(ctx); err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
-	if own, ok := a.discovery.(selfProbing); ok {
+	if own, ok := a.discoverer.(selfProbing); ok {
 		if err := own.checkScheme(a.Scheme); err != nil {
 			return err
 		}
 	}
-	probe, err := a.probeConfig()
-	if err != nil {
+	if config.Probe, err = a.engineProbe(); err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
-	probing := probe != probeConfig{}
-	if probe.leader = addressing.redirectTo == toLeader; probe.leader && !probing {
-		return errors.New("redirect_to: leader needs probe, or discovery vault: only the nodes themselves know it")
+	if config.Addressing.Leader() && config.Probe.Mode == engine.ProbeOff {
+		return errors.New("redirect_to: leader needs probes: only the nodes themselves know it")
 	}
-	if err := a.checkSelection(probing); err != nil {
+	if err := checkSelection(a.discoverer, config.Probe.Mode); err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
+	config.Name = cmp.Or(a.Name, clusterName(a.discoverer))
+	a.warn(config)
+	return a.acquire(ctx, config)
+}
+
+func orDefault(d *caddy.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return time.Duration(*d)
+}
+
+// clusterName is the default name of the cluster that a discovery watches.
+func clusterName(d discovery.Discoverer) string {
+	if named, ok := d.(interface{ clusterName() string }); ok {
+		return named.clusterName()
+	}
+	return d.Endpoint()
+}
+
+// warn says what is dangerous about a config that is right.
+func (a *Active) warn(c engine.Config) {
+	if d, ok := a.discoverer.(interface{ unverified() bool }); ok && d.unverified() {
+		a.logger.Warn("the certificate of Consul is not verified: who sits in between can send clients, and their tokens, anywhere",
+			zap.String("consul", a.discoverer.Endpoint()))
+	}
+	if c.Probe.TLS != nil && c.Probe.TLS.InsecureSkipVerify {
+		a.logger.Warn("the certificates of the Vault nodes are not verified by the probes: who sits in between can send clients, and their tokens, anywhere")
+	}
+}
+
+// acquire takes the view, and has it started with the config.
+func (a *Active) acquire(ctx caddy.Context, config engine.Config) error {
 	app, err := ctx.App(appID)
 	if err != nil {
 		return err
 	}
-	config := viewConfig{policy{a.discovery.Selection(), addressing, probing}, maxStale, probe}
-	if a.view, err = acquire(a.discovery, config, a.logger); err != nil {
+	view, err := pool.Acquire(a.discoverer, config, a.logger)
+	if err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
-	a.released = new(sync.Once)
-	app.(*App).use(a.view)
+	a.view = view
+	a.release = sync.OnceFunc(func() { view.Release(a.logger) })
+	app.(*App).use(view)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		server.RegisterOnShutdown(sync.OnceFunc(func() {
-			// Only at the end of the process: with the next config, the node that is waited for is the same.
+		server.RegisterOnShutdown(func() {
+			// At the end of the process, nobody is to wait any more, of whatever config. With a mere reload, the node that
+			// requests wait for is the same.
 			if caddy.Exiting() {
-				close(a.ending)
+				pool.End()
 			}
-		}))
+		})
 	}
 	return nil
 }
 
-// checkSelection checks what a discovery, which may be somebody else's module, says of how to select.
-func (a *Active) checkSelection(probing bool) error {
-	switch mode := a.discovery.Selection().Mode; {
-	case mode == selectAuto, mode == selectTag, mode == selectCheck, mode == selectProbe && probing:
+// checkSelection checks what a discovery, which may be somebody else's module, says of what marks the active node.
+func checkSelection(d discovery.Discoverer, mode engine.Mode) error {
+	switch by := d.Selection().Mode; {
+	case by == discovery.ByAuto, by == discovery.ByTag, by == discovery.ByCheck, by == discovery.ByProbe && mode == engine.ProbeStrict:
 		return nil
-	case mode == selectProbe:
-		return errors.New("only the nodes themselves can tell which is active: it needs probe")
+	case by == discovery.ByProbe:
+		return errors.New("only the nodes themselves can tell which is active: it needs probe strict")
 	default:
-		return fmt.Errorf("%T selects by %q, which is not auto, tag, check or probe", a.discovery, mode)
+		return fmt.Errorf("%T selects by %q, which is not auto, tag, check or probe", d, by)
 	}
 }
 
 // loadDiscovery returns the discovery of the config, or Consul if it names none.
-func (a *Active) loadDiscovery(ctx caddy.Context) (Discovery, error) {
+func (a *Active) loadDiscovery(ctx caddy.Context) (discovery.Discoverer, error) {
 	if len(a.DiscoveryRaw) == 0 {
 		c := new(Consul)
 		return c, c.Provision(ctx)
@@ -160,25 +191,31 @@ func (a *Active) loadDiscovery(ctx caddy.Context) (Discovery, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, ok := mod.(Discovery)
+	d, ok := mod.(discovery.Discoverer)
 	if !ok {
 		return nil, fmt.Errorf("module %T is not a discovery of Vault nodes", mod)
 	}
 	return d, nil
 }
 
-// probeConfig returns the settings of the probes, the zero value if there are none.
-func (a *Active) probeConfig() (probeConfig, error) {
-	own, ok := a.discovery.(selfProbing)
+// engineProbe returns the settings of the probes as the engine takes them.
+func (a *Active) engineProbe() (engine.Probe, error) {
+	own, ok := a.discoverer.(selfProbing)
 	switch {
 	case ok && a.Probe != nil:
-		return probeConfig{}, errors.New("this discovery probes by itself: put interval, timeout and tls there")
+		return engine.Probe{}, errors.New("this discovery probes by itself: put interval, timeout, fall and tls there")
 	case ok:
-		return own.probes().config()
-	case a.Probe != nil:
-		return a.Probe.config()
+		return own.probing().engine(engine.ProbeStrict)
 	}
-	return probeConfig{}, nil
+	probe := a.Probe
+	if probe == nil {
+		probe = new(Probe)
+	}
+	mode, err := probe.mode()
+	if err != nil {
+		return engine.Probe{}, err
+	}
+	return probe.engine(mode)
 }
 
 // validate checks what can be wrong by itself.
@@ -194,58 +231,11 @@ func (a *Active) validate() error {
 	return nil
 }
 
-// cleanup releases the view, if there is one. Requests may still be under way, and read it; while some wait, which they do
-// for hold at the most, it is kept for them: Caddy does not wait for them when it replaces a config.
+// cleanup gives back the view, if there is one. Requests may still be under way, and read it; the engine keeps it for
+// those that wait.
 func (a *Active) cleanup() error {
-	if a.view == nil {
-		return nil
+	if a.release != nil {
+		a.release()
 	}
-	var err error
-	a.released.Do(func() {
-		if a.waiting.Load() == 0 || caddy.Exiting() {
-			err = a.view.release(a.logger)
-			return
-		}
-		go func() {
-			for a.waiting.Load() > 0 && !caddy.Exiting() {
-				pause(context.Background(), releasePoll)
-			}
-			_ = a.view.release(a.logger)
-		}()
-	})
-	return err
-}
-
-// current returns the state for a request. While the active node has been lost for less than hold, or leaves a probe
-// unanswered, it waits for the next one, if not too many do already.
-func (a *Active) current(ctx context.Context) *state {
-	s := a.view.load(ctx)
-	if a.hold == 0 || !s.waits() {
-		return s
-	}
-	left := time.Until(s.waitsSince().Add(a.hold))
-	if left <= 0 {
-		return s
-	}
-	if a.waiting.Add(1) > a.holdMax {
-		a.waiting.Add(-1)
-		return s
-	}
-	defer a.waiting.Add(-1)
-	timer := time.NewTimer(left)
-	defer timer.Stop()
-	for s.waits() {
-		select {
-		case <-s.changed: // closed for all who wait, at once
-			s = a.view.current.Load()
-			timer.Reset(time.Until(s.waitsSince().Add(a.hold))) // a node may be mute first, and then lost
-		case <-timer.C:
-			return s
-		case <-a.ending:
-			return s
-		case <-ctx.Done():
-			return s
-		}
-	}
-	return s
+	return nil
 }

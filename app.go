@@ -7,6 +7,8 @@ package vaultredirect
 
 import (
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 func init() { caddy.RegisterModule(App{}) }
@@ -17,7 +19,7 @@ const appID = "vault_redirect"
 // need to name it: handlers load it by themselves. Handlers alone could not tell a config that is run from one that is
 // merely validated, which must not use the network.
 type App struct {
-	views []*view
+	views []*engine.View
 }
 
 // CaddyModule returns the Caddy module information.
@@ -29,12 +31,12 @@ func (App) CaddyModule() caddy.ModuleInfo {
 }
 
 // use has the view started with the config. Caddy provisions modules one after another.
-func (a *App) use(v *view) { a.views = append(a.views, v) }
+func (a *App) use(v *engine.View) { a.views = append(a.views, v) }
 
 // Start starts the watchers and probes that do not run yet.
 func (a *App) Start() error {
 	for _, v := range a.views {
-		v.start()
+		v.Start()
 	}
 	a.views = nil
 	return nil

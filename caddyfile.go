@@ -18,6 +18,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 )
 
 func init() {
@@ -34,9 +39,10 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	vault_redirect [<matcher>] [<consul-address>] {
+//	    name <name>
 //	    consul [<address>] {
 //	        service       <name>
-//	        select        auto|tag|check
+//	        active_by     auto|tag|check
 //	        tag           <tag>
 //	        check_id      <id>
 //	        token         <token>
@@ -58,13 +64,16 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    vault <url>... {
 //	        interval <duration>
 //	        timeout  <duration>
+//	        fall     <number>
 //	        tls { ... }
 //	    }
 //	    scheme      https|http
 //	    redirect_to auto|node_name|node_address|service_address|tagged:<key>|leader|<template>
 //	    port        <port>
-//	    probe [<interval>] {
-//	        timeout <duration>
+//	    probe [auto|strict|off] [<interval>] {
+//	        interval <duration>
+//	        timeout  <duration>
+//	        fall     <number>
 //	        tls { ... }
 //	    }
 //	    hold        <duration>
@@ -88,20 +97,21 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Active and more.
 func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 	var (
-		consul Consul
-		vault  *Vault
-		other  bool // the discovery is told to be Consul
+		through Consul
+		vault   *Vault
+		other   bool // the discovery is told to be Consul
 	)
 	if d.NextArg() {
-		other, consul.Address = true, d.Val()
+		other, through.Address = true, d.Val()
 		if err := checkAddress(d); err != nil {
 			return err
 		}
 	}
 	o := options{
+		"name": text(d, &a.Name),
 		"consul": func() error {
 			other = true
-			return consul.parse(d)
+			return through.parse(d)
 		},
 		"vault": func() error {
 			vault = new(Vault)
@@ -109,7 +119,7 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 		},
 		"scheme": text(d, &a.Scheme, "https", "http"),
 		"redirect_to": checked(d, text(d, &a.RedirectTo), func() error {
-			_, err := newAddressing("", a.RedirectTo, 0)
+			_, err := engine.NewAddressing("", a.RedirectTo, 0)
 			return err
 		}),
 		"port": number(d, &a.Port, 65535),
@@ -133,42 +143,50 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 	}
 	switch {
 	case vault != nil && other:
-		return d.Err("the nodes are found through consul or through vault: give one of them")
+		return d.Err("consul and vault are mutually exclusive")
 	case vault != nil && a.Probe != nil:
-		return d.Err("vault probes by itself: put interval, timeout and tls into its block instead of probe")
+		return d.Err("vault probes by itself: put interval, timeout, fall and tls into its block instead of probe")
 	case vault != nil:
 		a.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
 	default:
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(consul, "source", "consul", nil)
+		a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
 	}
 	return nil
 }
 
 // parse parses the probe option, at whose name d is.
 func (p *Probe) parse(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		interval, err := caddy.ParseDuration(d.Val())
+	o := p.Probing.options(d)
+	args := d.RemainingArgs()
+	if len(args) > 0 && slices.Contains([]string{probeAuto, probeStrict, probeOff}, args[0]) {
+		p.Mode, args = args[0], args[1:]
+	}
+	if len(args) > 0 {
+		interval, err := caddy.ParseDuration(args[0])
 		if err != nil {
-			return d.Errf("probe: %q is not a duration such as 1s", d.Val())
+			return d.Errf("probe: %q is neither auto, strict or off nor a duration such as 500ms", args[0])
 		}
 		if err := checkProbe("probe", interval); err != nil {
 			return d.WrapErr(err)
 		}
 		p.Interval = caddy.Duration(interval)
-		if d.NextArg() {
-			return d.Errf("probe: unexpected argument %q: it takes one interval", d.Val())
-		}
+		o["interval"] = func() error { return d.Err("interval is given twice") }
 	}
-	o := p.options(d)
-	delete(o, "interval")
+	if len(args) > 1 {
+		return d.Errf("probe: unexpected argument %q: it takes a mode and an interval", args[1])
+	}
+	if p.Mode == probeOff && len(args) > 0 {
+		return d.Err("probe off: takes no interval")
+	}
 	return parseBlock(d, o)
 }
 
 // options are those of probes wherever they are set.
-func (p *Probe) options(d *caddyfile.Dispenser) options {
+func (p *Probing) options(d *caddyfile.Dispenser) options {
 	return options{
 		"interval": checked(d, duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
 		"timeout":  checked(d, duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
+		"fall":     number(d, &p.Fall, maxFall),
 		"tls": func() error {
 			p.TLS = new(TLS)
 			return p.TLS.parse(d)
@@ -186,11 +204,11 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 		if strings.Contains(u, "{") {
 			continue // what placeholders stand for is not known yet
 		}
-		if _, err := parseVaultURL(u); err != nil {
+		if _, err := nodes.ParseURL(u); err != nil {
 			return d.Errf("vault: %v", err)
 		}
 	}
-	return parseBlock(d, v.Probe.options(d))
+	return parseBlock(d, v.Probing.options(d))
 }
 
 // parse parses the consul block, at whose name d is.
@@ -206,23 +224,23 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 	}
 	err := parseBlock(d, options{
 		"service":       checked(d, text(d, &c.Service), func() error { return checkService(c.Service) }),
-		"select":        text(d, &c.Select, selectAuto, selectTag, selectCheck),
+		"active_by":     text(d, &c.ActiveBy, discovery.ByAuto, discovery.ByTag, discovery.ByCheck),
 		"tag":           text(d, &c.Tag),
 		"check_id":      text(d, &c.CheckID),
-		"token":         text(d, &c.Token),
+		"token":         token(d, &c.Token),
 		"token_file":    text(d, &c.TokenFile),
 		"datacenter":    text(d, &c.Datacenter),
 		"namespace":     text(d, &c.Namespace),
 		"partition":     text(d, &c.Partition),
 		"peer":          text(d, &c.Peer),
-		"consistency":   text(d, &c.Consistency, consistencyDefault, consistencyStale, consistencyConsistent),
+		"consistency":   text(d, &c.Consistency, consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent),
 		"poll_interval": checked(d, duration(d, &c.PollInterval, 0), func() error { return checkPollInterval(c.PollInterval) }),
 		"tls": func() error {
 			c.TLS = new(TLS)
 			return c.TLS.parse(d)
 		},
 	})
-	if err == nil && c.Token != "" && c.TokenFile != "" {
+	if err == nil && c.Token != nil && c.TokenFile != "" {
 		err = d.WrapErr(errTwoTokens)
 	}
 	return err
@@ -232,7 +250,7 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 // known yet.
 func checkAddress(d *caddyfile.Dispenser) error {
 	if address := d.Val(); !strings.Contains(address, "{") {
-		if _, err := parseEndpoint(address, false); err != nil {
+		if _, err := consul.ParseEndpoint(address, false); err != nil {
 			return d.Errf("address of Consul: %v", err)
 		}
 	}
@@ -317,6 +335,18 @@ func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 			return d.Errf("%s: %q is not %s", name, args[0], strings.Join(values, " or "))
 		}
 		*to = args[0]
+		return nil
+	}
+}
+
+// token parses the one argument of the option token, which may be empty.
+func token(d *caddyfile.Dispenser, to **string) func() error {
+	return func() error {
+		args := d.RemainingArgs()
+		if len(args) != 1 {
+			return d.Errf("token: it takes one value, not %d", len(args)) // and do not repeat what may be a part of a token
+		}
+		*to = &args[0]
 		return nil
 	}
 }

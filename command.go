@@ -19,6 +19,10 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/spf13/cobra"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 )
 
 func init() {
@@ -36,7 +40,7 @@ flags cannot say (a token, TLS to Consul, ...) is taken from the environment
 variables of Consul's own client, such as CONSUL_HTTP_TOKEN and CONSUL_CACERT.
 
 Without Consul, the nodes themselves can be asked: --vault https://vault-0:8200
---vault https://vault-1:8200; then -p is the time between two questions.
+--vault https://vault-1:8200; then -p is the probe interval.
 
 Without -C the active node is found by the tags that Vault registers itself
 with, and by the check service:vault where there are none.
@@ -57,7 +61,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 			f.BoolP("version", "V", false, "Print the version and exit")
 			f.BoolP("https", "S", false, "Redirect to https rather than http")
 			f.BoolP("ip", "I", false, "Redirect to the address of the active node rather than to its name")
-			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, in seconds from 0.1 to 600; changes arrive at once whatever it is")
+			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, in seconds from 0.1 to 600 (less than 1 counts as 1); changes arrive at once whatever it is")
 			f.IntP("port", "P", 8080, "Port to listen on")
 			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault")`)
 			f.StringP("cert-path", "c", "", "PEM file with the certificate to serve https with, followed by its chain; needs -k")
@@ -110,7 +114,7 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		return nil, errors.New("-C/--checkid and -I/--ip are about Consul: they do not go with --vault")
 	case len(vault) > 0:
 		for _, u := range vault {
-			if _, err := parseVaultURL(u); err != nil {
+			if _, err := nodes.ParseURL(u); err != nil {
 				return nil, fmt.Errorf("--vault: %w", err)
 			}
 		}
@@ -157,20 +161,20 @@ func commandActive(fs caddycmd.Flags, vault []string, seconds float64) Active {
 		}
 		return a
 	}
-	consul := Consul{Address: fs.Arg(0), PollInterval: every}
+	consul := Consul{Address: fs.Arg(0), PollInterval: max(every, caddy.Duration(minPoll))}
 	if check := fs.String("checkid"); check != "" {
-		consul.Select, consul.CheckID = selectCheck, check
+		consul.ActiveBy, consul.CheckID = discovery.ByCheck, check
 	}
 	a := Active{
 		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
 		Scheme:       "http",
-		RedirectTo:   toNodeName,
+		RedirectTo:   engine.ToNodeName,
 	}
 	if fs.Bool("https") {
 		a.Scheme = "https"
 	}
 	if fs.Bool("ip") {
-		a.RedirectTo = toNodeAddress
+		a.RedirectTo = engine.ToNodeAddress
 	}
 	return a
 }

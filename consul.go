@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +19,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
 )
 
 func init() { caddy.RegisterModule(Consul{}) }
@@ -40,20 +42,21 @@ type Consul struct {
 	Address string `json:"address,omitempty"`
 	// Service is the name under which Vault is registered. Default: vault.
 	Service string `json:"service,omitempty"`
-	// Select says what marks the active node among those that are alive. With tag, the node carries the tag; with check,
+	// ActiveBy says what marks the active node among those that are alive. With tag, the node carries the tag; with check,
 	// its check check_id passes; with auto, it goes by tags if any instance carries active, standby or
 	// performance-standby, as Vault's own registration does, or the tag named below, and by check if none does.
 	// Default: auto.
-	Select string `json:"select,omitempty"`
+	ActiveBy string `json:"active_by,omitempty"`
 	// Tag that marks the active node, compared as a whole. Default: active.
 	Tag string `json:"tag,omitempty"`
 	// CheckID is the ID of the check that passes on the active node only, such as an HTTP check on /v1/sys/health, where
 	// a standby's answer of 429 is a warning. Default: service:<service> if any instance has such a check; else all
 	// checks of an instance must pass, and there must be at least one.
 	CheckID string `json:"check_id,omitempty"`
-	// Token is the ACL token. Better a placeholder or token_file than the token itself. Default: CONSUL_HTTP_TOKEN_FILE,
-	// then CONSUL_HTTP_TOKEN, then the agent's own token.
-	Token string `json:"token,omitempty"`
+	// Token is the ACL token. Prefer a placeholder such as {env.NAME}, or token_file, to the token itself. Empty: no token,
+	// whatever the environment says, as for a second Consul. Default: CONSUL_HTTP_TOKEN_FILE, then CONSUL_HTTP_TOKEN, then
+	// the agent's own token.
+	Token *string `json:"token,omitempty"`
 	// TokenFile is a file with the ACL token, read before each query: a token that is replaced there is used without a
 	// reload. Not together with token.
 	TokenFile string `json:"token_file,omitempty"`
@@ -71,7 +74,7 @@ type Consul struct {
 	// See https://developer.hashicorp.com/consul/api-docs/features/consistency.
 	Consistency string `json:"consistency,omitempty"`
 	// PollInterval is the longest time between two queries: how long a blocking query waits for a change, and how often
-	// a Consul that cannot wait is asked. From 100ms to 10m. Default: 30s.
+	// a Consul that cannot wait is asked. Changes arrive at once whatever it is. From 1s to 10m. Default: 30s.
 	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
 	// TLS settings of the connection to Consul.
 	TLS *TLS `json:"tls,omitempty"`
@@ -94,40 +97,63 @@ func (c *Consul) Provision(caddy.Context) error {
 	return err
 }
 
-// Selection implements [Discovery].
-func (c *Consul) Selection() Selection {
-	return Selection{Mode: c.resolved.Select, Tag: c.resolved.Tag, CheckID: c.resolved.CheckID, Service: c.resolved.Service}
+// Selection implements [discovery.Discoverer].
+func (c *Consul) Selection() discovery.Selection {
+	r := c.resolved
+	return discovery.Selection{Mode: r.ActiveBy, Tag: r.Tag, CheckID: r.CheckID, Service: r.Service}
 }
 
-// MaxWait implements [Discovery].
+// MaxWait implements [discovery.Discoverer].
 func (c *Consul) MaxWait() time.Duration { return time.Duration(c.resolved.PollInterval) }
 
-// Endpoint implements [Discovery].
+// Endpoint implements [discovery.Discoverer].
 func (c *Consul) Endpoint() string { return c.resolved.endpoint.String() }
 
-// Key implements [Discovery]. What only selects among the nodes is not part of it, and secrets are in it as a digest.
+// Cluster implements [discovery.Discoverer]: the same service of the same Consul, whatever the credentials.
+func (c *Consul) Cluster() string {
+	r := c.resolved
+	return strings.Join([]string{"consul", r.endpoint.String(), r.Datacenter, r.Namespace, r.Partition, r.Peer, r.Service}, "\x00")
+}
+
+// Key implements [discovery.Discoverer]. What only selects among the nodes is not part of it, and secrets are in it as a
+// digest.
 func (c *Consul) Key() string {
 	s := *c.resolved
-	s.Select, s.Tag, s.CheckID, s.TLS = "", "", "", nil
+	s.ActiveBy, s.Tag, s.CheckID, s.TLS, s.Token = "", "", "", nil, nil
 	auth := api.HttpBasicAuth{}
 	if s.auth != nil {
 		auth = *s.auth
 	}
-	text := fmt.Sprintf("%#v %#v %#v %#v %x", s.Consul, s.endpoint, s.tlsSettings, auth, s.caDigest)
+	text := fmt.Sprintf("%#v %#v %q %#v %x", s.Consul, s.endpoint, s.token, auth, s.tlsKey)
 	return fmt.Sprintf("consul:%x", sha256.Sum256([]byte(text)))
 }
 
-// Open implements [Discovery].
-func (c *Consul) Open() (Source, error) { return newConsulSource(c.resolved) }
+// Open implements [discovery.Discoverer].
+func (c *Consul) Open() (discovery.Source, error) {
+	r := c.resolved
+	return consul.New(consul.Settings{
+		Endpoint: r.endpoint, Service: r.Service, Datacenter: r.Datacenter, Namespace: r.Namespace, Partition: r.Partition,
+		Peer: r.Peer, Consistency: r.Consistency, Token: r.token, TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
+	})
+}
+
+// clusterName is the default name of the cluster.
+func (c *Consul) clusterName() string { return c.resolved.Service }
+
+// unverified reports whether the certificate of Consul is not verified.
+func (c *Consul) unverified() bool {
+	return c.resolved.endpoint.Scheme == "https" && c.resolved.tlsSettings.InsecureSkipVerify
+}
 
 // consulSettings is the config made complete: a copy, since what placeholders stand for must not show in the config.
 type consulSettings struct {
 	Consul
-	endpoint    endpoint
+	endpoint    consul.Endpoint
+	token       string
 	auth        *api.HttpBasicAuth
 	tlsSettings TLS
 	tls         *tls.Config
-	caDigest    [sha256.Size]byte
+	tlsKey      [sha256.Size]byte
 }
 
 // resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
@@ -137,8 +163,11 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 	if c.TLS != nil {
 		s.tlsSettings = *c.TLS
 	}
+	if c.Token != nil {
+		s.token = *c.Token
+	}
 	for name, field := range map[string]*string{
-		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.Token,
+		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.token,
 		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,
 		"peer": &s.Peer,
 	} {
@@ -150,26 +179,26 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 	if err := s.tlsSettings.expand(repl); err != nil {
 		return nil, err
 	}
-	if s.Token != "" && s.TokenFile != "" {
+	if s.Token != nil && s.TokenFile != "" {
 		return nil, errTwoTokens
 	}
 	if err := s.fillFromEnv(getenv); err != nil {
 		return nil, err
 	}
 	s.Service = cmp.Or(s.Service, "vault")
-	s.Select = cmp.Or(s.Select, selectAuto)
+	s.ActiveBy = cmp.Or(s.ActiveBy, discovery.ByAuto)
 	s.Tag = cmp.Or(s.Tag, "active")
-	s.Consistency = cmp.Or(s.Consistency, consistencyDefault)
+	s.Consistency = cmp.Or(s.Consistency, consul.ConsistencyDefault)
 	s.PollInterval = cmp.Or(s.PollInterval, caddy.Duration(30*time.Second))
 	if err := s.check(); err != nil {
 		return nil, err
 	}
 	var err error
-	if s.tls, s.caDigest, err = s.tlsSettings.config(); err != nil {
+	if s.tls, s.tlsKey, err = s.tlsSettings.config(); err != nil {
 		return nil, err
 	}
 	if s.TokenFile != "" {
-		_, err = readToken(s.TokenFile)
+		_, err = consul.ReadToken(s.TokenFile)
 	}
 	return s, err
 }
@@ -192,18 +221,18 @@ func (s *consulSettings) fillFromEnv(getenv func(string) string) error {
 		return err
 	}
 	useTLS = useTLS || s.TLS != nil // settings for TLS mean TLS
-	if s.endpoint, err = parseEndpoint(s.Address, useTLS); err != nil {
+	if s.endpoint, err = consul.ParseEndpoint(s.Address, useTLS); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
 	if useTLS && source != "address" {
-		s.endpoint.scheme = "https" // as Consul's own client: from the environment, TLS is never taken back by http://
+		s.endpoint.Scheme = "https" // as Consul's own client: from the environment, TLS is never taken back by http://
 	}
-	if s.TLS != nil && s.endpoint.scheme != "https" {
+	if s.TLS != nil && s.endpoint.Scheme != "https" {
 		return fmt.Errorf("tls: there are settings for it, but the address %s says http", s.endpoint)
 	}
-	if s.Token == "" && s.TokenFile == "" {
+	if s.Token == nil && s.TokenFile == "" {
 		if fill(&s.TokenFile, api.HTTPTokenFileEnvName); s.TokenFile == "" {
-			fill(&s.Token, api.HTTPTokenEnvName)
+			fill(&s.token, api.HTTPTokenEnvName)
 		}
 	}
 	if auth := getenv(api.HTTPAuthEnvName); auth != "" {
@@ -228,7 +257,9 @@ func (s *consulSettings) fillFromEnv(getenv func(string) string) error {
 	if err != nil {
 		return err
 	}
-	s.tlsSettings.InsecureSkipVerify = s.tlsSettings.InsecureSkipVerify || !verify
+	if s.TLS == nil { // settings in the config are the whole of it
+		s.tlsSettings.InsecureSkipVerify = !verify
+	}
 	return nil
 }
 
@@ -244,22 +275,15 @@ func envBool(getenv func(string) string, name string, fallback bool) (bool, erro
 	return v, nil
 }
 
-// Values of consistency.
-const (
-	consistencyDefault    = "default"
-	consistencyStale      = "stale"
-	consistencyConsistent = "consistent"
-)
-
 // check checks what does not need a file.
 func (s *consulSettings) check() error {
-	switch s.Select {
-	case selectAuto, selectTag, selectCheck:
+	switch s.ActiveBy {
+	case discovery.ByAuto, discovery.ByTag, discovery.ByCheck:
 	default:
-		return fmt.Errorf("select: %q is not auto, tag or check", s.Select)
+		return fmt.Errorf("active_by: %q is not auto, tag or check", s.ActiveBy)
 	}
 	switch s.Consistency {
-	case consistencyDefault, consistencyStale, consistencyConsistent:
+	case consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent:
 	default:
 		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
 	}
@@ -276,93 +300,23 @@ func checkService(name string) error {
 	return nil
 }
 
+// The bounds of poll_interval.
+const (
+	minPoll = time.Second
+	maxPoll = 10 * time.Minute
+)
+
 func checkPollInterval(d caddy.Duration) error {
-	if d := time.Duration(d); d < 100*time.Millisecond || d > 10*time.Minute {
-		return fmt.Errorf("poll_interval: %s is not between 100ms and 10m (changes arrive at once whatever it is)", d)
+	if d := time.Duration(d); d < minPoll || d > maxPoll {
+		return fmt.Errorf("poll_interval: %s is not between 1s and 10m (changes arrive at once whatever it is)", d)
 	}
 	return nil
 }
 
 var errTwoTokens = errors.New("token and token_file: give one of them")
 
-// endpoint is where Consul's API is.
-type endpoint struct {
-	scheme string // http or https
-	socket string // path of a unix socket, "" for TCP
-	host   string // host:port, or host where the scheme's own port is meant
-	prefix string // path before /v1
-}
-
-// String returns the endpoint as the status document shows it: host:port as the original did, else a URL.
-func (e endpoint) String() string {
-	if e.socket != "" {
-		return "unix://" + e.socket
-	}
-	return e.host + e.prefix
-}
-
-// parseEndpoint reads an address of Consul. The scheme of one that has none is https if useTLS.
-func parseEndpoint(address string, useTLS bool) (endpoint, error) {
-	e := endpoint{scheme: "http"}
-	if useTLS {
-		e.scheme = "https"
-	}
-	if strings.Contains(address, "@") { // and do not repeat what may be a password
-		return e, fmt.Errorf("no user or password here: give them in %s", api.HTTPAuthEnvName)
-	}
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		if !strings.HasPrefix(path, "/") {
-			return e, fmt.Errorf("%q: a socket is given as unix:///path/to/socket", address)
-		}
-		e.socket, e.host = path, "localhost"
-		return e, nil
-	}
-	text, hasScheme := address, strings.Contains(address, "://")
-	if !hasScheme {
-		text = "//" + address
-	}
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Opaque != "" || u.Hostname() == "":
-		return e, errors.New("not an address of Consul, such as 127.0.0.1:8500, https://consul.example.com:8501 or unix:///run/consul.sock")
-	case u.RawQuery != "" || u.Fragment != "":
-		return e, fmt.Errorf("%q: no query or fragment here", address)
-	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
-		return e, fmt.Errorf("%q: an IPv6 address goes in brackets, as in [::1]:8500", address)
-	case hasScheme && u.Scheme != "http" && u.Scheme != "https":
-		return e, fmt.Errorf("%q: the scheme %s is not http, https or unix", address, u.Scheme)
-	case !hasScheme && u.Port() == "":
-		return e, fmt.Errorf("%q has no port: %s is what Consul's agents listen on", address, net.JoinHostPort(u.Hostname(), "8500"))
-	case u.Port() != "":
-		if n, err := strconv.Atoi(u.Port()); err != nil || n < 1 || n > 65535 {
-			return e, fmt.Errorf("%q: port %s is not between 1 and 65535", address, u.Port())
-		}
-	}
-	if _, err := validHost(u.Hostname()); err != nil && !strings.Contains(u.Hostname(), "%") {
-		return e, err
-	}
-	if hasScheme {
-		e.scheme = u.Scheme
-	}
-	e.host, e.prefix = u.Host, strings.TrimSuffix(u.Path, "/")
-	return e, nil
-}
-
-// readToken reads a token file.
-func readToken(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(data))
-	if token == "" {
-		return "", fmt.Errorf("token_file: %s is empty", path)
-	}
-	return token, nil
-}
-
 // Interface guards
 var (
-	_ caddy.Provisioner = (*Consul)(nil)
-	_ Discovery         = (*Consul)(nil)
+	_ caddy.Provisioner    = (*Consul)(nil)
+	_ discovery.Discoverer = (*Consul)(nil)
 )

@@ -7,12 +7,16 @@ package vaultredirect
 
 import (
 	"encoding/json"
+	"math"
 	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // What the status document says of the program itself.
@@ -46,35 +50,41 @@ type status struct {
 	ActiveVault    *string    `json:"active_vault"`     // host:port of the active node, null if there is none
 	LastConsulPoll *time.Time `json:"last_consul_poll"` // when Consul last answered, null if it never did
 
-	Reason     Reason     `json:"reason"`                // ok, or what is wrong
-	Detail     string     `json:"detail,omitempty"`      // more on the reason
-	ActiveNode string     `json:"active_node,omitempty"` // the node's name in Consul
-	RedirectTo string     `json:"redirect_to,omitempty"` // scheme://host:port of redirects
-	StaleSince *time.Time `json:"stale_since,omitempty"` // since when active_vault is merely the last node known
-	Nodes      int        `json:"nodes"`                 // instances that are registered
-	Candidates int        `json:"candidates"`            // instances that could have been elected
-	Changes    uint64     `json:"changes"`               // how often another node became active
+	Reason      discovery.Reason `json:"reason"`                 // ok, or what is wrong
+	Detail      string           `json:"detail,omitempty"`       // what the reason means
+	ActiveNode  string           `json:"active_node,omitempty"`  // the node's name in Consul
+	RedirectURL string           `json:"redirect_url,omitempty"` // scheme://host:port of redirects
+	StaleSince  *time.Time       `json:"stale_since,omitempty"`  // since when active_vault is merely the last node known
+	Nodes       int              `json:"nodes"`                  // instances that are registered
+	Candidates  int              `json:"candidates"`             // instances that could have been elected
+	Changes     uint64           `json:"changes"`                // how often another node became active
 }
 
-// status returns the document for a state at a time.
-func (s *state) status(endpoint string, now time.Time) status {
+// statusOf returns the document for a state at a time. Anybody may read it: it quotes nothing that another machine said.
+func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	d := status{
-		Healthy: s.activeAt(now), Application: application, Version: version(), Source: sourceURL, ConsulHostPort: endpoint,
-		Reason: s.reasonAt(now), Detail: s.detail, Nodes: s.nodes, Candidates: s.candidates, Changes: s.changes,
+		Healthy: s.PhaseAt(now).HasTarget(), Application: application, Version: version(), Source: sourceURL, ConsulHostPort: endpoint,
+		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
 	}
-	if !s.polled.IsZero() {
-		polled := s.polled.UTC()
+	if d.Reason != discovery.ReasonOK {
+		d.Detail = explain(d.Reason)
+	}
+	if !s.Polled.IsZero() {
+		polled := s.Polled.UTC()
 		d.LastConsulPoll = &polled
 	}
 	if d.Healthy {
-		d.ActiveVault, d.ActiveNode, d.RedirectTo = &s.target.authority, s.node.Name, s.target.url
+		d.ActiveVault, d.ActiveNode, d.RedirectURL = &s.Target.Authority, s.Node.Name, s.Target.URL
 	}
-	if s.node != nil && !s.stale.IsZero() {
-		stale := s.stale.UTC()
+	if s.Node.Name != "" && !s.StaleSince.IsZero() {
+		stale := s.StaleSince.UTC()
 		d.StaleSince = &stale
 	}
 	return d
 }
+
+// patience lets a request for the health document wait for the first outcome, and for nothing else.
+var patience = engine.Queue{Most: math.MaxInt64}
 
 // serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
@@ -82,10 +92,18 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", "GET, HEAD")
 		return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoint answers GET and HEAD")
 	}
-	s := h.view.load(r.Context())
-	d := s.status(h.discovery.Endpoint(), time.Now())
-	if d.Healthy && s.target.isSelf(r) {
-		d.Healthy, d.Reason, d.Detail, d.ActiveVault = false, ReasonBadAddress, loopText(s.target.url), nil
+	s := h.view.Await(r.Context(), &patience)
+	d := statusOf(s, h.discoverer.Endpoint(), time.Now())
+	if d.Healthy {
+		loop, _ := leadsBack(&s.Target, r)
+		if loop {
+			d.Detail = loopText(s.Target.URL)
+		} else if loop = onlyLocal(&s.Target, r); loop {
+			d.Detail = explain(discovery.ReasonBadAddress)
+		}
+		if loop {
+			d.Healthy, d.Reason, d.ActiveVault, d.RedirectURL = false, discovery.ReasonBadAddress, nil, ""
+		}
 	}
 	body, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {

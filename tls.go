@@ -45,16 +45,17 @@ func (t *TLS) expand(repl *caddy.Replacer) error {
 	return nil
 }
 
-// config returns the settings as crypto/tls takes them, and a digest of the CA files, which tells whether they changed.
+// config returns the settings as crypto/tls takes them, and a key that tells whether they are the same as others: it
+// changes with the content of the CA files, too.
 func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
-	var digest [sha256.Size]byte
+	digest := sha256.Sum256(fmt.Appendf(nil, "%#v", t))
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
 		pem, err := readCA(t.CA)
 		if err != nil {
 			return nil, digest, fmt.Errorf("tls ca: %w", err)
 		}
-		digest = sha256.Sum256(pem)
+		digest = sha256.Sum256(append(digest[:], pem...))
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, digest, fmt.Errorf("tls ca: no PEM certificate in %s", t.CA)

@@ -43,16 +43,19 @@ func (u *Upstreams) Validate() error { return u.Active.validate() }
 // Cleanup releases what Provision took.
 func (u *Upstreams) Cleanup() error { return u.Active.cleanup() }
 
-// GetUpstreams returns the active node. It is an error if there is none, or if it is this very site.
+// GetUpstreams returns the active node. It is an error if there is none, or if proxying to it leads back to this process.
+// A node that is registered with the name under which clients know this site is no such error: the name may well mean
+// another machine here.
 func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	s := u.current(r.Context())
-	if !s.active() {
-		return nil, errors.New("no active Vault node: " + explain(s.reasonAt(time.Now())))
+	s := u.view.Await(r.Context(), u.queue)
+	switch {
+	case !s.Active():
+		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
+	case comesBack(r), s.Target.Addr.IsValid() && isSocketOf(s.Target.Addr, r.Context()):
+		return nil, errors.New(loopText(s.Target.URL))
 	}
-	if s.target.isSelf(r) {
-		return nil, errors.New(loopText(s.target.url))
-	}
-	return []*reverseproxy.Upstream{{Dial: s.target.authority}}, nil
+	mark(r)
+	return []*reverseproxy.Upstream{{Dial: s.Target.Authority}}, nil
 }
 
 // UnmarshalCaddyfile sets up the module from Caddyfile tokens. Syntax:

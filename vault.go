@@ -6,19 +6,16 @@
 package vaultredirect
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 )
 
 func init() { caddy.RegisterModule(Vault{}) }
@@ -31,9 +28,9 @@ type Vault struct {
 	// their certificates must be for the name. Names are looked up every 10s. May have global placeholders.
 	URLs []string `json:"urls,omitempty"`
 
-	Probe
+	Probing
 
-	nodes []Node // as the URLs name them
+	nodes []discovery.Node // as the URLs name them
 }
 
 // resolveInterval is how often names are looked up.
@@ -59,11 +56,11 @@ func (v *Vault) Provision(caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("urls: %w", err)
 		}
-		node, err := parseVaultURL(text)
+		node, err := nodes.ParseURL(text)
 		if err != nil {
 			return fmt.Errorf("urls: %w", err)
 		}
-		if slices.ContainsFunc(v.nodes, func(n Node) bool { return n.ID == node.ID }) {
+		if slices.ContainsFunc(v.nodes, func(n discovery.Node) bool { return n.ID == node.ID }) {
 			return fmt.Errorf("urls: %s is given twice", node.ID)
 		}
 		v.nodes = append(v.nodes, node)
@@ -71,36 +68,10 @@ func (v *Vault) Provision(caddy.Context) error {
 	return nil
 }
 
-// parseVaultURL returns the node that a URL names.
-func parseVaultURL(text string) (Node, error) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		return Node{}, fmt.Errorf("%q is not the URL of a node, such as https://vault-0.example.com:8200", text)
-	case u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
-		return Node{}, fmt.Errorf("the URL of a node has a scheme, a host and a port, such as https://vault-0.example.com:8200, and nothing else")
-	}
-	host, err := validHost(u.Hostname())
-	if err != nil {
-		return Node{}, fmt.Errorf("%q: %w", text, err)
-	}
-	port := 443
-	if u.Scheme == "http" {
-		port = 80
-	}
-	if p := u.Port(); p != "" {
-		if port, err = strconv.Atoi(p); err != nil || port < 1 || port > 65535 {
-			return Node{}, fmt.Errorf("%q: port %s is not between 1 and 65535", text, p)
-		}
-	}
-	id := u.Scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port))
-	return Node{Name: host, ID: id, Address: host, ServiceAddress: host, Port: port, Scheme: u.Scheme}, nil
-}
-
-// Key implements [Discovery].
+// Key implements [discovery.Discoverer].
 func (v *Vault) Key() string { return "vault:" + v.Endpoint() }
 
-// Endpoint implements [Discovery].
+// Endpoint implements [discovery.Discoverer].
 func (v *Vault) Endpoint() string {
 	var ids []string
 	for _, n := range v.nodes {
@@ -109,18 +80,24 @@ func (v *Vault) Endpoint() string {
 	return strings.Join(ids, ",")
 }
 
-// Selection implements [Discovery].
-func (v *Vault) Selection() Selection { return Selection{Mode: selectProbe} }
-
-// MaxWait implements [Discovery].
-func (v *Vault) MaxWait() time.Duration { return resolveInterval }
-
-// Open implements [Discovery].
-func (v *Vault) Open() (Source, error) {
-	return &vaultSource{v.nodes, net.DefaultResolver.LookupNetIP, make([][]Node, len(v.nodes))}, nil
+// Selection implements [discovery.Discoverer].
+func (v *Vault) Selection() discovery.Selection {
+	return discovery.Selection{Mode: discovery.ByProbe}
 }
 
-func (v *Vault) probes() *Probe { return &v.Probe }
+// MaxWait implements [discovery.Discoverer].
+func (v *Vault) MaxWait() time.Duration { return resolveInterval }
+
+// Open implements [discovery.Discoverer].
+func (v *Vault) Open() (discovery.Source, error) { return nodes.New(v.nodes), nil }
+
+// Cluster implements [discovery.Discoverer]: a list of nodes that begins with the same one is of the same cluster.
+func (v *Vault) Cluster() string { return "vault\x00" + v.nodes[0].ID }
+
+// clusterName is the default name of the cluster.
+func (v *Vault) clusterName() string { return v.nodes[0].Name }
+
+func (v *Vault) probing() *Probing { return &v.Probing }
 
 func (v *Vault) checkScheme(scheme string) error {
 	for _, n := range v.nodes {
@@ -131,81 +108,9 @@ func (v *Vault) checkScheme(scheme string) error {
 	return nil
 }
 
-// vaultSource looks up the names of the nodes.
-type vaultSource struct {
-	nodes  []Node
-	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	known  [][]Node // what each of nodes stood for when it was looked up last
-}
-
-// lookupTimeout is how long one name may take; all are looked up at once.
-const lookupTimeout = 5 * time.Second
-
-// Close implements [Source].
-func (*vaultSource) Close() {}
-
-// Query implements [Source]: the answer to a query with an index comes when the wait is over.
-func (s *vaultSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
-	if index > 0 {
-		pause(ctx, wait)
-	}
-	now := make([][]Node, len(s.nodes))
-	var group sync.WaitGroup
-	for i, n := range s.nodes {
-		group.Go(func() { now[i] = s.resolve(ctx, n, s.known[i]) })
-	}
-	group.Wait()
-	if ctx.Err() != nil {
-		return Answer{}, ctx.Err()
-	}
-	s.known = now
-	return Answer{Nodes: slices.Concat(now...), Index: index + 1}, nil
-}
-
-// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is. One
-// that cannot be looked up stands for what it stood for before; else it is left as it is, and its probe says so.
-func (s *vaultSource) resolve(ctx context.Context, n Node, known []Node) []Node {
-	if _, err := netip.ParseAddr(n.Name); err == nil {
-		return []Node{n}
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	addresses, err := s.lookup(ctx, "ip", n.Name)
-	switch {
-	case err != nil && known != nil:
-		return known
-	case err != nil:
-		return []Node{n}
-	}
-	var v4, v6 []netip.Addr
-	for _, a := range addresses {
-		if a = a.Unmap(); a.Is4() {
-			v4 = append(v4, a)
-		} else {
-			v6 = append(v6, a)
-		}
-	}
-	many := v4
-	if len(v6) > len(v4) {
-		many = v6
-	}
-	if len(many) <= 1 {
-		return []Node{n}
-	}
-	slices.SortFunc(many, netip.Addr.Compare)
-	var nodes []Node
-	for _, a := range slices.Compact(many) {
-		one := n
-		one.ID, one.ServerName = n.ID+"@"+a.String(), n.Name
-		one.Name, one.Address, one.ServiceAddress = a.String(), a.String(), a.String()
-		nodes = append(nodes, one)
-	}
-	return nodes
-}
-
 // Interface guards
 var (
-	_ caddy.Provisioner = (*Vault)(nil)
-	_ Discovery         = (*Vault)(nil)
-	_ selfProbing       = (*Vault)(nil)
+	_ caddy.Provisioner    = (*Vault)(nil)
+	_ discovery.Discoverer = (*Vault)(nil)
+	_ selfProbing          = (*Vault)(nil)
 )

@@ -6,14 +6,14 @@
 // Package vaultredirect is a Caddy HTTP handler that knows which node of a HashiCorp Vault cluster is active and answers
 // every request with a 307 Temporary Redirect to that node.
 //
-// What is known flows one way: a [Discovery] (in consul.go) is queried by a watcher (watcher.go), which reports the full
-// set of nodes to its views (state.go); each elects one node (elect.go), finds its address (target.go) and publishes an
-// immutable state, which the handler reads with one atomic load per request.
+// This package is what Caddy sees: options, Caddyfile, answers to requests. Who is active is known by internal/engine, from
+// what a module of the contract in package discovery tells it.
 package vaultredirect
 
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -23,16 +23,19 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
 
 // Handler answers every request with a 307 Temporary Redirect to the same path and query on the active node of a
-// HashiCorp Vault cluster. Clients then talk to Vault directly: Vault sees their IP address, and no proxy carries a
-// secret. Any number of instances may stand behind any load balancer.
+// HashiCorp Vault cluster. Clients then talk to Vault directly: Vault sees their IP address, and its answers pass through
+// nothing in between. It keeps no state of its own, so any number of instances may stand behind a load balancer.
 //
-// While no node is active it answers 503 with a Retry-After header, in the form in which Vault reports errors. It never
-// passes a request on to the next handler.
+// While a failover goes on, requests wait for the next active node. While there is none, it answers 503 with a Retry-After
+// header, in the form in which Vault reports errors. It never passes a request on to the next handler.
 type Handler struct {
 	Active
 
@@ -106,18 +109,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if !ok {
 		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
 	}
-	s := h.current(r.Context())
-	switch {
-	case !s.active():
-		return h.serveUnavailable(w, s)
-	case s.target.isSelf(r):
-		return h.serveLoop(w, s)
+	s := h.await(r)
+	if !s.Active() {
+		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
+	}
+	if loop, proven := leadsBack(&s.Target, r); loop {
+		return h.serveLoop(w, s, proven)
+	}
+	if onlyLocal(&s.Target, r) {
+		return h.serveUnavailable(w, discovery.ReasonBadAddress)
 	}
 	var location string
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		location = s.target.url + path + "?" + escapeRest(r.URL.RawQuery)
+		location = s.Target.URL + path + "?" + escapeRest(r.URL.RawQuery)
 	} else {
-		location = s.target.url + path
+		location = s.Target.URL + path
 	}
 	values := [...]string{location, "no-store"} // one allocation for both headers
 	header := w.Header()
@@ -125,6 +131,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	header["Cache-Control"] = values[1:2:2]
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return nil
+}
+
+// await returns the state for a request, which may wait for it.
+func (h *Handler) await(r *http.Request) *engine.State {
+	switch s := h.view.State(); s.Phase().Situation {
+	case engine.Active, engine.Stale:
+		return s
+	}
+	drain(r)
+	return h.view.Await(r.Context(), h.queue)
+}
+
+// maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
+const maxDrained = 256 << 10
+
+// drain reads the body of a request that may wait. Over HTTP/1.1 the server notices that a client has left only once the
+// body is read, and those that left would keep their places. The end of the request ends the reading.
+func drain(r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	body := r.Body
+	go func() { _, _ = io.CopyN(io.Discard, body, maxDrained) }()
 }
 
 // requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
@@ -175,45 +204,48 @@ func escapeRest(s string) string {
 }
 
 // serveUnavailable answers while no node is active.
-func (h *Handler) serveUnavailable(w http.ResponseWriter, s *state) error {
+func (h *Handler) serveUnavailable(w http.ResponseWriter, reason discovery.Reason) error {
 	w.Header()["Retry-After"] = h.retryAfter
-	return writeErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+explain(s.reasonAt(time.Now())))
+	return writeErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+explain(reason))
 }
 
 // explain says in words what a reason means.
-func explain(r Reason) string {
+func explain(r discovery.Reason) string {
 	switch r {
-	case ReasonStarting:
-		return "no answer from discovery yet"
-	case ReasonNoService:
-		return "no instance of the service is registered in Consul, or none that is visible without a token"
-	case ReasonNoActive:
-		return "none of the nodes says, or is said, to be the active one"
-	case ReasonUnhealthy:
+	case discovery.ReasonStarting:
+		return "discovery has not answered yet"
+	case discovery.ReasonNoService:
+		return "no instance of the service is registered in Consul, or the token cannot see any"
+	case discovery.ReasonNoActive:
+		return "no node reports itself active, and none is marked active in Consul"
+	case discovery.ReasonUnhealthy:
 		return "the node that should be active is in maintenance, fails its health checks or does not answer"
-	case ReasonBadAddress:
-		return "the active node is registered with an address that cannot be used"
-	case ReasonACLDenied:
+	case discovery.ReasonBadAddress:
+		return "the active node is registered with an address that clients cannot use: correct api_addr in Vault's configuration"
+	case discovery.ReasonACLDenied:
 		return "Consul refuses the redirector's token"
-	case ReasonACLFiltered:
+	case discovery.ReasonACLFiltered:
 		return "Consul hides the nodes from the redirector's token"
-	case ReasonConsulUnreachable:
+	case discovery.ReasonConsulUnreachable:
 		return "Consul cannot be reached"
-	case ReasonConsulError:
+	case discovery.ReasonConsulError:
 		return "Consul gives no usable answer"
-	case ReasonStaleExpired:
-		return "Consul cannot be asked, and the last known node is too old"
+	case discovery.ReasonStaleExpired:
+		return "Consul cannot be asked, and the last known node is older than max_stale"
 	}
 	return string(r)
 }
 
-// serveLoop answers where the redirect would lead back to this very site.
-func (h *Handler) serveLoop(w http.ResponseWriter, s *state) error {
-	s.loop.Do(func() {
-		h.logger.Warn("redirect loop: the active node is registered with the address of this site",
-			zap.String("node", s.node.Name), zap.String("url", s.target.url))
-	})
-	return writeErrors(w, http.StatusLoopDetected, loopText(s.target.url))
+// serveLoop answers where the redirect would lead back to this very site. What a client says of where it came in can be
+// made up, so only a proven loop is logged.
+func (h *Handler) serveLoop(w http.ResponseWriter, s *engine.State, proven bool) error {
+	if proven {
+		s.LoopSeen.Do(func() {
+			h.logger.Warn("redirect loop: the active node is registered with the address of this site",
+				zap.String("node", s.Node.Name), zap.String("url", s.Target.URL))
+		})
+	}
+	return writeErrors(w, http.StatusLoopDetected, loopText(s.Target.URL))
 }
 
 func loopText(url string) string {

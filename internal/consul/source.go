@@ -1,75 +1,90 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the client of Consul: one blocking query, its limits, and how its outcome is read.
-
-package vaultredirect
+// Package consul asks one Consul for the instances of a service, with blocking queries.
+package consul
 
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// The limits of an answer. A thousand instances of Vault take about 2 MiB.
-const (
-	maxAnswer      = 16 << 20
-	maxErrorAnswer = 64 << 10
-	maxErrorText   = 300
-)
-
-// consulSource is the connection to one Consul agent.
-type consulSource struct {
-	settings  *consulSettings
-	client    *api.Client
-	transport *http.Transport
-	dialer    *net.Dialer     // of the transport
-	token     string          // last read from the token file
-	seen      map[string]bool // keys of the instances in the last answer without doubt
-	doubted   bool            // the last answer was in doubt
+// Settings say which Consul to ask for what, and how.
+type Settings struct {
+	Endpoint    Endpoint
+	Service     string
+	Datacenter  string
+	Namespace   string
+	Partition   string
+	Peer        string
+	Consistency string
+	Token       string
+	TokenFile   string // read before each query
+	Auth        *api.HttpBasicAuth
+	TLS         *tls.Config
 }
 
-func newConsulSource(s *consulSettings) (*consulSource, error) {
+// Values of Settings.Consistency.
+const (
+	ConsistencyDefault    = "default"
+	ConsistencyStale      = "stale"
+	ConsistencyConsistent = "consistent"
+)
+
+// Source is the connection to one Consul agent. It implements [discovery.Source].
+type Source struct {
+	settings  Settings
+	client    *api.Client
+	transport *http.Transport
+	token     tokenFile
+	seen      map[discovery.Identity]bool // the instances of the last answer without doubt
+	doubted   bool                        // the last answer was in doubt
+}
+
+// New returns the source for the settings. It uses no network.
+func New(s Settings) (*Source, error) {
 	dialer := &net.Dialer{
 		Timeout: 5 * time.Second,
 		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &consulSource{settings: s, dialer: dialer, transport: &http.Transport{
+	c := &Source{settings: s, token: tokenFile{path: s.TokenFile}, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
-		TLSClientConfig:     s.tls,
+		TLSClientConfig:     s.TLS,
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 1,
 		IdleConnTimeout:     90 * time.Second,
 	}}
-	if s.endpoint.socket != "" {
+	if s.Endpoint.Socket != "" {
 		c.transport.Proxy = nil
 		c.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", s.endpoint.socket)
+			return dialer.DialContext(ctx, "unix", s.Endpoint.Socket)
 		}
 	}
-	address := s.endpoint.host
-	if s.endpoint.prefix != "" {
-		address = s.endpoint.scheme + "://" + s.endpoint.host + s.endpoint.prefix
+	address := s.Endpoint.Host
+	if s.Endpoint.Prefix != "" {
+		address = s.Endpoint.Scheme + "://" + s.Endpoint.Host + s.Endpoint.Prefix
 	}
 	var err error
 	c.client, err = api.NewClient(&api.Config{
 		Address:   address,
-		Scheme:    s.endpoint.scheme,
-		HttpAuth:  s.auth,
+		Scheme:    s.Endpoint.Scheme,
+		HttpAuth:  s.Auth,
 		Token:     s.Token, // lest the client looks for one itself
 		TokenFile: s.TokenFile,
 		HttpClient: &http.Client{
@@ -79,36 +94,36 @@ func newConsulSource(s *consulSettings) (*consulSource, error) {
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("consul client for %s: %w", s.endpoint, err)
+		return nil, fmt.Errorf("consul client for %s: %w", s.Endpoint, err)
 	}
 	return c, nil
 }
 
-// Close implements [Source].
-func (c *consulSource) Close() { c.transport.CloseIdleConnections() }
+// Close implements [discovery.Source].
+func (c *Source) Close() { c.transport.CloseIdleConnections() }
 
-// Query implements [Source].
+// Query implements [discovery.Source].
 //
 // Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
 // whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
 // an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
 // gone; where it brings nothing new, whether there is still anybody to bring it; and after a doubt, whether that is over.
-func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error) {
+func (c *Source) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
 	if err == nil && streamed(header) && (a.Index <= index || c.doubted || c.misses(a.Nodes)) {
 		a, header, err = c.ask(ctx, 0, 0)
-		a.Again = 1
+		a.Extra = 1
 	}
 	if err != nil {
 		return a, err
 	}
 	switch {
 	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
-		a.Doubt, a.Detail = ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
+		a.Doubt, a.Detail = discovery.ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
 	case header.Get("X-Consul-KnownLeader") == "false" && !streamed(header):
-		a.Doubt, a.Detail = ReasonConsulError, "a stale answer from a server that knows no leader"
+		a.Doubt, a.Detail = discovery.ReasonConsulError, "a stale answer from a server that knows no leader"
 	default:
-		c.seen = keysOf(a.Nodes)
+		c.seen = discovery.Identities(a.Nodes)
 	}
 	c.doubted = a.Doubt != ""
 	return a, nil
@@ -118,8 +133,8 @@ func (c *consulSource) Query(ctx context.Context, index uint64, wait time.Durati
 func streamed(h http.Header) bool { return h.Get("X-Consul-Query-Backend") == "streaming" }
 
 // misses reports whether an instance of the last answer without doubt is not among the nodes.
-func (c *consulSource) misses(nodes []Node) bool {
-	keys := keysOf(nodes)
+func (c *Source) misses(nodes []discovery.Node) bool {
+	keys := discovery.Identities(nodes)
 	for key := range c.seen {
 		if !keys[key] {
 			return true
@@ -128,24 +143,16 @@ func (c *consulSource) misses(nodes []Node) bool {
 	return false
 }
 
-func keysOf(nodes []Node) map[string]bool {
-	keys := make(map[string]bool, len(nodes))
-	for i := range nodes {
-		keys[nodes[i].key()] = true
-	}
-	return keys
-}
-
 // ask sends one query.
 // See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
-func (c *consulSource) ask(ctx context.Context, index uint64, wait time.Duration) (Answer, http.Header, error) {
+func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, http.Header, error) {
 	s := c.settings
 	options := &api.QueryOptions{
 		Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition, Peer: s.Peer,
-		AllowStale:        s.Consistency == consistencyStale,
-		RequireConsistent: s.Consistency == consistencyConsistent,
+		AllowStale:        s.Consistency == ConsistencyStale,
+		RequireConsistent: s.Consistency == ConsistencyConsistent,
 		WaitIndex:         index,
-		Token:             c.currentToken(),
+		Token:             c.currentToken(ctx),
 	}
 	if index > 0 {
 		options.WaitTime = wait
@@ -157,32 +164,29 @@ func (c *consulSource) ask(ctx context.Context, index uint64, wait time.Duration
 	if err != nil {
 		// Whatever is wrong with the connection, the next query is to have another one.
 		c.transport.CloseIdleConnections()
-		return Answer{}, nil, c.queryError(err, options.Token)
+		return discovery.Answer{}, nil, c.queryError(err, options.Token)
 	}
 	nodes, err := nodesOf(entries)
 	if err != nil {
-		return Answer{}, nil, &QueryError{ReasonConsulError, fmt.Errorf("consul at %s: %w", s.endpoint, err)}
+		return discovery.Answer{}, nil, &discovery.Error{Reason: discovery.ReasonConsulError, Err: fmt.Errorf("consul at %s: %w", s.Endpoint, err)}
 	}
-	a := Answer{Nodes: nodes}
+	a := discovery.Answer{Nodes: nodes}
 	a.Index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64) // one that is not a number is none
 	return a, header, nil
 }
 
 // currentToken returns the token for the next query. While its file is being replaced, the last one is still good.
-func (c *consulSource) currentToken() string {
+func (c *Source) currentToken(ctx context.Context) string {
 	if c.settings.TokenFile == "" {
 		return c.settings.Token
 	}
-	if token, err := readToken(c.settings.TokenFile); err == nil {
-		c.token = token
-	}
-	return c.token
+	return c.token.read(ctx)
 }
 
 // queryError gives an error its reason and a text, from which secrets that the other side sent back are taken out.
-func (c *consulSource) queryError(err error, token string) error {
+func (c *Source) queryError(err error, token string) error {
 	var (
-		reason  = ReasonConsulError
+		reason  = discovery.ReasonConsulError
 		status  api.StatusError
 		network *url.Error
 		text    string
@@ -192,22 +196,22 @@ func (c *consulSource) queryError(err error, token string) error {
 		text = fmt.Sprintf("answered %d: %s", status.Code, cmp.Or(status.Body, "no text"))
 		switch {
 		case status.Code == http.StatusForbidden || status.Code == http.StatusUnauthorized:
-			reason = ReasonACLDenied
+			reason = discovery.ReasonACLDenied
 		case status.Code >= 300 && status.Code < 400:
 			text = fmt.Sprintf("answered %d: redirects are not followed", status.Code)
 		}
 	case errors.Is(err, context.DeadlineExceeded):
-		reason, text = ReasonConsulUnreachable, "no answer in time"
+		reason, text = discovery.ReasonConsulUnreachable, "no answer in time"
 	case errors.As(err, &network):
-		reason, text = ReasonConsulUnreachable, network.Err.Error()
+		reason, text = discovery.ReasonConsulUnreachable, network.Err.Error()
 	default:
 		text = "unusable answer: " + err.Error()
 	}
 	text = redact(text, token)
-	if c.settings.auth != nil {
-		text = redact(text, c.settings.auth.Password)
+	if c.settings.Auth != nil {
+		text = redact(text, c.settings.Auth.Password)
 	}
-	return &QueryError{reason, fmt.Errorf("consul at %s: %s", c.settings.endpoint, oneLine(text))}
+	return &discovery.Error{Reason: reason, Err: fmt.Errorf("consul at %s: %s", c.settings.Endpoint, sanitize.Line(text))}
 }
 
 func redact(text, secret string) string {
@@ -215,91 +219,4 @@ func redact(text, secret string) string {
 		return text
 	}
 	return strings.ReplaceAll(text, secret, "[redacted]")
-}
-
-// oneLine makes the text of an error page fit for a log line.
-func oneLine(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > maxErrorText {
-		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
-	}
-	return text
-}
-
-// nodesOf translates Consul's answer. Anything that is not a set of service instances is an error, not an empty set.
-func nodesOf(entries []*api.ServiceEntry) ([]Node, error) {
-	if entries == nil {
-		return nil, errors.New("unusable answer: null instead of a list")
-	}
-	nodes := make([]Node, 0, len(entries))
-	for i, e := range entries {
-		if e == nil || e.Node == nil || e.Service == nil || e.Node.Node == "" {
-			return nil, fmt.Errorf("unusable answer: entry %d is not an instance of a service", i)
-		}
-		n := Node{
-			Name: e.Node.Node, ID: e.Service.ID, Address: e.Node.Address, Datacenter: e.Node.Datacenter,
-			ServiceAddress: e.Service.Address, Port: e.Service.Port, Tags: e.Service.Tags,
-			Meta: map[string]string{}, Tagged: map[string]TaggedAddress{}, Index: e.Service.ModifyIndex,
-		}
-		maps.Copy(n.Meta, e.Node.Meta)
-		maps.Copy(n.Meta, e.Service.Meta)
-		for key, host := range e.Node.TaggedAddresses {
-			n.Tagged[key] = TaggedAddress{Host: host}
-		}
-		for key, a := range e.Service.TaggedAddresses {
-			n.Tagged[key] = TaggedAddress{Host: a.Address, Port: a.Port}
-		}
-		for _, check := range e.Checks {
-			if check == nil {
-				return nil, fmt.Errorf("unusable answer: entry %d has a check that is null", i)
-			}
-			n.Checks = append(n.Checks, Check{check.CheckID, check.Status, check.ServiceID != "", check.ModifyIndex})
-		}
-		slices.SortFunc(n.Checks, func(a, b Check) int { return cmp.Compare(a.ID, b.ID) })
-		nodes = append(nodes, n)
-	}
-	// Consul may shuffle: order is no change.
-	slices.SortStableFunc(nodes, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-	return nodes, nil
-}
-
-// headerKey is the key of the context for a *http.Header that takes the headers of the answer.
-type headerKey struct{}
-
-// boundedTransport bounds the body of each answer, and hands out its headers.
-type boundedTransport struct{ base *http.Transport }
-
-func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.base.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusSwitchingProtocols { // from here on neither context nor deadline would hold
-		_ = resp.Body.Close()
-		resp.Body = http.NoBody
-	}
-	if h, ok := r.Context().Value(headerKey{}).(*http.Header); ok {
-		*h = resp.Header
-	}
-	limit := int64(maxAnswer)
-	if resp.StatusCode != http.StatusOK {
-		limit = maxErrorAnswer
-	}
-	resp.Body = &boundedBody{resp.Body, limit}
-	return resp, nil
-}
-
-// boundedBody fails where io.LimitReader would end: what is cut off must not look complete.
-type boundedBody struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errors.New("the answer is too large")
-	}
-	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	return n, err
 }

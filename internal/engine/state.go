@@ -61,6 +61,9 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 	return s.reason
 }
 
+// Changed is closed when a newer state replaces this one.
+func (s *State) Changed() <-chan struct{} { return s.changed }
+
 // Nodes returns how many nodes are registered.
 func (s *State) Nodes() int { return len(s.members) }
 

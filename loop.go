@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds where a redirect or a proxied request must not go: back to where it came from, and to loopback.
+
+package vaultredirect
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// leadsBack reports whether a client that follows a redirect to t would come back to where r came in: either the client
+// addressed this site by t's own name and port, or t is the very socket that took the connection. Only the latter is
+// proven; a client can send any Host. The request is judged as it came in, whatever handlers before this one made of it.
+func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
+	if t.Addr.IsValid() && isSocketOf(t.Addr, r.Context()) {
+		return true, true
+	}
+	host := incoming(r).Host
+	if strings.EqualFold(host, t.Authority) {
+		return true, false
+	}
+	if t.PortOf != "" && t.PortOf == clientScheme(r) && strings.EqualFold(strings.Trim(host, "[]"), t.Host) {
+		return true, false
+	}
+	return false, false
+}
+
+// incoming returns the request as it came in.
+func incoming(r *http.Request) *http.Request {
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return &o
+	}
+	return r
+}
+
+// isSocketOf reports whether an address is that of the socket through which a request came. A socket for HTTP/3 may not
+// know its address; then it is every address of this machine.
+func isSocketOf(addr netip.AddrPort, ctx context.Context) bool {
+	local, ok := ctx.Value(http.LocalAddrContextKey).(interface{ AddrPort() netip.AddrPort }) // TCP or UDP
+	if !ok {
+		return false
+	}
+	here := local.AddrPort()
+	if here.Port() != addr.Port() {
+		return false
+	}
+	ip := here.Addr().Unmap()
+	return ip == addr.Addr() || ip.IsUnspecified() && isOfThisMachine(addr.Addr())
+}
+
+func isOfThisMachine(ip netip.Addr) bool {
+	addresses, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(addresses, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.Contains(ip.AsSlice()) && (ip.IsLoopback() || n.IP.Equal(ip.AsSlice()))
+	})
+}
+
+// clientScheme is the scheme of the URL that the client used, as far as can be seen from here.
+// X-Forwarded-Proto can be forged, but only to give oneself another answer.
+func clientScheme(r *http.Request) string {
+	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+		return "https"
+	}
+	return "http"
+}
+
+// onlyLocal reports whether t is an address that means another machine to the client than to the node that registered it:
+// one of loopback, for a client that is not on this machine. api_addr = "https://127.0.0.1:8200" is the commonest mistake
+// in Vault's configuration; a client that followed it would send its token to whatever listens there.
+func onlyLocal(t *engine.Target, r *http.Request) bool {
+	return isLoopback(t) && !isLocal(r)
+}
+
+func isLoopback(t *engine.Target) bool {
+	if t.Addr.IsValid() {
+		return t.Addr.Addr().IsLoopback()
+	}
+	name := strings.ToLower(strings.TrimSuffix(t.Host, "."))
+	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+}
+
+// isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
+// proxies, they say so, too.
+func isLocal(r *http.Request) bool {
+	client, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if !ok || client == "" {
+		if client, _, _ = net.SplitHostPort(r.RemoteAddr); client == "" {
+			return true // a unix socket
+		}
+	}
+	ip, err := netip.ParseAddr(client)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// The mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.
+// See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
+var viaMark = "1.1 vault-redirect-" + strings.ToLower(rand.Text()[:12])
+
+// comesBack reports whether a request was proxied by this process before.
+func comesBack(r *http.Request) bool {
+	for _, line := range incoming(r).Header["Via"] {
+		if strings.Contains(line, viaMark) {
+			return true
+		}
+	}
+	return false
+}
+
+// mark has a request that is about to be proxied carry the mark. A retry carries it already.
+func mark(r *http.Request) {
+	if !slices.Contains(r.Header["Via"], viaMark) {
+		r.Header.Add("Via", viaMark)
+	}
+}

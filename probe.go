@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the options of the probes.
+
+package vaultredirect
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// Probe says whether the nodes themselves are asked if they are active, with GET /v1/sys/health at the address that
+// redirects lead to, and how much their word counts. No token is sent.
+type Probe struct {
+	// Mode says how much the word of a node counts:
+	//
+	//   - auto: as far as it can be trusted. A node that answers over plain http (as trustworthy as the redirect itself) or
+	//     with a trusted certificate is judged by what it says, whatever Consul says of it. One whose certificate is not
+	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it. One that
+	//     could never be reached from here is judged by Consul alone. One that is dead by the probes, but which Consul goes
+	//     on calling active and passing while no other node says that it is active, is used again after 15 seconds: perhaps
+	//     only this machine is cut off from it.
+	//   - strict: only a node that says itself, over plain http or a trusted connection, that it is active is used.
+	//   - off: nodes are not asked.
+	//
+	// A node that is in maintenance in Consul is never used, whatever it says. One whose checks are critical is used only
+	// if it says itself that it is active. Default: auto.
+	Mode string `json:"mode,omitempty"`
+
+	Probing
+}
+
+// Probing says how nodes are asked. Each probe uses a connection of its own (with TLS sessions resumed), so that a closed
+// listener or a changed address is noticed; the one before is kept until then, since its break tells of a death at once.
+// While the active node leaves a probe unanswered for three times as long as it usually takes, and at least for 100ms,
+// requests wait for what it turns out to be, as long as hold lets them. Other nodes are asked every 10 intervals, at
+// least every 10s; all are asked at once when the active node is lost or discovery has something new.
+type Probing struct {
+	// Interval between two probes of the active node. At least 50ms. Default: 500ms.
+	Interval caddy.Duration `json:"interval,omitempty"`
+	// Timeout of one probe. At least 50ms. Default: 1s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+	// Fall is how many probes in a row must go unanswered before a node is dead. A refused or broken connection, and the
+	// answer that it is not active, count at once. From 1 to 100. Default: 3.
+	Fall int `json:"fall,omitempty"`
+	// TLS settings of the connection to the nodes. Clients use their own trust store.
+	TLS *TLS `json:"tls,omitempty"`
+}
+
+// Defaults and limits of probes.
+const (
+	defaultProbeInterval = 500 * time.Millisecond
+	defaultProbeTimeout  = time.Second
+	defaultFall          = 3
+	maxFall              = 100
+	minProbe             = 50 * time.Millisecond
+
+	probeAuto   = "auto"
+	probeStrict = "strict"
+	probeOff    = "off"
+)
+
+// mode returns the mode as the engine names it.
+func (p *Probe) mode() (engine.Mode, error) {
+	switch p.Mode {
+	case "", probeAuto:
+		return engine.ProbeAuto, nil
+	case probeStrict:
+		return engine.ProbeStrict, nil
+	case probeOff:
+		return engine.ProbeOff, nil
+	}
+	return "", fmt.Errorf("mode: %q is not auto, strict or off", p.Mode)
+}
+
+// engine completes and checks the settings.
+func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
+	if mode == engine.ProbeOff {
+		return engine.Probe{}, nil
+	}
+	c := engine.Probe{
+		Mode:     mode,
+		Interval: cmp.Or(time.Duration(p.Interval), defaultProbeInterval),
+		Timeout:  cmp.Or(time.Duration(p.Timeout), defaultProbeTimeout),
+		Fall:     cmp.Or(p.Fall, defaultFall),
+	}
+	if err := checkProbe("interval", c.Interval); err != nil {
+		return c, err
+	}
+	if err := checkProbe("timeout", c.Timeout); err != nil {
+		return c, err
+	}
+	if c.Fall < 1 || c.Fall > maxFall {
+		return c, fmt.Errorf("fall: %d is not between 1 and %d", c.Fall, maxFall)
+	}
+	var settings TLS
+	if p.TLS != nil {
+		settings = *p.TLS
+	}
+	err := settings.expand(caddy.NewReplacer())
+	if err != nil {
+		return c, err
+	}
+	c.TLS, c.TLSKey, err = settings.config()
+	return c, err
+}
+
+func checkProbe(name string, d time.Duration) error {
+	if d < minProbe {
+		return fmt.Errorf("%s: %s is too short, the minimum is %s", name, d, minProbe)
+	}
+	return nil
+}
