@@ -149,6 +149,7 @@ func (v *View) keep(prev *State, worth evidence) *member {
 // and which nodes there are.
 func (v *View) inherit(first *State, predecessor *View) {
 	s := predecessor.State()
+	v.stats, v.history.ring = newStats(predecessor.stats), predecessor.history.list()
 	now := time.Now()
 	phase := s.PhaseAt(now)
 	var known []discovery.Node

@@ -27,6 +27,9 @@ type member struct {
 	since   time.Time // since when probes find the same
 
 	probeURL string // where it is probed; empty: nowhere
+
+	state      NodeState // what all of that amounts to
+	stateSince time.Time
 }
 
 // serverName is what the node's certificate must be for.

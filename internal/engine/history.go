@@ -46,13 +46,32 @@ func (h *history) add(t Transition) {
 	h.ring = append(h.ring, t)
 }
 
+// list returns the transitions, the oldest first.
+func (h *history) list() []Transition {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.ring)
+}
+
 // History returns the last transitions, the newest first.
 func (v *View) History() []Transition {
-	v.history.mu.Lock()
-	defer v.history.mu.Unlock()
-	list := slices.Clone(v.history.ring)
+	list := v.history.list()
 	slices.Reverse(list)
 	return list
+}
+
+// turn remembers, counts and announces a change of who is active.
+func (v *View) turn(t Transition, prev, next *State) {
+	v.history.add(t)
+	v.stats.turned(t)
+	e := Event{
+		Kind: ActiveChanged, At: t.At, Node: t.Node, URL: t.URL, Previous: t.Previous, PreviousURL: t.PrevURL,
+		Reason: t.Reason, By: t.By, Gap: t.Gap, Changes: next.Changes,
+	}
+	if !t.Active {
+		e.Kind, e.Active = ActiveLost, t.At.Sub(prev.Since)
+	}
+	v.pool.announce(v, e)
 }
 
 // tell tells transitions, each once.
@@ -65,11 +84,11 @@ func (v *View) tell(prev, next *State, e election) {
 		if !was && !prev.phase.Time.IsZero() {
 			t.Gap = next.Made.Sub(prev.PhaseAt(next.Made).Time)
 		}
-		v.history.add(t)
+		v.turn(t, prev, next)
 		v.watcher.teller.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
 	case !is && next.phase.Situation != Starting && (was || prev.ReasonAt(prev.Made) != next.reason):
 		if was {
-			v.history.add(t)
+			v.turn(t, prev, next)
 		}
 		v.watcher.teller.log(&v.logs, zap.WarnLevel, "no active node", zap.String("reason", string(next.reason)), zap.String("detail", next.Detail),
 			zap.Int("nodes", next.Nodes()), zap.String("previous", t.PrevURL))

@@ -43,6 +43,7 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	}
 	if q.waiting.Add(1) > q.Most {
 		q.waiting.Add(-1)
+		v.stats.held(Overflow, 0)
 		return s
 	}
 	defer q.waiting.Add(-1)
@@ -62,6 +63,7 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 		now := time.Now()
 		end, ok := s.PhaseAt(now).waitUntil(came, q.Hold)
 		if !ok || !end.After(now) {
+			on.left(s, now.Sub(came))
 			return s
 		}
 		timer.Reset(end.Sub(now))
@@ -69,10 +71,21 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 		case <-s.changed: // closed for all who wait, at once
 		case <-timer.C:
 		case <-v.pool.ending:
+			on.stats.held(Shutdown, time.Since(came))
 			return on.State()
 		case <-ctx.Done():
+			on.stats.held(Abandoned, time.Since(came))
 			return on.State()
 		}
 		s = on.State()
 	}
+}
+
+// left counts the end of a wait.
+func (v *View) left(s *State, took time.Duration) {
+	end := Expired
+	if s.Active() {
+		end = Released
+	}
+	v.stats.held(end, took)
 }

@@ -27,6 +27,9 @@ type Pool struct {
 
 	mu    sync.Mutex
 	views []*View // in the order in which they were made
+
+	listening sync.Mutex
+	listeners []*listener
 }
 
 // NewPool returns an empty pool.

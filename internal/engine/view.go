@@ -43,6 +43,7 @@ type View struct {
 	current atomic.Pointer[State]
 	waiting atomic.Int64 // requests that wait now
 	logs    loggers
+	stats   *Stats
 
 	once    sync.Once // the goroutine is started, or never will be
 	ctx     context.Context
@@ -73,6 +74,9 @@ func newView(c Config, w *watcher, predecessor *View) *View {
 	if predecessor != nil {
 		v.inherit(first, predecessor)
 	}
+	if v.stats == nil {
+		v.stats = newStats(nil)
+	}
 	v.current.Store(first)
 	return v
 }
@@ -85,6 +89,12 @@ func (v *View) Start() {
 
 // State returns what is known now: one atomic load.
 func (v *View) State() *State { return v.current.Load() }
+
+// Stats returns what the view has counted.
+func (v *View) Stats() *Stats { return v.stats }
+
+// Waiting returns how many requests wait now.
+func (v *View) Waiting() int64 { return v.waiting.Load() }
 
 // run takes in what comes until the view ends.
 func (v *View) run() {
@@ -99,6 +109,7 @@ func (v *View) run() {
 		case <-v.news:
 			v.take(v.watcher.latest())
 		case r := <-v.prober.results:
+			v.stats.probed(r.finding)
 			if !v.prober.hear(r, incumbent) {
 				v.prober.plan(v.ctx, incumbent, v.lostSince())
 				continue
@@ -167,6 +178,7 @@ func (v *View) apply() {
 	e := elect(v.members, prev.identity(), v.Probe.Mode == ProbeStrict)
 	next := v.derive(prev, e, now)
 	if !next.same(prev) {
+		v.stamp(next, prev, now)
 		v.current.Store(next)
 		close(prev.changed) // for all who wait, at once
 		v.tell(prev, next, e)

@@ -6,12 +6,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -61,6 +63,10 @@ type watcher struct {
 	mu     sync.Mutex
 	report report
 	views  []*View // which are told of a new report
+
+	queries  [5]atomic.Uint64 // in the order of QueryResults
+	failures atomic.Int64     // in a row
+	index    atomic.Uint64    // of the last answer
 }
 
 func newWatcher(p *Pool, d discovery.Discoverer) (*watcher, error) {
@@ -190,11 +196,16 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 		r.failure = a.Doubt
 		if r.failing = last.failing; r.failing.IsZero() {
 			r.failing = now
+			w.announce(Event{Kind: DiscoveryDown, At: now, Reason: a.Doubt})
 		}
 	}
+	w.queries[indexOf(QueryResults, cmp.Or(a.Doubt, discovery.ReasonOK))].Add(1)
+	w.index.Store(a.Index)
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
+		w.failures.Store(0)
 		w.teller.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
+		w.announce(Event{Kind: DiscoveryUp, At: now, Outage: now.Sub(last.failing)})
 	}
 	switch {
 	case a.Doubt != "" && a.Doubt != last.doubt:
@@ -216,9 +227,21 @@ func (w *watcher) failed(err error) {
 	level := zap.DebugLevel
 	if r.failing.IsZero() {
 		level, r.failing = zap.WarnLevel, r.at
+		w.announce(Event{Kind: DiscoveryDown, At: r.at, Reason: r.failure})
 	}
+	w.failures.Add(1)
+	w.queries[indexOf(QueryResults, r.failure)].Add(1)
 	w.teller.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
+}
+
+// announce has listeners hear of an event for each cluster that depends on this discovery.
+func (w *watcher) announce(e Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, v := range w.views {
+		w.pool.announce(v, e)
+	}
 }
 
 // publish has every view see a report.

@@ -1,0 +1,73 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what is told to whoever listens.
+
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// EventKind is the kind of an event.
+type EventKind string
+
+// The kinds. They are unique among all events of Caddy, whose Caddyfile cannot tell one plugin's from another's.
+const (
+	ActiveChanged EventKind = "vault_active_changed"
+	ActiveLost    EventKind = "vault_active_lost"
+	DiscoveryDown EventKind = "vault_discovery_down"
+	DiscoveryUp   EventKind = "vault_discovery_up"
+	NodeChanged   EventKind = "vault_node_changed"
+)
+
+// Event is one thing that happened to a cluster. Which fields are set depends on the kind.
+type Event struct {
+	Kind          EventKind
+	At            time.Time
+	Cluster       string
+	Node          string // whose state changed, or that became active
+	URL           string
+	Previous      string // the node that was active before
+	PreviousURL   string
+	Reason        discovery.Reason
+	By            string        // ByProbe or BySource
+	Gap           time.Duration // how long no node was active
+	Active        time.Duration // how long the node that is lost was active
+	Outage        time.Duration // of discovery
+	Changes       uint64
+	State         NodeState
+	PreviousState NodeState
+}
+
+// Listen has f called with each event of the pool, one after the other for each cluster, until stop is called. f must not
+// wait for long: later events would be dropped.
+func (p *Pool) Listen(f func(Event)) (stop func()) {
+	l := &listener{f}
+	p.listening.Lock()
+	defer p.listening.Unlock()
+	p.listeners = append(p.listeners, l)
+	return func() {
+		p.listening.Lock()
+		defer p.listening.Unlock()
+		p.listeners = slices.DeleteFunc(p.listeners, func(o *listener) bool { return o == l })
+	}
+}
+
+type listener struct{ hear func(Event) }
+
+// announce has all listeners hear of an event, soon and outside of all locks.
+func (p *Pool) announce(v *View, e Event) {
+	e.Cluster = v.Name
+	v.watcher.teller.tell(func() {
+		p.listening.Lock()
+		listeners := slices.Clone(p.listeners)
+		p.listening.Unlock()
+		for _, l := range listeners {
+			l.hear(e)
+		}
+	})
+}

@@ -1,0 +1,201 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what a view counts. Counting never locks.
+
+package engine
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Answer is how a request was answered.
+type Answer int
+
+// The answers.
+const (
+	Redirected Answer = iota
+	Proxied
+	Unavailable
+	Loop
+	BadRequest
+	answers
+)
+
+var answerNames = [answers]string{"redirected", "proxied", "unavailable", "loop", "bad_request"}
+
+func (a Answer) String() string { return answerNames[a] }
+
+// Answers is the whole set.
+var Answers = []Answer{Redirected, Proxied, Unavailable, Loop, BadRequest}
+
+// HoldEnd is how the wait of a request ended.
+type HoldEnd int
+
+// The ends.
+const (
+	Released  HoldEnd = iota // there was a node
+	Expired                  // hold was over
+	Abandoned                // the client left
+	Overflow                 // there was no place to wait
+	Shutdown                 // the process was about to end
+	holdEnds
+)
+
+var holdEndNames = [holdEnds]string{"released", "expired", "abandoned", "overflow", "shutdown"}
+
+func (e HoldEnd) String() string { return holdEndNames[e] }
+
+// HoldEnds is the whole set.
+var HoldEnds = []HoldEnd{Released, Expired, Abandoned, Overflow, Shutdown}
+
+// QueryResults is the closed set of the outcomes of discovery's queries.
+var QueryResults = []discovery.Reason{
+	discovery.ReasonOK, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable, discovery.ReasonConsulError,
+}
+
+// LossReasons is the closed set of why no node was active any more.
+var LossReasons = []discovery.Reason{
+	discovery.ReasonNoService, discovery.ReasonNoActive, discovery.ReasonUnhealthy, discovery.ReasonBadAddress, discovery.ReasonStaleExpired, "other",
+}
+
+// Stats is what a view has counted since it began, or since its predecessor did. It is safe for concurrent use.
+type Stats struct {
+	answers [answers]atomic.Uint64
+	holds   [holdEnds]atomic.Uint64
+	losses  [6]atomic.Uint64  // in the order of LossReasons
+	probes  [10]atomic.Uint64 // in the order of Results
+	without atomic.Int64      // nanoseconds without an active node, but for those that go on
+	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
+
+	Failovers *Histogram // from a loss to the next active node
+	Probing   *Histogram // of answered probes
+	Holding   *Histogram // of requests that were released
+}
+
+// newStats returns counters that begin where those of a predecessor, if there is one, are.
+func newStats(from *Stats) *Stats {
+	s := &Stats{
+		Failovers: newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
+		Probing:   newHistogram(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1),
+		Holding:   newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+	}
+	if from == nil {
+		return s
+	}
+	take(s.answers[:], from.answers[:])
+	take(s.holds[:], from.holds[:])
+	take(s.losses[:], from.losses[:])
+	take(s.probes[:], from.probes[:])
+	s.without.Store(from.without.Load())
+	s.changed.Store(from.changed.Load())
+	s.Failovers.take(from.Failovers)
+	s.Probing.take(from.Probing)
+	s.Holding.take(from.Holding)
+	return s
+}
+
+func take(to, from []atomic.Uint64) {
+	for i := range to {
+		to[i].Store(from[i].Load())
+	}
+}
+
+// Answered counts a request.
+func (s *Stats) Answered(a Answer) { s.answers[a].Add(1) }
+
+// Answers returns how many requests were answered in a way.
+func (s *Stats) Answers(a Answer) uint64 { return s.answers[a].Load() }
+
+// Holds returns how many waits ended in a way.
+func (s *Stats) Holds(e HoldEnd) uint64 { return s.holds[e].Load() }
+
+// Losses returns how often no node was active any more, by reason.
+func (s *Stats) Losses(r discovery.Reason) uint64 { return s.losses[indexOf(LossReasons, r)].Load() }
+
+// Probes returns how many probes had a result.
+func (s *Stats) Probes(r Result) uint64 { return s.probes[indexOf(Results, r)].Load() }
+
+// LastChange returns when the last change or loss was; zero: never.
+func (s *Stats) LastChange() time.Time {
+	if n := s.changed.Load(); n != 0 {
+		return time.Unix(0, n)
+	}
+	return time.Time{}
+}
+
+// indexOf returns the place of an element in a closed set, the last one for what is not in it.
+func indexOf[T comparable](set []T, e T) int {
+	if i := slices.Index(set, e); i >= 0 {
+		return i
+	}
+	return len(set) - 1
+}
+
+// probed counts a probe.
+func (s *Stats) probed(f Finding) {
+	s.probes[indexOf(Results, f.Result)].Add(1)
+	if f.Result.answered() {
+		s.Probing.Observe(f.Took)
+	}
+}
+
+// turned counts a change of who is active.
+func (s *Stats) turned(t Transition) {
+	s.changed.Store(t.At.UnixNano())
+	if !t.Active {
+		s.losses[indexOf(LossReasons, t.Reason)].Add(1)
+		return
+	}
+	if t.Gap > 0 {
+		s.Failovers.Observe(t.Gap)
+		s.without.Add(int64(t.Gap))
+	}
+}
+
+// held counts the end of a wait.
+func (s *Stats) held(e HoldEnd, took time.Duration) {
+	s.holds[e].Add(1)
+	if e == Released {
+		s.Holding.Observe(took)
+	}
+}
+
+// Histogram counts durations by upper bounds in seconds.
+type Histogram struct {
+	bounds []float64
+	counts []atomic.Uint64 // one more than bounds: the rest
+	nanos  atomic.Int64
+}
+
+func newHistogram(bounds ...float64) *Histogram {
+	return &Histogram{bounds: bounds, counts: make([]atomic.Uint64, len(bounds)+1)}
+}
+
+// Observe counts a duration.
+func (h *Histogram) Observe(d time.Duration) {
+	i, _ := slices.BinarySearch(h.bounds, d.Seconds())
+	h.counts[i].Add(1)
+	h.nanos.Add(int64(d))
+}
+
+// Read returns the count, the sum in seconds and the cumulative counts by upper bound, as Prometheus wants them.
+func (h *Histogram) Read() (count uint64, sum float64, buckets map[float64]uint64) {
+	buckets = make(map[float64]uint64, len(h.bounds))
+	for i := range h.counts {
+		count += h.counts[i].Load()
+		if i < len(h.bounds) {
+			buckets[h.bounds[i]] = count
+		}
+	}
+	return count, float64(h.nanos.Load()) / float64(time.Second), buckets
+}
+
+func (h *Histogram) take(from *Histogram) {
+	take(h.counts, from.counts)
+	h.nanos.Store(from.nanos.Load())
+}

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what there is to say of each node to an operator.
+
+package engine
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// NodeState is what a node is like: a closed set.
+type NodeState string
+
+// The states of nodes.
+const (
+	NodeActive        NodeState = "active"
+	NodeStandby       NodeState = "standby"
+	NodeSealed        NodeState = "sealed"
+	NodeUninitialized NodeState = "uninitialized"
+	NodeUnreachable   NodeState = "unreachable"
+	NodeCritical      NodeState = "critical"
+	NodeMaintenance   NodeState = "maintenance"
+	NodeBadAddress    NodeState = "bad_address"
+	NodeUnknown       NodeState = "unknown"
+)
+
+// NodeStates is the whole set.
+var NodeStates = []NodeState{
+	NodeActive, NodeStandby, NodeSealed, NodeUninitialized, NodeUnreachable, NodeCritical, NodeMaintenance, NodeBadAddress, NodeUnknown,
+}
+
+// NodeStatus is what is known of one node.
+type NodeStatus struct {
+	Node    discovery.Node
+	URL     string // where it is reached; empty: nowhere
+	State   NodeState
+	Since   time.Time // since when it is in that state
+	Elected bool      // requests are redirected to it
+	Marked  bool      // discovery marks it as the active one
+	Why     string    // why it is not elected; empty if it is
+	Failing []string  // IDs of the checks that are not passing
+	Probe   Finding   // the last one that counted; its Result is empty if there was none
+}
+
+// NodeStatuses returns the status of each node, in the order of discovery.
+func (s *State) NodeStatuses() []NodeStatus {
+	list := make([]NodeStatus, len(s.members))
+	active := s.identity()
+	for i := range s.members {
+		m := &s.members[i]
+		elected := m.node.Identity() == active
+		list[i] = NodeStatus{
+			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
+			Failing: failingChecks(&m.node), Probe: m.finding,
+		}
+		if !elected {
+			list[i].Why = m.why()
+		}
+	}
+	return list
+}
+
+// stateOf says what a member is like. A node that is not probed is what discovery says.
+func (m *member) stateOf(elected bool) NodeState {
+	switch {
+	case m.health == healthMaintenance:
+		return NodeMaintenance
+	case m.bad != "":
+		return NodeBadAddress
+	case m.word == WordDead:
+		return NodeUnreachable
+	case m.word == WordActive:
+		return NodeActive
+	case m.word == WordPassive:
+		switch m.finding.Result {
+		case ResultStandby:
+			return NodeStandby
+		case ResultSealed:
+			return NodeSealed
+		case ResultUninitialized:
+			return NodeUninitialized
+		}
+		return NodeUnknown
+	case elected:
+		return NodeActive
+	case m.health == healthCritical:
+		return NodeCritical
+	case !m.marked:
+		return NodeStandby
+	}
+	return NodeUnknown
+}
+
+// why says why a member is not elected.
+func (m *member) why() string {
+	switch {
+	case m.health == healthMaintenance:
+		return "in maintenance in Consul"
+	case m.bad != "":
+		return m.bad
+	case m.word == WordDead, m.word == WordPassive && m.finding.Result != ResultStandby:
+		return "probe: " + m.finding.Detail
+	case m.word == WordPassive:
+		return m.finding.Detail
+	case m.health == healthCritical && !m.claims():
+		return "critical: " + quoted(failingChecks(&m.node))
+	case m.word == WordPending:
+		return "has not answered its first probe yet"
+	case !m.marked && !m.claims():
+		return "not marked as active"
+	case m.hidden:
+		return "not in the last answer of discovery"
+	}
+	return "another node has the better claim"
+}
+
+func quoted(ids []string) string {
+	text := ""
+	for i, id := range ids {
+		if i > 0 {
+			text += ", "
+		}
+		text += strconv.Quote(id)
+	}
+	return text
+}
+
+// stamp notes the states of the members and since when they are in them, and tells what has changed.
+func (v *View) stamp(next, prev *State, now time.Time) {
+	before := make(map[discovery.Identity]*member, len(prev.members))
+	for i := range prev.members {
+		before[prev.members[i].node.Identity()] = &prev.members[i]
+	}
+	active := next.identity()
+	for i := range next.members {
+		m := &next.members[i]
+		m.state, m.stateSince = m.stateOf(m.node.Identity() == active), now
+		old := before[m.node.Identity()]
+		switch {
+		case old == nil || old.state == "":
+		case old.state == m.state:
+			m.stateSince = old.stateSince
+		default:
+			v.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
+		}
+	}
+}
+
+// DiscoveryStatus is what is known of a discovery.
+type DiscoveryStatus struct {
+	Endpoint    string
+	Service     string
+	ActiveBy    string // how the active node is marked
+	Up          bool   // the last query was answered, and the answer proves something
+	LastSuccess time.Time
+	Failing     time.Time // since when queries fail; zero: they do not
+	Failures    int64     // in a row
+	Index       uint64
+	Detail      string    // of the failure
+	Queries     [5]uint64 // in the order of QueryResults
+}
+
+// Discovery returns what is known of the view's discovery.
+func (v *View) Discovery() DiscoveryStatus {
+	w := v.watcher
+	r := w.latest()
+	d := DiscoveryStatus{
+		Endpoint: w.discoverer.Endpoint(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
+		Up: r.number > 0 && r.failure == "" && r.doubt == "", LastSuccess: r.polled, Failing: r.failing,
+		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail,
+	}
+	for i := range d.Queries {
+		d.Queries[i] = w.queries[i].Load()
+	}
+	return d
+}
