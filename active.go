@@ -69,6 +69,8 @@ type Active struct {
 	queue      *engine.Queue
 	release    func() // gives the view back, once
 	logger     *zap.Logger
+	server     string // name of the server that it belongs to
+	logged     bool   // the server has access logs
 }
 
 // Defaults.
@@ -150,14 +152,22 @@ func (a *Active) acquire(ctx caddy.Context, config engine.Config) error {
 	if err != nil {
 		return err
 	}
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
 	view, err := pool.Acquire(a.discoverer, config, a.logger)
 	if err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
 	a.view = view
-	a.release = sync.OnceFunc(func() { view.Release(a.logger) })
+	addFront(a)
+	a.release = sync.OnceFunc(func() {
+		removeFront(a)
+		view.Release(a.logger)
+	})
 	app.(*App).use(view)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		a.server, a.logged = server.Name(), server.Logs != nil
 		server.RegisterOnShutdown(func() {
 			// At the end of the process, nobody is to wait any more, of whatever config. With a mere reload, the node that
 			// requests wait for is the same.

@@ -19,7 +19,8 @@ const appID = "vault_redirect"
 // need to name it: handlers load it by themselves. Handlers alone could not tell a config that is run from one that is
 // merely validated, which must not use the network.
 type App struct {
-	views []*engine.View
+	views   []*engine.View
+	emitter *emitter
 }
 
 // CaddyModule returns the Caddy module information.
@@ -28,6 +29,12 @@ func (App) CaddyModule() caddy.ModuleInfo {
 		ID:  appID,
 		New: func() caddy.Module { return new(App) },
 	}
+}
+
+// Provision subscribes to the start and the end of the config, between which it emits events.
+func (a *App) Provision(ctx caddy.Context) (err error) {
+	a.emitter, err = newEmitter(ctx)
+	return err
 }
 
 // use has the view started with the config. Caddy provisions modules one after another.
@@ -45,5 +52,8 @@ func (a *App) Start() error {
 // Stop does nothing: a watcher ends with its last handler, which may be one of the next config.
 func (a *App) Stop() error { return nil }
 
-// Interface guard
-var _ caddy.App = (*App)(nil)
+// Interface guards
+var (
+	_ caddy.App         = (*App)(nil)
+	_ caddy.Provisioner = (*App)(nil)
+)

@@ -15,6 +15,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
@@ -58,6 +61,8 @@ type status struct {
 	Nodes       int              `json:"nodes"`                  // instances that are registered
 	Candidates  int              `json:"candidates"`             // instances that could have been elected
 	Changes     uint64           `json:"changes"`                // how often another node became active
+	Draining    bool             `json:"draining,omitempty"`     // the process is about to end
+	ShutdownIn  string           `json:"shutdown_in,omitempty"`  // when the listener closes
 }
 
 // statusOf returns the document for a state at a time. Anybody may read it: it quotes nothing that another machine said.
@@ -86,12 +91,87 @@ func statusOf(s *engine.State, endpoint string, now time.Time) status {
 // patience lets a request for the health document wait for the first outcome, and for nothing else.
 var patience = engine.Queue{Most: math.MaxInt64}
 
+// healthEndpoint returns the endpoint at what follows the health path, nil if there is none.
+func (h *Handler) healthEndpoint(rest string) func(http.ResponseWriter, *http.Request) error {
+	var serve func(http.ResponseWriter, *http.Request) error
+	switch rest {
+	case "":
+		serve = h.serveHealth
+	case "/ready":
+		serve = h.serveReady
+	case "/live":
+		serve = h.serveLive
+	default:
+		return nil
+	}
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoints answer GET and HEAD")
+		}
+		return serve(w, r)
+	}
+}
+
+// serveReady answers 503 only where another copy may do better: this one is about to end, or cannot ask discovery. While
+// Vault has no active node, it is ready: requests wait here, or are told the truth.
+func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
+	d := map[string]any{"ready": true}
+	s := h.view.State()
+	now := time.Now()
+	if reason := s.ReasonAt(now); !s.PhaseAt(now).HasTarget() && blind(reason) {
+		d["ready"], d["reason"], d["detail"] = false, reason, explain(reason)
+	}
+	if draining, in := drainingIn(r); draining {
+		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
+	}
+	return h.answerCheck(w, r, d["ready"] == true, d)
+}
+
+// serveLive answers 200 for as long as requests are answered at all.
+func (h *Handler) serveLive(w http.ResponseWriter, r *http.Request) error {
+	return h.answerCheck(w, r, true, map[string]any{"live": true})
+}
+
+// drainingIn reports whether the process or its server is about to end, and in what time the listener closes.
+func drainingIn(r *http.Request) (draining bool, in string) {
+	draining = caddy.Exiting()
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return draining, ""
+	}
+	if down, _ := repl.Get("http.shutting_down"); down == true {
+		draining = true
+	}
+	if left, ok := repl.Get("http.time_until_shutdown"); ok && draining {
+		if d, ok := left.(time.Duration); ok {
+			in = max(0, d).Round(100 * time.Millisecond).String()
+		}
+	}
+	return draining, in
+}
+
+// answerCheck answers a check of health. What is well is not worth a line in the access log, nor is what was unwell before.
+func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, well bool, document any) error {
+	code, news := http.StatusOK, false
+	if !well {
+		code = http.StatusServiceUnavailable
+		news = !h.unwell.Load()
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogLevelVar, "warn")
+	}
+	h.unwell.Store(!well)
+	if !news && !h.LogHealth {
+		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
+	}
+	body, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		return writeErrors(w, http.StatusInternalServerError, "the document could not be written")
+	}
+	return writeJSON(w, code, append(body, '\n'))
+}
+
 // serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoint answers GET and HEAD")
-	}
 	s := h.view.Await(r.Context(), &patience)
 	d := statusOf(s, h.discoverer.Endpoint(), time.Now())
 	if d.Healthy {
@@ -105,15 +185,10 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 			d.Healthy, d.Reason, d.ActiveVault, d.RedirectURL = false, discovery.ReasonBadAddress, nil, ""
 		}
 	}
-	body, err := json.MarshalIndent(d, "", "  ")
-	if err != nil {
-		return writeErrors(w, http.StatusInternalServerError, "the status document could not be written")
+	if d.Draining, d.ShutdownIn = drainingIn(r); d.Draining {
+		d.Healthy = false
 	}
-	code := http.StatusOK
-	if !d.Healthy {
-		code = http.StatusServiceUnavailable
-	}
-	return writeJSON(w, code, append(body, '\n'))
+	return h.answerCheck(w, r, d.Healthy, d)
 }
 
 // writeErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer

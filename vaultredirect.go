@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,13 +42,20 @@ type Handler struct {
 
 	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
 	// HEAD with 200 if a request would be redirected now and with 503 if not, and with a JSON document that says why.
-	// "off" turns it off. Default: /vault-redirector-health.
+	// Below it are /ready, which is 503 only where another copy of the redirector may do better (this one is about to end,
+	// or cannot ask discovery), and /live, which is 200 while requests are answered at all. "off" turns all three off.
+	// Default: /vault-redirector-health.
 	HealthPath string `json:"health_path,omitempty"`
+	// LogHealth has requests for the health endpoints logged like others. Without it, the access log has one line when such
+	// an answer changes from 200 to 503, at level WARN, and no others. Default: false.
+	LogHealth bool `json:"log_health,omitempty"`
 	// RetryAfter is what the Retry-After header of a 503 says, rounded up to whole seconds. Default: 1s.
 	RetryAfter caddy.Duration `json:"retry_after,omitempty"`
 
 	healthPath string
 	retryAfter []string
+	last       atomic.Pointer[placeholders] // of the last request that did not wait
+	unwell     atomic.Bool                  // the last check of health was answered with 503
 }
 
 // Defaults and special values.
@@ -102,28 +110,49 @@ func (h *Handler) Cleanup() error { return h.Active.cleanup() }
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if r.URL.Path == h.healthPath && h.healthPath != "" {
-		return h.serveHealth(w, r)
+	if h.healthPath != "" && strings.HasPrefix(r.URL.Path, h.healthPath) {
+		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
+			return serve(w, r)
+		}
+	}
+	if caddy.Exiting() {
+		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
 	}
 	path, ok := requestPath(r)
 	if !ok {
+		h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
 		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
 	}
-	s := h.await(r)
-	if !s.Active() {
+	o := h.await(r)
+	s := o.state
+	var proven bool
+	switch loop, certain := leadsBack(&s.Target, r); {
+	case !s.Active():
+		o.answer = engine.Unavailable
+	case loop:
+		o.answer, proven = engine.Loop, certain
+	case onlyLocal(&s.Target, r):
+		o.answer = engine.Unavailable
+	}
+	h.note(r, o)
+	switch {
+	case o.answer == engine.Loop:
+		return h.serveLoop(w, s, proven)
+	case o.answer == engine.Unavailable && s.Active():
+		return h.serveUnavailable(w, discovery.ReasonBadAddress)
+	case o.answer == engine.Unavailable:
 		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
 	}
-	if loop, proven := leadsBack(&s.Target, r); loop {
-		return h.serveLoop(w, s, proven)
-	}
-	if onlyLocal(&s.Target, r) {
-		return h.serveUnavailable(w, discovery.ReasonBadAddress)
-	}
+	return redirect(w, r, &s.Target, path)
+}
+
+// redirect answers with the path and query of the request at the target.
+func redirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
 	var location string
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		location = s.Target.URL + path + "?" + escapeRest(r.URL.RawQuery)
+		location = to.URL + path + "?" + escapeRest(r.URL.RawQuery)
 	} else {
-		location = s.Target.URL + path
+		location = to.URL + path
 	}
 	values := [...]string{location, "no-store"} // one allocation for both headers
 	header := w.Header()
@@ -133,14 +162,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return nil
 }
 
-// await returns the state for a request, which may wait for it.
-func (h *Handler) await(r *http.Request) *engine.State {
+// await returns the state for a request, which may wait for it, and how long it waited.
+func (h *Handler) await(r *http.Request) outcome {
 	switch s := h.view.State(); s.Phase().Situation {
 	case engine.Active, engine.Stale:
-		return s
+		return outcome{state: s}
 	}
 	drain(r)
-	return h.view.Await(r.Context(), h.queue)
+	came := time.Now()
+	s := h.view.Await(r.Context(), h.queue)
+	return outcome{state: s, held: time.Since(came)}
 }
 
 // maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.

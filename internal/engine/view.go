@@ -7,6 +7,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -92,6 +94,22 @@ func (v *View) State() *State { return v.current.Load() }
 
 // Stats returns what the view has counted.
 func (v *View) Stats() *Stats { return v.stats }
+
+// WithoutActive returns how long no node was active since the first one was seen.
+func (v *View) WithoutActive(now time.Time) time.Duration {
+	d := time.Duration(v.stats.without.Load())
+	if p := v.State().PhaseAt(now); p.Situation == None && !p.Time.IsZero() {
+		d += max(0, now.Sub(p.Time))
+	}
+	return d
+}
+
+// Digest tells the view from others of the same name, in hexadecimal.
+func (v *View) Digest() string {
+	c := v.Config
+	c.Probe.TLS = nil
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), c)))
+}
 
 // Waiting returns how many requests wait now.
 func (v *View) Waiting() int64 { return v.waiting.Load() }

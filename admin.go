@@ -1,0 +1,135 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the endpoints on Caddy's admin API.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+func init() { caddy.RegisterModule(Admin{}) }
+
+// Admin adds endpoints to Caddy's admin API that tell which node is active and why others are not:
+//
+//   - GET /vault_redirect/status: all clusters
+//   - GET /vault_redirect/status/{cluster}: one of them
+//   - GET /vault_redirect/history?cluster=NAME&limit=N: the last changes of who is active, the newest first
+//
+// They answer 200 whatever the state of Vault is: it is in the document. They change nothing and show no secret, so that
+// {"paths": ["/vault_redirect"], "methods": ["GET", "HEAD"]} makes a read-only grant for remote administration.
+// There is nothing to configure.
+type Admin struct{}
+
+// CaddyModule returns the Caddy module information.
+func (Admin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.vault_redirect",
+		New: func() caddy.Module { return new(Admin) },
+	}
+}
+
+// Provision has the metrics shown by the admin endpoint. It is provisioned before all apps, with the registry that the
+// endpoint goes on showing if one of them fails.
+func (*Admin) Provision(ctx caddy.Context) error { return registerMetrics(ctx) }
+
+// Paths of the endpoints.
+const (
+	adminStatus  = "/vault_redirect/status"
+	adminHistory = "/vault_redirect/history"
+)
+
+// Routes implements [caddy.AdminRouter].
+func (*Admin) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{
+		{Pattern: adminStatus, Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: adminStatus + "/", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: adminHistory, Handler: caddy.AdminHandlerFunc(serveHistory)},
+	}
+}
+
+// serveStatus answers with the status of all clusters or of one. It writes errors itself: those that are returned are
+// logged as errors of Caddy's.
+func serveStatus(w http.ResponseWriter, r *http.Request) error {
+	if !readOnly(w, r) {
+		return nil
+	}
+	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, adminStatus), "/")
+	if name == "" {
+		return writeDocument(w, statusNow())
+	}
+	var names []string
+	for _, c := range clusters() {
+		if c.name == name {
+			return writeDocument(w, c.status(time.Now()))
+		}
+		names = append(names, c.name)
+	}
+	return writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no cluster %q; there are: %s", name, strings.Join(names, ", ")))
+}
+
+// maxHistory is how many changes are shown unless a limit says less.
+const maxHistory = 1000
+
+// serveHistory answers with the last changes of who is active.
+func serveHistory(w http.ResponseWriter, r *http.Request) error {
+	if !readOnly(w, r) {
+		return nil
+	}
+	limit := maxHistory
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxHistory {
+			return writeProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: %q is not a number from 1 to %d", text, maxHistory))
+		}
+		limit = n
+	}
+	name := r.URL.Query().Get("cluster")
+	list, ok := historyOf(name, limit)
+	if !ok {
+		return writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no cluster %q", name))
+	}
+	return writeDocument(w, list)
+}
+
+// readOnly refuses what is neither GET nor HEAD.
+func readOnly(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return true
+	}
+	w.Header().Set("Allow", "GET, HEAD")
+	_ = writeProblem(w, http.StatusMethodNotAllowed, "this endpoint answers GET and HEAD")
+	return false
+}
+
+// writeDocument answers with a document.
+func writeDocument(w http.ResponseWriter, document any) error {
+	body, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		return writeProblem(w, http.StatusInternalServerError, "the document could not be written")
+	}
+	return writeJSON(w, http.StatusOK, append(body, '\n'))
+}
+
+// writeProblem answers in the form of the admin API's errors.
+func writeProblem(w http.ResponseWriter, code int, text string) error {
+	body, err := json.Marshal(map[string]string{"error": text})
+	if err != nil {
+		body = []byte(`{}`)
+	}
+	return writeJSON(w, code, append(body, '\n'))
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner = (*Admin)(nil)
+	_ caddy.AdminRouter = (*Admin)(nil)
+)

@@ -1,0 +1,231 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the metrics.
+
+package vaultredirect
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// eventsDropped counts the events that nobody took in time.
+var eventsDropped atomic.Uint64
+
+// maxNodeSeries is up to how many nodes each has series of its own.
+const maxNodeSeries = 64
+
+// registerMetrics has the metrics of all clusters shown by the registry of a config. Whoever comes first registers them.
+func registerMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	err := registry.Register(collector{})
+	if known := (prometheus.AlreadyRegisteredError{}); errors.As(err, &known) {
+		return nil
+	}
+	return err
+}
+
+// collector reads what the views know when it is scraped: there is nothing to keep up to date, and nothing is forgotten
+// with a config.
+type collector struct{}
+
+// describe makes the description of a metric of a cluster, whose first label is its name.
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("caddy_vault_redirect_"+name, help, append([]string{"cluster"}, labels...), nil)
+}
+
+// The metrics, as the manual has them.
+var (
+	descActive      = describe("active", "1 if a request would be redirected now, else 0.")
+	descReason      = describe("reason", "State set of why there is an active node or none: exactly one is 1.", "reason")
+	descInfo        = describe("active_node_info", "1 for the node that requests are redirected to; no series if there is none.", "node", "url")
+	descNodes       = describe("nodes", "Registered nodes by state.", "state")
+	descNodeState   = describe("node_state", "State set of each node: exactly one is 1. Left out above 64 nodes.", "node", "state")
+	descCandidates  = describe("candidates", "Nodes that could have been elected; more than 1 is a split view.")
+	descChanges     = describe("changes_total", "How often another node became active.")
+	descLosses      = describe("losses_total", "How often no node was active any more, by reason.", "reason")
+	descWithout     = describe("without_active_seconds_total", "Time without an active node since the first one was seen.")
+	descLastChange  = describe("last_change_timestamp_seconds", "When another node became active or none was any more; 0 if that never happened.")
+	descFailover    = describe("failover_duration_seconds", "Time from the loss of the active node to the next one.")
+	descUp          = describe("discovery_up", "1 if the last query of discovery was answered and proves something, else 0.")
+	descQueries     = describe("discovery_queries_total", "Queries of discovery by result.", "result")
+	descSuccess     = describe("discovery_last_success_timestamp_seconds", "When discovery last answered; 0 if it never did.")
+	descStale       = describe("stale_expiry_timestamp_seconds", "When the last known node is dropped; 0 if it is not stale.")
+	descProbes      = describe("probes_total", "Probes of nodes by result.", "result")
+	descProbing     = describe("probe_duration_seconds", "Duration of answered probes.")
+	descRequests    = describe("requests_total", "Requests by how they were answered.", "result")
+	descHeld        = describe("held_requests", "Requests that wait for an active node now.")
+	descHeldLimit   = describe("held_requests_limit", "How many requests may wait at once.")
+	descHolds       = describe("holds_total", "Waits of requests by how they ended.", "result")
+	descHolding     = describe("hold_duration_seconds", "How long requests waited that were released.")
+	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 from the signal to end on, else 0.", nil, nil)
+	descDropped     = prometheus.NewDesc("caddy_vault_redirect_events_dropped_total", "Events that were dropped because their queue was full.", nil, nil)
+	descBuild       = prometheus.NewDesc("caddy_vault_redirect_build_info", "1, with the version of the plugin.", []string{"version"}, nil)
+	allDescriptions = []*prometheus.Desc{
+		descActive, descReason, descInfo, descNodes, descNodeState, descCandidates, descChanges, descLosses, descWithout, descLastChange,
+		descFailover, descUp, descQueries, descSuccess, descStale, descProbes, descProbing, descRequests, descHeld, descHeldLimit,
+		descHolds, descHolding, descDraining, descDropped, descBuild,
+	}
+)
+
+// Describe implements [prometheus.Collector].
+func (collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range allDescriptions {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (collector) Collect(ch chan<- prometheus.Metric) {
+	now := time.Now()
+	for _, c := range clusters() {
+		s := sample{ch, c.name}
+		s.state(&c, now)
+		s.nodes(c.view.State())
+		s.discovery(c.view.Discovery())
+		s.stats(c.view, now)
+		s.gauge(descHeld, float64(c.view.Waiting()))
+		s.gauge(descHeldLimit, float64(c.holdLimit()))
+	}
+	ch <- prometheus.MustNewConstMetric(descDraining, prometheus.GaugeValue, bit(caddy.Exiting()))
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(eventsDropped.Load()))
+	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, version())
+}
+
+// sample takes the samples of one cluster.
+type sample struct {
+	ch      chan<- prometheus.Metric
+	cluster string
+}
+
+func (s sample) gauge(d *prometheus.Desc, value float64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{s.cluster}, labels...)...)
+}
+
+func (s sample) counter(d *prometheus.Desc, value uint64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), append([]string{s.cluster}, labels...)...)
+}
+
+func (s sample) histogram(d *prometheus.Desc, h *engine.Histogram) {
+	count, sum, buckets := h.Read()
+	s.ch <- prometheus.MustNewConstHistogram(d, count, sum, buckets, s.cluster)
+}
+
+// state samples who is active.
+func (s sample) state(c *cluster, now time.Time) {
+	state := c.view.State()
+	phase := state.PhaseAt(now)
+	s.gauge(descActive, bit(phase.HasTarget()))
+	for _, r := range discovery.Reasons {
+		s.gauge(descReason, bit(state.ReasonAt(now) == r), string(r))
+	}
+	if phase.HasTarget() {
+		s.gauge(descInfo, 1, label(state.Node.Name), state.Target.URL)
+	}
+	s.gauge(descCandidates, float64(state.Candidates))
+	s.counter(descChanges, state.Changes)
+	expiry := time.Time{}
+	if phase.Situation == engine.Stale {
+		expiry = phase.Time
+	}
+	s.gauge(descStale, timestamp(expiry))
+}
+
+// nodes samples the nodes. Two instances may be on one node of Consul: then the label has their ID, too.
+func (s sample) nodes(state *engine.State) {
+	nodes := state.NodeStatuses()
+	counts, names := map[engine.NodeState]int{}, map[string]int{}
+	for _, n := range nodes {
+		counts[n.State]++
+		names[label(n.Node.Name)]++
+	}
+	for _, st := range engine.NodeStates {
+		s.gauge(descNodes, float64(counts[st]), string(st))
+	}
+	if len(nodes) > maxNodeSeries {
+		return
+	}
+	seen := map[string]bool{}
+	for _, n := range nodes {
+		name := label(n.Node.Name)
+		if names[name] > 1 {
+			name = label(n.Node.Identity().String())
+		}
+		for seen[name] {
+			name += "~"
+		}
+		seen[name] = true
+		for _, st := range engine.NodeStates {
+			s.gauge(descNodeState, bit(n.State == st), name, string(st))
+		}
+	}
+}
+
+func (s sample) discovery(d engine.DiscoveryStatus) {
+	s.gauge(descUp, bit(d.Up))
+	s.gauge(descSuccess, timestamp(d.LastSuccess))
+	for i, r := range engine.QueryResults {
+		s.counter(descQueries, d.Queries[i], string(r))
+	}
+}
+
+func (s sample) stats(v *engine.View, now time.Time) {
+	stats := v.Stats()
+	for _, r := range engine.LossReasons {
+		s.counter(descLosses, stats.Losses(r), string(r))
+	}
+	s.ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutActive(now).Seconds(), s.cluster)
+	s.gauge(descLastChange, timestamp(stats.LastChange()))
+	s.histogram(descFailover, stats.Failovers)
+	for _, r := range engine.Results {
+		s.counter(descProbes, stats.Probes(r), string(r))
+	}
+	s.histogram(descProbing, stats.Probing)
+	for _, a := range engine.Answers {
+		s.counter(descRequests, stats.Answers(a), a.String())
+	}
+	for _, e := range engine.HoldEnds {
+		s.counter(descHolds, stats.Holds(e), e.String())
+	}
+	s.histogram(descHolding, stats.Holding)
+}
+
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// timestamp returns a moment in seconds since 1970, 0 for none.
+func timestamp(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1e3
+}
+
+// metricNames returns the names of all metrics.
+func metricNames() []string {
+	var names []string
+	for _, d := range allDescriptions {
+		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
+		name, _, _ := strings.Cut(rest, `"`)
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
