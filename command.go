@@ -68,6 +68,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
 			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
+			addStatusCommands(cmd)
 		},
 	})
 }
