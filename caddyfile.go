@@ -75,6 +75,10 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        fall     <number>
 //	        tls { ... }
 //	    }
+//	    proxy       <matcher> [<args>...]
+//	    proxy_tls {
+//	        ...
+//	    }
 //	    hold        <duration>
 //	    hold_max    <number>
 //	    max_stale   <duration>
@@ -83,6 +87,11 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    log_health
 //	}
 //
+// An option stands once, but for proxy: each adds a matcher, any of Caddy's, such as
+//
+//	proxy path /v1/sys/storage/raft/snapshot*
+//	proxy header X-Vault-Proxy yes
+//
 // All of it is optional: without anything, Consul is found by the environment variables of its own client, else at
 // 127.0.0.1:8500. There is either consul or vault.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -90,6 +99,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return h.Active.parse(d, options{
 		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
 		"log_health":  flag(d, &h.LogHealth),
+		"proxy":       func() error { return h.proxy().parseMatcher(d) },
+		"proxy_tls": func() error {
+			p := h.proxy()
+			p.TLS = new(TLS)
+			return p.TLS.parse(d)
+		},
 		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
 	})
 }

@@ -30,7 +30,7 @@ func parseBlock(d *caddyfile.Dispenser, o options) error {
 		if !ok {
 			return d.Errf("unknown option %q: there are %s", name, strings.Join(o.names(), ", "))
 		}
-		if seen[name] {
+		if seen[name] && name != "proxy" {
 			return d.Errf("%s is given twice", name)
 		}
 		seen[name], last = true, name

@@ -89,23 +89,12 @@ func (t TLS) checkPair() error {
 
 // readCA reads a PEM file, or all files of a folder.
 func readCA(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return os.ReadFile(path)
-	}
-	files, err := os.ReadDir(path)
+	files, err := caFiles(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []byte
-	for _, entry := range files {
-		file := filepath.Join(path, entry.Name())
-		if info, err := os.Stat(file); err != nil || info.IsDir() { // follows links, of which such folders are full
-			continue
-		}
+	for _, file := range files {
 		pem, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -113,4 +102,24 @@ func readCA(path string) ([]byte, error) {
 		all = append(append(all, pem...), '\n')
 	}
 	return all, nil
+}
+
+// caFiles returns the file at a path, or all files of the folder there.
+func caFiles(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		file := filepath.Join(path, e.Name())
+		if info, err := os.Stat(file); err == nil && !info.IsDir() { // follows links, of which such folders are full
+			files = append(files, file)
+		}
+	}
+	return files, nil
 }

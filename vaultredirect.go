@@ -12,10 +12,10 @@ package vaultredirect
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -52,6 +52,9 @@ type Handler struct {
 	// RetryAfter is what the Retry-After header of a 503 says, rounded up to whole seconds. Default: 1s.
 	RetryAfter caddy.Duration `json:"retry_after,omitempty"`
 
+	// Proxy has some requests proxied instead of redirected. Default: none.
+	Proxy *Proxy `json:"proxy,omitempty"`
+
 	healthPath string
 	retryAfter []string
 	last       atomic.Pointer[placeholders] // of the last request that did not wait
@@ -80,7 +83,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
-	return h.Active.provision(ctx)
+	if err := h.Active.provision(ctx); err != nil {
+		return err
+	}
+	if h.Proxy == nil {
+		return nil
+	}
+	if err := h.Proxy.provision(ctx, h); err != nil {
+		return fmt.Errorf("proxy: %w", err)
+	}
+	return nil
 }
 
 // Validate checks what can be wrong by itself.
@@ -106,7 +118,13 @@ func checkHealthPath(path string) error {
 }
 
 // Cleanup releases what Provision took.
-func (h *Handler) Cleanup() error { return h.Active.cleanup() }
+func (h *Handler) Cleanup() error {
+	err := h.Active.cleanup()
+	if h.Proxy != nil {
+		err = errors.Join(err, h.Proxy.cleanup())
+	}
+	return err
+}
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
@@ -122,6 +140,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if !ok {
 		h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
 		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
+	}
+	if proxied, err := h.Proxy.matches(r); err != nil || proxied {
+		if err != nil { // a matcher's own failure decides nothing
+			h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
+			return writeErrors(w, http.StatusBadRequest, "the request could not be matched")
+		}
+		return h.serveProxied(w, r)
 	}
 	o := h.await(r)
 	s := o.state
@@ -144,22 +169,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
 	}
 	return redirect(w, r, &s.Target, path)
-}
-
-// redirect answers with the path and query of the request at the target.
-func redirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
-	var location string
-	if r.URL.RawQuery != "" || r.URL.ForceQuery {
-		location = to.URL + path + "?" + escapeRest(r.URL.RawQuery)
-	} else {
-		location = to.URL + path
-	}
-	values := [...]string{location, "no-store"} // one allocation for both headers
-	header := w.Header()
-	header["Location"] = values[0:1:1]
-	header["Cache-Control"] = values[1:2:2]
-	w.WriteHeader(http.StatusTemporaryRedirect)
-	return nil
 }
 
 // await returns the state for a request, which may wait for it, and how long it waited.
@@ -185,53 +194,6 @@ func drain(r *http.Request) {
 	}
 	body := r.Body
 	go func() { _, _ = io.CopyN(io.Discard, body, maxDrained) }()
-}
-
-// requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
-// came. ok is false if there is none. It begins with a slash, so that it cannot change the authority that it follows.
-func requestPath(r *http.Request) (path string, ok bool) {
-	if r.Method == http.MethodConnect || r.URL.Opaque != "" {
-		return "", false
-	}
-	if path = escapedPath(r.URL); path == "" {
-		path = "/"
-	}
-	return path, path[0] == '/'
-}
-
-// escapedPath is u.EscapedPath, but leaves alone what need not be escaped and was not.
-func escapedPath(u *url.URL) string {
-	if u.RawPath != "" {
-		if path, err := url.PathUnescape(u.RawPath); err == nil && path == u.Path {
-			return escapeRest(u.RawPath)
-		}
-	}
-	return u.EscapedPath()
-}
-
-// escapeRest escapes in a path or query what cannot stand in a URL as it is: all but visible ASCII characters (HTTP/2
-// lets them through), and the # that would begin a fragment.
-func escapeRest(s string) string {
-	unsafe := func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
-	n := 0
-	for i := range len(s) {
-		if unsafe(s[i]) {
-			n++
-		}
-	}
-	if n == 0 {
-		return s
-	}
-	const hex = "0123456789ABCDEF"
-	b := make([]byte, 0, len(s)+2*n)
-	for i := range len(s) {
-		if c := s[i]; unsafe(c) {
-			b = append(b, '%', hex[c>>4], hex[c&15])
-		} else {
-			b = append(b, c)
-		}
-	}
-	return string(b)
 }
 
 // serveUnavailable answers while no node is active.

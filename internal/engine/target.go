@@ -28,6 +28,12 @@ type Target struct {
 	Addr      netip.AddrPort // set if Host is an IP address
 }
 
+// Scheme returns the scheme of the URL.
+func (t *Target) Scheme() string {
+	scheme, _, _ := strings.Cut(t.URL, ":")
+	return scheme
+}
+
 // Values of redirect_to with a meaning of their own; anything else is a template.
 const (
 	ToAuto           = "auto"

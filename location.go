@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how the Location of a redirect is made, byte for byte of what the client sent.
+
+package vaultredirect
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// redirect answers with the path and query of the request at the target.
+func redirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
+	var location string
+	if r.URL.RawQuery != "" || r.URL.ForceQuery {
+		location = to.URL + path + "?" + escapeRest(r.URL.RawQuery)
+	} else {
+		location = to.URL + path
+	}
+	values := [...]string{location, "no-store"} // one allocation for both headers
+	header := w.Header()
+	header["Location"] = values[0:1:1]
+	header["Cache-Control"] = values[1:2:2]
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return nil
+}
+
+// requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
+// came. ok is false if there is none. It begins with a slash, so that it cannot change the authority that it follows.
+func requestPath(r *http.Request) (path string, ok bool) {
+	if r.Method == http.MethodConnect || r.URL.Opaque != "" {
+		return "", false
+	}
+	if path = escapedPath(r.URL); path == "" {
+		path = "/"
+	}
+	return path, path[0] == '/'
+}
+
+// escapedPath is u.EscapedPath, but leaves alone what need not be escaped and was not.
+func escapedPath(u *url.URL) string {
+	if u.RawPath != "" {
+		if path, err := url.PathUnescape(u.RawPath); err == nil && path == u.Path {
+			return escapeRest(u.RawPath)
+		}
+	}
+	return u.EscapedPath()
+}
+
+// escapeRest escapes in a path or query what cannot stand in a URL as it is: all but visible ASCII characters (HTTP/2
+// lets them through), and the # that would begin a fragment.
+func escapeRest(s string) string {
+	unsafe := func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
+	n := 0
+	for i := range len(s) {
+		if unsafe(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	const hex = "0123456789ABCDEF"
+	b := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; unsafe(c) {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	return string(b)
+}
