@@ -29,6 +29,7 @@ func withID(id string) func(*discovery.Node)        { return func(n *discovery.N
 func withServiceAddress(a string) func(*discovery.Node) {
 	return func(n *discovery.Node) { n.ServiceAddress = a }
 }
+
 func withNodeCheck(id, st string) func(*discovery.Node) {
 	return func(n *discovery.Node) { n.Checks = append(n.Checks, discovery.Check{ID: id, Status: st}) }
 }
