@@ -51,7 +51,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 		node = v.keep(prev, worth)
 	}
 	switch {
-	case worth == nothing && !node.claims():
+	case worth == nothing && !node.claims() && (node != nil || !prev.phase.HasTarget()):
 		next.reason, next.Detail = prev.reason, prev.Detail
 	case worth == old, worth == partial && e.elected == nil:
 		next.reason, next.Detail = cmp.Or(v.report.failure, v.report.doubt), cmp.Or(v.report.detail, e.detail)
@@ -62,18 +62,19 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 		if next.phase.Situation == Starting {
 			next.reason, next.Detail = discovery.ReasonStarting, ""
 		}
+		if worth != whole && prev.reason == discovery.ReasonStaleExpired { // nothing has been proven since
+			next.reason, next.StaleSince = prev.reason, prev.StaleSince
+		}
 	case node.claims(), worth == whole, worth == partial && !node.hidden:
 		next.phase = v.presence(prev, node, now)
 	case worth == nothing:
 		next.phase, next.StaleSince = prev.phase, prev.StaleSince
 	default:
-		next.StaleSince = prev.StaleSince
-		for _, t := range []time.Time{v.report.failing, now} {
-			if next.StaleSince.IsZero() {
-				next.StaleSince = t
-			}
-		}
+		next.StaleSince = firstOf(prev.StaleSince, v.report.failing, now)
 		next.phase = Phase{Stale, next.StaleSince.Add(v.MaxStale)}
+	}
+	if next.phase = next.phase.at(now); node != nil && !next.phase.HasTarget() {
+		node, next.reason = nil, discovery.ReasonStaleExpired
 	}
 	v.fill(next, prev, node, now)
 	return next
@@ -82,9 +83,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 // fill says who is active, and since when.
 func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if node == nil {
-		if next.Since = prev.Since; prev.phase.HasTarget() || next.Since.IsZero() {
-			next.Since = now
-		}
+		next.Since = firstOf(next.phase.Time, prev.Since, now)
 		return
 	}
 	next.Node, next.Target, next.By = node.node, node.target, BySource
@@ -94,8 +93,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() {
 		next.Since = now
 	}
-	if next.Target.URL != v.url {
-		v.url = next.Target.URL
+	if next.Target.URL != v.last.url {
 		next.LoopSeen = new(sync.Once)
 		next.Changes++
 	}
@@ -132,23 +130,27 @@ func (v *View) keep(prev *State, worth evidence) *member {
 	if v.Probe.Mode == ProbeStrict || !prev.phase.HasTarget() {
 		return nil
 	}
-	for i := range v.members {
-		m := &v.members[i]
-		if m.node.Identity() != prev.Node.Identity() {
-			continue
-		}
-		if m.health <= healthCritical || m.bad != "" || m.word == WordDead || m.word == WordPassive || worth == partial && !m.hidden {
-			return nil
-		}
-		return m
+	m := v.member(prev.Node.Identity())
+	if m == nil || m.health <= healthCritical || m.bad != "" || m.word == WordDead || m.word == WordPassive || worth == partial && !m.hidden {
+		return nil
 	}
-	return nil
+	return m
+}
+
+// firstOf returns the first of several times that is set.
+func firstOf(times ...time.Time) (t time.Time) {
+	for _, t = range times {
+		if !t.IsZero() {
+			break
+		}
+	}
+	return t
 }
 
 // inherit has a new view begin with what its predecessor knew: who is active or how long nobody is, what the nodes said,
 // and which nodes there are.
 func (v *View) inherit(first *State, predecessor *View) {
-	s := predecessor.State()
+	s := predecessor.current.Load()
 	v.stats, v.history.ring = newStats(predecessor.stats), predecessor.history.list()
 	now := time.Now()
 	phase := s.PhaseAt(now)
@@ -158,7 +160,9 @@ func (v *View) inherit(first *State, predecessor *View) {
 	}
 	v.undoubted, v.members = known, v.policy().members(known)
 	for i := range v.members { // the same nodes in the same order
-		v.members[i].word, v.members[i].finding, v.members[i].since = s.members[i].word, s.members[i].finding, s.members[i].since
+		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
+			m.word, m.finding, m.since, m.reached = old.word, old.finding, old.since, old.reached && m.probeURL == old.probeURL
+		}
 	}
 	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
 	first.Since, first.Polled, first.Made, first.Changes = s.Since, s.Polled, now, s.Changes
@@ -170,7 +174,7 @@ func (v *View) inherit(first *State, predecessor *View) {
 		m := &v.members[i]
 		if m.node.Identity() == s.Node.Identity() && m.bad == "" {
 			first.Node, first.Target, first.By, first.StaleSince = m.node, m.target, s.By, s.StaleSince
-			v.url = m.target.URL
+			v.last = reached{m.node.Name, m.target.URL}
 			return
 		}
 	}

@@ -25,6 +25,7 @@ type member struct {
 	word    Word
 	finding Finding   // of the last probe that counted
 	since   time.Time // since when probes find the same
+	reached bool      // it has answered a probe there once
 
 	probeURL string // where it is probed; empty: nowhere
 
@@ -46,6 +47,7 @@ type election struct {
 	candidates []string         // identities of all that could have been elected, sorted: more than one means that something is wrong
 	clusters   bool             // the candidates are of different Vault clusters
 	pending    bool             // a node that might be elected has yet to answer its first probe
+	stands     bool             // the incumbent could have been elected again
 }
 
 // elect returns the active node. It is a pure function: the order of members does not matter. The incumbent is the node
@@ -60,7 +62,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	for i := range members {
 		m := &members[i]
 		stands := m.node.Identity() == incumbent
-		verdict, why := m.eligible(stands && !strict)
+		verdict, why := m.eligible(stands, strict)
 		switch verdict {
 		case ineligible:
 		case pending:
@@ -71,6 +73,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 			unhealthy = max(unhealthy, why)
 		case eligible:
 			e.candidates = append(e.candidates, m.node.Identity().String())
+			e.stands = e.stands || stands
 			if e.elected == nil {
 				e.elected = m
 				continue
@@ -104,14 +107,16 @@ const (
 )
 
 // eligible says whether the node can be elected, and if something is wrong with it, what. One that stands need not have
-// answered anew.
-func (m *member) eligible(stands bool) (verdict eligibility, why string) {
+// answered anew, unless nothing but the nodes' own word counts.
+func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
 	case !m.marked && !m.claims(), m.hidden && !m.claims():
 		return ineligible, ""
 	case m.health == healthMaintenance:
 		return failing, who + "in maintenance"
+	case m.bad != "" && m.health == healthCritical:
+		return failing, who + "a check is critical"
 	case m.bad != "":
 		return misaddressed, who + m.bad
 	case m.claims():
@@ -120,10 +125,12 @@ func (m *member) eligible(stands bool) (verdict eligibility, why string) {
 		return failing, who + "probe: " + m.finding.Detail
 	case m.word == WordPassive:
 		return ineligible, ""
-	case m.word == WordPending && !stands:
+	case m.word == WordPending && (strict || !stands):
 		return pending, ""
 	case m.health == healthCritical:
 		return failing, who + "a check is critical"
+	case strict:
+		return ineligible, ""
 	}
 	return eligible, ""
 }

@@ -76,17 +76,18 @@ func (v *View) turn(t Transition, prev, next *State) {
 
 // tell tells transitions, each once.
 func (v *View) tell(prev, next *State, e election) {
-	was, is := prev.PhaseAt(next.Made).HasTarget(), next.phase.HasTarget()
-	t := Transition{At: next.Made, Active: is, Previous: prev.Node.Name, PrevURL: prev.Target.URL, Reason: next.reason, By: next.By}
+	was, is := prev.phase.HasTarget(), next.phase.HasTarget()
+	t := Transition{At: next.Made, Active: is, Previous: v.last.name, PrevURL: v.last.url, Reason: next.reason, By: next.By}
 	switch {
 	case is && (!was || prev.Target.URL != next.Target.URL):
 		t.Node, t.URL = next.Node.Name, next.Target.URL
 		if !was && !prev.phase.Time.IsZero() {
-			t.Gap = next.Made.Sub(prev.PhaseAt(next.Made).Time)
+			t.Gap = next.Made.Sub(prev.phase.Time)
 		}
+		v.last = reached{t.Node, t.URL}
 		v.turn(t, prev, next)
 		v.watcher.teller.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
-	case !is && next.phase.Situation != Starting && (was || prev.ReasonAt(prev.Made) != next.reason):
+	case !is && next.phase.Situation != Starting && (was || prev.reason != next.reason):
 		if was {
 			v.turn(t, prev, next)
 		}
@@ -101,4 +102,19 @@ func (v *View) tell(prev, next *State, e election) {
 		v.watcher.teller.log(&v.logs, zap.WarnLevel, message, zap.Strings("nodes", e.candidates), zap.String("elected", e.elected.node.Identity().String()))
 	}
 	v.candidates = e.candidates
+	v.tellUnproven(next)
+}
+
+// tellUnproven warns once of an active node that probes can tell nothing of, because it cannot be reached from here or its
+// certificate is not trusted.
+func (v *View) tellUnproven(next *State) {
+	m, s := v.member(next.Node.Identity()), v.prober.subjects[next.Node.Identity()]
+	if m == nil || s == nil || m.claims() || s.believed || s.finding.Result == ResultNone || m.node.Identity() == v.unproven {
+		return
+	}
+	if m.word == WordUntold || m.word == WordAlive {
+		v.unproven = m.node.Identity()
+		v.watcher.teller.log(&v.logs, zap.WarnLevel, "probes prove nothing of the active node, so discovery alone is believed",
+			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", s.finding.Detail))
+	}
 }

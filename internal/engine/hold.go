@@ -29,11 +29,10 @@ func (q *Queue) Waiting() int64 { return q.waiting.Load() }
 // It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
 // to starting the view, or never come to that if something else fails to start.
 func (v *View) Await(ctx context.Context, q *Queue) *State {
-	s := v.current.Load()
-	if s.phase.Situation == Active {
+	if s := v.current.Load(); s.phase.Situation == Active {
 		return s
 	}
-	return v.await(ctx, q, s, time.Now())
+	return v.await(ctx, q, v.State(), time.Now())
 }
 
 func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *State {
@@ -53,8 +52,6 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	}
 	defer v.pool.leave(on)
 	on.Start()
-	on.waiting.Add(1)
-	defer on.waiting.Add(-1)
 
 	s = on.State()
 	timer := time.NewTimer(0)

@@ -23,11 +23,13 @@ type line struct {
 	transport *http.Transport
 	distrust  atomic.Pointer[string] // why the node's certificate is not trusted, nil if it is
 	broke     atomic.Bool            // the other side has closed the connection
+	closed    atomic.Bool            // this side has
 }
 
 // dialer is what the lines of one node have in common.
 type dialer struct {
-	tls    *tls.Config // with a cache of sessions; nil for defaults
+	dial   dialFunc
+	tls    *tls.Config // with a cache of sessions
 	verify bool
 	known  addresses
 }
@@ -37,7 +39,7 @@ type dialer struct {
 // The certificate is verified here rather than by crypto/tls. The outcome is the same, but a handshake that is refused
 // would be a line in the node's log for each probe of each redirector: so it is completed, and then nothing that the node
 // says is believed.
-func newDialer(base *tls.Config, serverName string) *dialer {
+func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
 		config = base.Clone()
@@ -45,14 +47,14 @@ func newDialer(base *tls.Config, serverName string) *dialer {
 	if config.ServerName == "" {
 		config.ServerName = serverName
 	}
-	d := &dialer{tls: config, verify: !config.InsecureSkipVerify}
+	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify}
 	config.InsecureSkipVerify = true
 	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	return d
 }
 
-// line returns a new line; broken is called when its connection breaks while it is kept.
-func (d *dialer) line(timeout time.Duration, broken func()) *line {
+// line returns a new line; broken is called when the other side ends its connection.
+func (d *dialer) line(broken func()) *line {
 	l := new(line)
 	config := d.tls.Clone() // shares the cache of sessions
 	if d.verify {
@@ -66,13 +68,14 @@ func (d *dialer) line(timeout time.Duration, broken func()) *line {
 	}
 	l.transport = &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := d.known.dial(ctx, &net.Dialer{Timeout: timeout}, network, address)
+			conn, err := d.known.dial(ctx, d.dial, network, address)
 			if err != nil {
 				return nil, err
 			}
 			return &watchedConn{conn, func() {
-				l.broke.Store(true)
-				broken()
+				if !l.closed.Load() && !l.broke.Swap(true) {
+					broken()
+				}
 			}}, nil
 		},
 		TLSClientConfig:        config,
@@ -86,6 +89,7 @@ func (d *dialer) line(timeout time.Duration, broken func()) *line {
 // close closes the line, if there is one.
 func (l *line) close() {
 	if l != nil {
+		l.closed.Store(true)
 		l.transport.CloseIdleConnections()
 	}
 }
@@ -103,32 +107,47 @@ func verify(config *tls.Config, state tls.ConnectionState) error {
 	return err
 }
 
-// watchedConn is a connection that tells when the other side is gone. An HTTP client always reads from its connections.
+// watchedConn is a connection that tells when the other side is gone. An HTTP client always reads from its connections,
+// and closes one that the other side takes its leave of, as TLS does before it closes.
 type watchedConn struct {
 	net.Conn
-	broken func()
+	gone func()
 }
 
 func (c *watchedConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if err != nil && !errors.Is(err, net.ErrClosed) { // which is this side's doing
-		c.broken()
+	if err != nil {
+		c.gone()
 	}
 	return n, err
+}
+
+func (c *watchedConn) Close() error {
+	c.gone()
+	return c.Conn.Close()
 }
 
 // addresses remembers what a name stood for: that it cannot be looked up says nothing of the node.
 type addresses struct{ last atomic.Pointer[string] } // where the name was reached last
 
-func (a *addresses) dial(ctx context.Context, d *net.Dialer, network, address string) (net.Conn, error) {
-	conn, err := d.DialContext(ctx, network, address)
-	var lookup *net.DNSError
-	if last := a.last.Load(); last != nil && errors.As(err, &lookup) && ctx.Err() == nil {
-		return d.DialContext(ctx, network, *last)
+// dial connects to an address. Where the name is not looked up, or not within half the time that there is, it connects to
+// where the name was reached last.
+func (a *addresses) dial(ctx context.Context, dial dialFunc, network, address string) (net.Conn, error) {
+	last := a.last.Load()
+	first, cancel := ctx, context.CancelFunc(func() {})
+	if deadline, ok := ctx.Deadline(); ok && last != nil && *last != address {
+		first, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 	}
+	defer cancel()
+	conn, err := dial(first, network, address)
 	if err == nil {
 		reached := conn.RemoteAddr().String()
 		a.last.Store(&reached)
+		return conn, nil
 	}
-	return conn, err
+	var lookup *net.DNSError
+	if last != nil && *last != address && ctx.Err() == nil && (errors.As(err, &lookup) || first.Err() != nil) {
+		return dial(ctx, network, *last)
+	}
+	return nil, err
 }

@@ -12,6 +12,9 @@
 package engine
 
 import (
+	"context"
+	"errors"
+	"net"
 	"slices"
 	"sync"
 
@@ -22,6 +25,7 @@ import (
 
 // Pool has the watchers and views of a process. Create it with NewPool.
 type Pool struct {
+	dial   dialFunc      // of probes
 	ending chan struct{} // closed when the process is about to end
 	end    func()
 
@@ -32,9 +36,12 @@ type Pool struct {
 	listeners []*listener
 }
 
+// dialFunc connects to a node.
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
 // NewPool returns an empty pool.
 func NewPool() *Pool {
-	p := &Pool{ending: make(chan struct{})}
+	p := &Pool{dial: new(net.Dialer).DialContext, ending: make(chan struct{})}
 	p.end = sync.OnceFunc(func() { close(p.ending) })
 	return p
 }
@@ -45,6 +52,12 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.selection = d.Selection()
+	if c.selection.Mode == discovery.ByProbe { // nothing but the nodes' own word tells which one is active
+		if c.Probe.Mode == ProbeOff {
+			return nil, errors.New("the discovery does not know which node is active, so the nodes must be probed")
+		}
+		c.Probe.Mode = ProbeStrict
+	}
 	w, v := p.find(d.Key(), c)
 	if v == nil {
 		if w == nil {
@@ -83,7 +96,7 @@ func (p *Pool) predecessor(w *watcher, cluster string) *View {
 	var best *View
 	for _, v := range p.views {
 		switch {
-		case v.State().phase.Situation == Starting: // knows nothing
+		case v.current.Load().phase.Situation == Starting: // knows nothing
 		case v.watcher == w:
 			best = v
 		case cluster != "" && v.watcher.discoverer.Cluster() == cluster && (best == nil || best.watcher != w):
@@ -115,9 +128,7 @@ func (p *Pool) drop(v *View) (stop func()) {
 	v.watcher.remove(v)
 	last := !slices.ContainsFunc(p.views, func(o *View) bool { return o.watcher == v.watcher })
 	return func() {
-		v.cancel()
-		v.once.Do(func() { close(v.done) })
-		await(v.done)
+		v.end()
 		if last {
 			v.watcher.stop()
 		}
@@ -155,16 +166,30 @@ func (p *Pool) leave(v *View) {
 	stop()
 }
 
-// Views returns the views there are now, in the order in which they were made.
+// known returns what is known now, given the last state of a view that has ended: that of the view that has taken its
+// place, or if there is none the last state itself.
+func (p *Pool) known(v *View, last *State) *State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if v = p.successor(v); v != nil {
+		return v.current.Load()
+	}
+	return last
+}
+
+// Views returns the views that are in use now, in the order in which they were made. One that merely lives on for
+// requests that wait is not among them.
 func (p *Pool) Views() []*View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.views)
+	return slices.DeleteFunc(slices.Clone(p.views), func(v *View) bool { return v.users == 0 })
 }
 
 // Users returns how many have acquired a view on the discovery with a key, and not released it yet.
 func (p *Pool) Users(key string) (n int) {
-	for _, v := range p.Views() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, v := range p.views {
 		if v.watcher.discoverer.Key() == key {
 			n += v.users
 		}

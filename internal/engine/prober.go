@@ -55,14 +55,16 @@ const (
 // prober probes the nodes of one view. All of it but the probes themselves happens in the goroutine of the view.
 type prober struct {
 	Probe
+	dial     dialFunc
 	leader   bool // ask for the leader's address, too
 	subjects map[discovery.Identity]*subject
 	results  chan probed
 	broken   chan struct{} // has an element when a kept connection may have broken
-	timer    *time.Timer
 	slots    chan struct{} // bounds the probes that are under way
 	group    sync.WaitGroup
-	lost     time.Time // when the last active node was lost
+
+	lost   time.Time          // when the last active node was lost
+	lostBy discovery.Identity // which node that is, as long as none has taken its place
 }
 
 // probed is the end of one probe.
@@ -73,29 +75,20 @@ type probed struct {
 }
 
 // newProber returns a prober. Its channels are nil where there are no probes: they never have anything to tell.
-func newProber(p Probe, leader bool) *prober {
-	pr := &prober{Probe: p, leader: leader, subjects: map[discovery.Identity]*subject{}}
+func newProber(p Probe, dial dialFunc, leader bool) *prober {
+	pr := &prober{Probe: p, dial: dial, leader: leader, subjects: map[discovery.Identity]*subject{}}
 	if p.Mode != ProbeOff {
 		pr.results, pr.broken, pr.slots = make(chan probed), make(chan struct{}, 1), make(chan struct{}, probesAtOnce)
 	}
 	return pr
 }
 
-// wakeups is when something is due.
-func (p *prober) wakeups() <-chan time.Time {
-	if p.timer == nil {
-		return nil
-	}
-	return p.timer.C
-}
-
 // sync takes over what discovery says of the nodes now. What is new of a node has it asked at once; its word stands until
 // then, unless what marks it or its address has changed.
-func (p *prober) sync(members []member, before map[discovery.Identity]*member, incumbent discovery.Identity, now time.Time) {
+func (p *prober) sync(members []member, before map[discovery.Identity]*member, now time.Time) {
 	if p.Mode == ProbeOff {
 		return
 	}
-	stood := p.word(incumbent) == WordActive
 	seen := make(map[discovery.Identity]bool, len(members))
 	for i := range members {
 		m := &members[i]
@@ -109,7 +102,7 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, i
 		case s == nil || s.base != m.probeURL || s.serverName != m.node.ServerName:
 			s.leave()
 			p.subjects[id] = &subject{
-				id: id, base: m.probeURL, serverName: m.node.ServerName, dialer: newDialer(p.TLS, m.serverName()),
+				id: id, base: m.probeURL, serverName: m.node.ServerName, dialer: newDialer(p.dial, p.TLS, m.serverName()),
 				word: WordPending, asap: true, notBefore: now, patience: now.Add(firstPatience),
 			}
 		case old == nil:
@@ -128,17 +121,6 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, i
 			delete(p.subjects, id)
 		}
 	}
-	if stood && p.word(incumbent) != WordActive {
-		p.lose(incumbent)
-	}
-}
-
-// word returns the word of a node.
-func (p *prober) word(id discovery.Identity) Word {
-	if s := p.subjects[id]; s != nil {
-		return s.word
-	}
-	return WordUntold
 }
 
 // anyClaims reports whether any node says that it is active.
@@ -175,40 +157,42 @@ func (p *prober) hear(r probed, incumbent discovery.Identity) (news bool) {
 		return false
 	}
 	if r.finding.Result.answered() {
-		if s.kept != nil {
+		if s.kept != nil && !s.kept.broke.Load() {
 			s.alarms = 0
 		}
 		s.kept.close()
-		s.kept = r.line
+		if s.kept = r.line; s.kept.broke.Load() { // before it was kept, so that nobody saw it
+			signal(p.broken)
+		}
 	} else {
 		r.line.close()
 	}
 	was := s.word
 	news = s.hear(r.finding, p.Mode == ProbeStrict, p.Fall)
-	switch {
-	case s.id == incumbent && was == WordActive && s.word != WordActive:
-		p.lose(incumbent)
-	case s.id != incumbent && was != WordActive && s.word == WordActive:
-		if i := p.subjects[incumbent]; i != nil { // two cannot both be active for long
-			i.asap = true
-		}
+	if i := p.subjects[incumbent]; i != nil && i != s && was != WordActive && s.word == WordActive {
+		i.asap = true // two cannot both be active for long
 	}
-	s.asap = s.asap || s.unanswered > 0 && s.id == incumbent
+	s.asap = s.asap || s.wavers() && s.id == incumbent
 	return news
 }
 
-// lose is called when the active node is no longer what it was: what others said before counts no more.
-func (p *prober) lose(incumbent discovery.Identity) {
-	p.lost = time.Now()
+// lose is called while the active node is no longer what it was, and none has taken its place: that others said before
+// that they are active counts no more. It reports whether any did.
+func (p *prober) lose(incumbent discovery.Identity, now time.Time) (any bool) {
+	if p.lostBy != incumbent {
+		p.lost, p.lostBy = now, incumbent
+	}
 	for id, s := range p.subjects {
-		if id != incumbent && s.word == WordActive {
-			s.forget(p.lost)
+		if id != incumbent && s.word == WordActive && s.finding.At.Before(p.lost) {
+			s.forget(now)
+			any = true
 		}
 	}
+	return any
 }
 
-// breaks looks at the kept connections, of which one may have broken, and reports whether that of the active node has.
-func (p *prober) breaks(incumbent discovery.Identity) (news bool) {
+// breaks looks at the kept connections, of which one may have broken.
+func (p *prober) breaks(incumbent discovery.Identity) {
 	for _, s := range p.subjects {
 		if s.kept == nil || !s.kept.broke.Load() {
 			continue
@@ -219,24 +203,17 @@ func (p *prober) breaks(incumbent discovery.Identity) (news bool) {
 			continue
 		}
 		s.asap = true
-		if s.id == incumbent && s.reached && !s.believed {
-			s.suspect, news = true, true
-		}
+		s.suspect = s.suspect || s.id == incumbent && s.reached && !s.believed
 	}
-	return news
 }
 
-// plan starts the probes that are due and sets the timer for what comes next.
-func (p *prober) plan(ctx context.Context, incumbent discovery.Identity, lost time.Time) {
-	if p.Mode == ProbeOff {
-		return
-	}
-	now := time.Now()
+// plan starts the probes that are due and returns how long it is until something else is.
+func (p *prober) plan(ctx context.Context, now time.Time, incumbent discovery.Identity, lost time.Time) (next time.Duration) {
 	every := min(standbyFactor*p.Interval, standbyMost)
 	if incumbent == (discovery.Identity{}) {
 		every = p.search(now, lost)
 	}
-	next := time.Hour
+	next = time.Hour
 	for id, s := range p.subjects {
 		interval := every
 		if id == incumbent {
@@ -259,11 +236,7 @@ func (p *prober) plan(ctx context.Context, incumbent discovery.Identity, lost ti
 			next = soonest(next, s.died.Add(insistence).Sub(now))
 		}
 	}
-	if p.timer == nil {
-		p.timer = time.NewTimer(next)
-	} else {
-		p.timer.Reset(next)
-	}
+	return next
 }
 
 // soonest returns the sooner of two waits. What is over already has been seen to.
@@ -287,7 +260,7 @@ func (p *prober) search(now, lost time.Time) time.Duration {
 // probe probes a node. However many nodes there are, the active one is asked at once.
 func (p *prober) probe(ctx context.Context, s *subject, now time.Time, first bool) {
 	s.busy, s.asap, s.asked = true, false, now
-	l := s.dialer.line(p.Timeout, func() { signal(p.broken) })
+	l := s.dialer.line(func() { signal(p.broken) })
 	p.group.Go(func() {
 		if !first {
 			select {
@@ -311,9 +284,6 @@ func (p *prober) probe(ctx context.Context, s *subject, now time.Time, first boo
 // stop waits for the probes, whose context has ended, and closes what they left.
 func (p *prober) stop() {
 	p.group.Wait()
-	if p.timer != nil {
-		p.timer.Stop()
-	}
 	for _, s := range p.subjects {
 		s.leave()
 	}

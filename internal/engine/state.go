@@ -23,7 +23,7 @@ type State struct {
 	Changes    uint64         // how often another node became active since the view began
 	Since      time.Time      // since when this node is active, or none is; zero: nothing is known yet
 	Polled     time.Time      // when discovery last answered; zero: never
-	StaleSince time.Time      // since when the node is merely the last one known; zero: it is not
+	StaleSince time.Time      // since when the node is, or was until that was too long ago, merely the last one known; zero: it is not
 	Made       time.Time      // when this state began
 	LoopSeen   *sync.Once     // a redirect loop to this target is logged once
 
@@ -31,6 +31,7 @@ type State struct {
 	reason  discovery.Reason
 	members []member
 	changed chan struct{} // closed when a newer state replaces this one
+	ended   *State        // set in what stands for the state of a view that has ended: the last one
 }
 
 // What says that a node is active.

@@ -55,6 +55,9 @@ func (s *subject) silent(now time.Time) bool {
 		(s.suspect || s.unanswered > 0 || s.busy && now.Sub(s.asked) >= s.silentAfter())
 }
 
+// wavers reports whether the node has left its last probe unanswered, but not so many that it is dead.
+func (s *subject) wavers() bool { return s.reached && s.unanswered > 0 && s.died.IsZero() }
+
 // forget has the node asked again at once, and nothing that it said before count any more.
 func (s *subject) forget(now time.Time) {
 	s.notBefore, s.asap = now, true
@@ -68,12 +71,10 @@ func (s *subject) forget(now time.Time) {
 func (s *subject) question() { s.asap, s.suspect = true, true }
 
 // impatient gives up on the first answer of a node that may not be reachable at all from here.
-func (s *subject) impatient(now time.Time) (given bool) {
-	if s.word != WordPending || s.reached || now.Before(s.patience) {
-		return false
+func (s *subject) impatient(now time.Time) {
+	if s.word == WordPending && !s.reached && !now.Before(s.patience) {
+		s.word = WordUntold
 	}
-	s.word = WordUntold
-	return true
 }
 
 // hear takes a finding into account and reports whether it is news.
@@ -120,14 +121,10 @@ func (s *subject) die(strict bool) {
 	s.suspect = false
 }
 
-// believe decides whether a dead node is taken for alive because discovery insists that it is: perhaps only this machine
-// is cut off from it. It reports whether that begins now.
-func (s *subject) believe(insists bool, now time.Time) (begins bool) {
-	if s.word != WordDead || !insists {
-		s.believed = false
-		return false
-	}
-	if s.believed || now.Sub(s.died) < insistence {
+// believe has a node that has been dead for long be taken for alive, since discovery insists that it is: perhaps only this
+// machine is cut off from it. It reports whether that begins now.
+func (s *subject) believe(now time.Time) (begins bool) {
+	if s.word != WordDead || s.believed || now.Sub(s.died) < insistence {
 		return false
 	}
 	s.believed = true
@@ -136,14 +133,12 @@ func (s *subject) believe(insists bool, now time.Time) (begins bool) {
 
 // inherit has the node begin with what was known of it, until it has answered.
 func (s *subject) inherit(m *member) {
-	switch m.word {
-	case WordActive, WordPassive, WordDead:
-		s.word = m.word
+	switch {
+	case m.word == WordActive, m.word == WordPassive:
+	case m.word == WordDead && m.reached:
+		s.died = m.since
 	default:
 		return
 	}
-	s.finding, s.since, s.reached = m.finding, m.since, true
-	if s.word == WordDead {
-		s.died = m.since
-	}
+	s.word, s.reached, s.finding, s.since, s.usual = m.word, m.reached, m.finding, m.since, m.finding.Took
 }

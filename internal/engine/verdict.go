@@ -95,31 +95,26 @@ func (l *line) ask(ctx context.Context, base string, leader bool) Finding {
 	began := time.Now()
 	f := l.health(ctx, base)
 	if f.Result == ResultActive && leader {
-		var err error
-		if f.Leader, err = l.leader(ctx, base); err != nil {
-			f = Finding{Result: ResultInvalid, Code: f.Code, Detail: "/v1/sys/leader: " + err.Error()}
-		}
+		f = l.leader(ctx, base, f)
 	}
 	f.At, f.Took = began, time.Since(began)
 	return f
 }
 
 func (l *line) health(ctx context.Context, base string) Finding {
-	code, body, err := l.get(ctx, base+"/v1/sys/health")
-	switch {
-	case err != nil && (code == 0 || l.distrust.Load() == nil): // half an answer is none
-		return findingOfError(err)
-	case l.distrust.Load() != nil:
-		return Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *l.distrust.Load()}
+	code, body, failed := l.answer(ctx, base+"/v1/sys/health")
+	if failed != nil {
+		return *failed
 	}
 	return findingOf(code, body)
 }
 
-// leader returns what the active node says is the address of the active node.
-func (l *line) leader(ctx context.Context, base string) (string, error) {
-	code, body, err := l.get(ctx, base+"/v1/sys/leader")
-	if err != nil {
-		return "", errors.New(findingOfError(err).Detail)
+// leader asks a node that says that it is active for the address of the active node, and completes what was found.
+func (l *line) leader(ctx context.Context, base string, f Finding) Finding {
+	code, body, failed := l.answer(ctx, base+"/v1/sys/leader")
+	if failed != nil {
+		failed.Detail = "/v1/sys/leader: " + failed.Detail
+		return *failed
 	}
 	var answer struct {
 		IsSelf  bool   `json:"is_self"`
@@ -127,13 +122,27 @@ func (l *line) leader(ctx context.Context, base string) (string, error) {
 	}
 	switch {
 	case code != http.StatusOK || json.Unmarshal(body, &answer) != nil:
-		return "", fmt.Errorf("%d, no answer of Vault's", code)
+		return Finding{Result: ResultInvalid, Code: code, Detail: fmt.Sprintf("/v1/sys/leader: %d, no answer of Vault's", code)}
 	case !answer.IsSelf:
-		return "", errors.New("the node says that another one is active")
+		return Finding{Result: ResultStandby, Code: f.Code, Detail: "/v1/sys/leader: the node says that another one is active"}
 	case answer.Address == "":
-		return "", errors.New("no leader_address: the listener has redact_addresses, with which redirect_to leader does not work")
+		return Finding{Result: ResultInvalid, Code: code, Detail: "/v1/sys/leader: no leader_address: the listener has redact_addresses, with which redirect_to leader does not work"}
 	}
-	return answer.Address, nil
+	f.Leader = answer.Address
+	return f
+}
+
+// answer returns a whole answer over a trusted connection, or what was found instead.
+func (l *line) answer(ctx context.Context, target string) (code int, body []byte, failed *Finding) {
+	code, body, err := l.get(ctx, target)
+	switch distrust := l.distrust.Load(); {
+	case err != nil && (code == 0 || distrust == nil): // half an answer is none
+		f := findingOfError(err)
+		return 0, nil, &f
+	case distrust != nil:
+		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust}
+	}
+	return code, body, nil
 }
 
 // get returns the answer to one request. The code of an answer whose rest could not be read is returned, too.

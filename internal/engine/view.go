@@ -43,7 +43,6 @@ type View struct {
 	pool    *Pool
 	watcher *watcher
 	current atomic.Pointer[State]
-	waiting atomic.Int64 // requests that wait now
 	logs    loggers
 	stats   *Stats
 
@@ -52,6 +51,7 @@ type View struct {
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when the goroutine has ended
 	news    chan struct{} // has an element when there is a new report
+	timer   *time.Timer   // of the goroutine
 	history history
 
 	// Guarded by the pool.
@@ -64,13 +64,17 @@ type View struct {
 	report     report
 	undoubted  []discovery.Node // of the last answer that was the whole truth
 	members    []member
-	url        string   // where the node that was active last is reached
-	candidates []string // warned about last
+	last       reached            // where the node that was active last is
+	candidates []string           // warned about last
+	unproven   discovery.Identity // active node that was warned about last because its own word does not count
 }
+
+// reached is a node and where it is reached.
+type reached struct{ name, url string }
 
 // newView returns a view that knows nothing but what its predecessor, if there is one, knew last.
 func newView(c Config, w *watcher, predecessor *View) *View {
-	v := &View{Config: c, pool: w.pool, watcher: w, done: make(chan struct{}), news: make(chan struct{}, 1), prober: newProber(c.Probe, c.Addressing.Leader())}
+	v := &View{Config: c, pool: w.pool, watcher: w, done: make(chan struct{}), news: make(chan struct{}, 1), prober: newProber(c.Probe, w.pool.dial, c.Addressing.Leader())}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	first := &State{reason: discovery.ReasonStarting, LoopSeen: new(sync.Once), changed: make(chan struct{})}
 	if predecessor != nil {
@@ -89,8 +93,23 @@ func (v *View) Start() {
 	v.once.Do(func() { go v.run() })
 }
 
-// State returns what is known now: one atomic load.
-func (v *View) State() *State { return v.current.Load() }
+// State returns what is known now: one atomic load. Of a view that has ended, it is what the one knows that has taken its
+// place.
+func (v *View) State() *State {
+	s := v.current.Load()
+	if s.ended != nil {
+		return v.pool.known(v, s.ended)
+	}
+	return s
+}
+
+// end ends the view, which is no longer in the pool.
+func (v *View) end() {
+	v.cancel()
+	v.once.Do(func() { close(v.done) })
+	await(v.done)
+	v.current.Store(&State{reason: discovery.ReasonStarting, ended: v.current.Load()})
+}
 
 // Stats returns what the view has counted.
 func (v *View) Stats() *Stats { return v.stats }
@@ -112,15 +131,21 @@ func (v *View) Digest() string {
 }
 
 // Waiting returns how many requests wait now.
-func (v *View) Waiting() int64 { return v.waiting.Load() }
+func (v *View) Waiting() int64 {
+	v.pool.mu.Lock()
+	defer v.pool.mu.Unlock()
+	return int64(v.guests)
+}
 
 // run takes in what comes until the view ends.
 func (v *View) run() {
 	defer close(v.done)
 	defer v.prober.stop()
+	v.timer = time.NewTimer(time.Hour)
+	defer v.timer.Stop()
 	v.begin()
 	for {
-		incumbent := v.State().identity()
+		incumbent := v.current.Load().identity()
 		select {
 		case <-v.ctx.Done():
 			return
@@ -128,13 +153,13 @@ func (v *View) run() {
 			v.take(v.watcher.latest())
 		case r := <-v.prober.results:
 			v.stats.probed(r.finding)
-			if !v.prober.hear(r, incumbent) {
-				v.prober.plan(v.ctx, incumbent, v.lostSince())
+			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent {
+				v.plan()
 				continue
 			}
 		case <-v.prober.broken:
 			v.prober.breaks(incumbent)
-		case <-v.prober.wakeups():
+		case <-v.timer.C:
 		}
 		v.apply()
 	}
@@ -146,13 +171,13 @@ func (v *View) begin() {
 	if len(v.members) == 0 {
 		return
 	}
-	v.prober.sync(v.members, nil, v.State().identity(), v.began)
+	v.prober.sync(v.members, nil, v.began)
 	for i := range v.members {
 		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
 			s.inherit(&v.members[i])
 		}
 	}
-	v.prober.plan(v.ctx, v.State().identity(), v.lostSince())
+	v.plan()
 }
 
 // take takes over a report: which nodes there are, and what is new of them.
@@ -183,7 +208,7 @@ func (v *View) take(r report) {
 	for i := range members {
 		members[i].hidden = !shown[members[i].node.Identity()]
 	}
-	v.prober.sync(members, before, v.State().identity(), time.Now())
+	v.prober.sync(members, before, time.Now())
 	v.members = members
 }
 
@@ -191,9 +216,8 @@ func (v *View) policy() policy { return policy{v.selection, v.Addressing} }
 
 // apply makes the next state of all that is known: listen to the nodes, elect, derive the phase, publish, tell.
 func (v *View) apply() {
-	now, prev := time.Now(), v.State()
-	v.listen(now)
-	e := elect(v.members, prev.identity(), v.Probe.Mode == ProbeStrict)
+	now, prev := time.Now(), v.current.Load()
+	e := v.elect(prev, now)
 	next := v.derive(prev, e, now)
 	if !next.same(prev) {
 		v.stamp(next, prev, now)
@@ -201,7 +225,46 @@ func (v *View) apply() {
 		close(prev.changed) // for all who wait, at once
 		v.tell(prev, next, e)
 	}
-	v.prober.plan(v.ctx, next.identity(), v.lostSince())
+	v.plan()
+}
+
+// elect listens to the nodes and elects one of them. Once the active node is no longer what it was, another one is elected
+// only by what it says after that.
+func (v *View) elect(prev *State, now time.Time) election {
+	v.listen(now)
+	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
+	e := elect(v.members, incumbent, strict)
+	switch {
+	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || v.member(incumbent).claims()):
+		v.prober.lostBy = discovery.Identity{}
+	case v.prober.lose(incumbent, now):
+		v.listen(now)
+		e = elect(v.members, incumbent, strict)
+	}
+	return e
+}
+
+// member returns the node with an identity, nil if there is none.
+func (v *View) member(id discovery.Identity) *member {
+	for i := range v.members {
+		if v.members[i].node.Identity() == id {
+			return &v.members[i]
+		}
+	}
+	return nil
+}
+
+// plan has probed what is to be probed, and sets the timer for what comes next.
+func (v *View) plan() {
+	now, s := time.Now(), v.current.Load()
+	next := time.Hour
+	if v.Probe.Mode != ProbeOff {
+		next = v.prober.plan(v.ctx, now, s.identity(), v.lostSince())
+	}
+	if s.phase.Situation == Stale {
+		next = soonest(next, s.phase.Time.Sub(now))
+	}
+	v.timer.Reset(next)
 }
 
 // listen has the members say what their probes found.
@@ -218,14 +281,15 @@ func (v *View) listen(now time.Time) {
 			m.word = WordPassive // it has no usable address
 			continue
 		}
-		s.impatient(now)
-		insists := v.Probe.Mode == ProbeAuto && v.evidence() == whole && m.marked && m.health == healthPassing && !claimed
-		if s.believe(insists, now) {
+		if v.Probe.Mode == ProbeAuto {
+			s.impatient(now)
+		}
+		if v.insists(m, claimed) && s.believe(now) {
 			v.watcher.teller.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
 				zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", s.finding.Detail),
 				zap.Duration("dead_for", now.Sub(s.died)))
 		}
-		m.word, m.finding, m.since = s.word, s.finding, s.since
+		m.word, m.finding, m.since, m.reached = s.word, s.finding, s.since, s.reached
 		if s.believed {
 			m.word = WordUntold
 		}
@@ -233,9 +297,21 @@ func (v *View) listen(now time.Time) {
 	}
 }
 
+// insists reports whether discovery says of a node that it is active, and fine, and no node says anything else. While there
+// is no news of it, a dead node that was believed is believed on.
+func (v *View) insists(m *member, claimed bool) bool {
+	s := v.prober.subjects[m.node.Identity()]
+	switch {
+	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
+		s.believed = false
+		return false
+	}
+	return v.evidence() == whole
+}
+
 // lostSince returns since when the next active node is searched for.
 func (v *View) lostSince() time.Time {
-	if p := v.State().Phase(); p.Situation == None && p.Time.After(v.began) {
+	if p := v.current.Load().Phase(); p.Situation == None && p.Time.After(v.began) {
 		return p.Time
 	}
 	return v.began

@@ -31,6 +31,7 @@ const (
 	queryBurst  = 10                     // after so many at once: the changes of one failover are seen as they come
 	idleAnswers = 3                      // so many answers in a row that did not wait, and the source is merely polled
 	waitedLeast = time.Second            // a query that took so long did wait, whatever ended it
+	pollLeast   = time.Second            // between two queries that a source does not let wait
 )
 
 // report is what a watcher knows after an answer or a failure of its discovery.
@@ -74,7 +75,7 @@ func newWatcher(p *Pool, d discovery.Discoverer) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{pool: p, discoverer: d, source: source, interval: d.MaxWait(), teller: newTeller(), done: make(chan struct{})}
+	w := &watcher{pool: p, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), teller: newTeller(), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
@@ -87,12 +88,18 @@ func (w *watcher) start() {
 	})
 }
 
-// stop ends the loop and closes the source. A source that does not end a query with its context is left behind.
+// stop ends the loop, which closes the source. A source that does not end a query with its context is left behind, to be
+// closed when it does.
 func (w *watcher) stop() {
 	w.cancel()
-	w.once.Do(func() { close(w.done) })
+	w.once.Do(w.end)
 	await(w.done)
+}
+
+// end is called when no query is under way any more.
+func (w *watcher) end() {
 	w.source.Close()
+	close(w.done)
 }
 
 // latest returns the last report.
@@ -120,7 +127,7 @@ func (w *watcher) remove(v *View) {
 
 // run is the loop: query, report, and decide when to query again.
 func (w *watcher) run() {
-	defer close(w.done)
+	defer w.end()
 	var (
 		ctx      = w.ctx
 		bucket   = rate.NewLimiter(queryRate, queryBurst)
@@ -146,7 +153,7 @@ func (w *watcher) run() {
 		failures = 0
 		changed := w.answered(answer)
 
-		waited := index > 0 && took >= min(waitedLeast, wait/2)
+		waited := index > 0 && took >= min(waitedLeast, wait/2) // at least half a second: nothing runs hot
 		switch {
 		case answer.Index == 0: // nothing to wait for a change of
 			idle++
