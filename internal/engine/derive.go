@@ -7,6 +7,7 @@ package engine
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -151,7 +152,6 @@ func firstOf(times ...time.Time) (t time.Time) {
 // and which nodes there are.
 func (v *View) inherit(first *State, predecessor *View) {
 	s := predecessor.current.Load()
-	v.stats, v.history.ring = newStats(predecessor.stats), predecessor.history.list()
 	now := time.Now()
 	phase := s.PhaseAt(now)
 	var known []discovery.Node
@@ -162,11 +162,13 @@ func (v *View) inherit(first *State, predecessor *View) {
 	for i := range v.members { // the same nodes in the same order
 		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
 			m.word, m.finding, m.since, m.reached = old.word, old.finding, old.since, old.reached && m.probeURL == old.probeURL
+			m.latest = old.latest
 		}
+		v.members[i].state, v.members[i].stateSince = s.members[i].state, s.members[i].stateSince
 	}
 	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
 	first.Since, first.Polled, first.Made, first.Changes = s.Since, s.Polled, now, s.Changes
-	first.members = v.members
+	first.members = slices.Clone(v.members) // those of the view change, those of a state do not
 	if !phase.HasTarget() {
 		return
 	}
