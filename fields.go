@@ -23,6 +23,14 @@ type outcome struct {
 	held   time.Duration // how long it waited
 }
 
+// heldSince returns how long a request that came at a time has waited: nothing if it was answered at once.
+func heldSince(came time.Time) time.Duration {
+	if d := time.Since(came); d >= time.Millisecond {
+		return d
+	}
+	return 0
+}
+
 // placeholders has the values of {http.vault_redirect.*}, which cost nothing until somebody asks for them.
 type placeholders struct {
 	of     outcome

@@ -58,7 +58,8 @@ type Handler struct {
 	healthPath string
 	retryAfter []string
 	last       atomic.Pointer[placeholders] // of the last request that did not wait
-	unwell     atomic.Bool                  // the last check of health was answered with 503
+	unwell     atomic.Bool                  // the last check of health was answered with 503,
+	unready    atomic.Bool                  // or that of readiness
 }
 
 // Defaults and special values.
@@ -128,13 +129,13 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if caddy.Exiting() {
+		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
+	}
 	if h.healthPath != "" && strings.HasPrefix(r.URL.Path, h.healthPath) {
 		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
 			return serve(w, r)
 		}
-	}
-	if caddy.Exiting() {
-		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
 	}
 	path, ok := requestPath(r)
 	if !ok {
@@ -180,7 +181,7 @@ func (h *Handler) await(r *http.Request) outcome {
 	drain(r)
 	came := time.Now()
 	s := h.view.Await(r.Context(), h.queue)
-	return outcome{state: s, held: time.Since(came)}
+	return outcome{state: s, held: heldSince(came)}
 }
 
 // maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
