@@ -50,11 +50,11 @@ func (h *Handler) note(r *http.Request, o outcome) {
 
 // placeholders returns the values for an outcome. Those for redirects to the same node are the same, and made once.
 func (h *Handler) placeholders(o outcome) caddy.ReplacerFunc {
-	last := h.last.Load()
+	last := h.memory.last.Load()
 	if last == nil || last.of != o {
 		last = &placeholders{o, h.valuesOf(o)}
 		if o.held == 0 {
-			h.last.Store(last)
+			h.memory.last.Store(last)
 		}
 	}
 	return last.values

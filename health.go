@@ -125,7 +125,7 @@ func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	if draining, in := drainingIn(r); draining {
 		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
 	}
-	return h.answerCheck(w, r, &h.unready, d["ready"] == true, d)
+	return h.answerCheck(w, r, &h.memory.unready, d["ready"] == true, d)
 }
 
 // serveLive answers 200 for as long as requests are answered at all.
@@ -170,7 +170,7 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 	if d.Draining, d.ShutdownIn = drainingIn(r); d.Draining {
 		d.Healthy = false
 	}
-	return h.answerCheck(w, r, &h.unwell, d.Healthy, d)
+	return h.answerCheck(w, r, &h.memory.unwell, d.Healthy, d)
 }
 
 // writeErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer

@@ -57,9 +57,14 @@ type Handler struct {
 
 	healthPath string
 	retryAfter []string
-	last       atomic.Pointer[placeholders] // of the last request that did not wait
-	unwell     atomic.Bool                  // the last check of health was answered with 503,
-	unready    atomic.Bool                  // or that of readiness
+	memory     *memory
+}
+
+// memory is what a handler remembers of requests.
+type memory struct {
+	last    atomic.Pointer[placeholders] // of the last one that did not wait
+	unwell  atomic.Bool                  // the last check of health was answered with 503,
+	unready atomic.Bool                  // or that of readiness
 }
 
 // Defaults and special values.
@@ -82,6 +87,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath); h.healthPath == healthOff {
 		h.healthPath = ""
 	}
+	h.memory = new(memory)
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
 	if err := h.Active.provision(ctx); err != nil {
