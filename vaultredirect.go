@@ -184,9 +184,13 @@ func (h *Handler) await(r *http.Request) outcome {
 	case engine.Active, engine.Stale:
 		return outcome{state: s}
 	}
-	drain(r)
+	drained := drain(r)
 	came := time.Now()
 	s := h.view.Await(r.Context(), h.queue)
+	select {
+	case <-drained: // and seen to be: Caddy's access log looks at how much of it was read
+	default:
+	}
 	return outcome{state: s, held: heldSince(came)}
 }
 
@@ -195,12 +199,17 @@ const maxDrained = 256 << 10
 
 // drain reads the body of a request that may wait. Over HTTP/1.1 the server notices that a client has left only once the
 // body is read, and those that left would keep their places. The end of the request ends the reading.
-func drain(r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return
+// What it returns is closed when that is over; nil if there is nothing to read.
+func drain(r *http.Request) (drained <-chan struct{}) {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 { // Caddy wraps a body that is none, too
+		return nil
 	}
-	body := r.Body
-	go func() { _, _ = io.CopyN(io.Discard, body, maxDrained) }()
+	body, done := r.Body, make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.CopyN(io.Discard, body, maxDrained)
+	}()
+	return done
 }
 
 // serveUnavailable answers while no node is active.
