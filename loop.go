@@ -26,7 +26,7 @@ func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
 	if t.Addr.IsValid() && isSocketOf(t.Addr, r.Context()) {
 		return true, true
 	}
-	host := incoming(r).Host
+	host, _ := incoming(r)
 	if strings.EqualFold(host, t.Authority) {
 		return true, false
 	}
@@ -36,12 +36,12 @@ func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
 	return false, false
 }
 
-// incoming returns the request as it came in.
-func incoming(r *http.Request) *http.Request {
+// incoming returns host and headers of the request as it came in.
+func incoming(r *http.Request) (host string, header http.Header) {
 	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		return &o
+		return o.Host, o.Header
 	}
-	return r
+	return r.Host, r.Header
 }
 
 // isSocketOf reports whether an address is that of the socket through which a request came. A socket for HTTP/3 may not
@@ -110,7 +110,8 @@ var viaMark = "1.1 vault-redirect-" + strings.ToLower(rand.Text()[:12])
 
 // comesBack reports whether a request was proxied by this process before.
 func comesBack(r *http.Request) bool {
-	for _, line := range incoming(r).Header["Via"] {
+	_, header := incoming(r)
+	for _, line := range header["Via"] {
 		if strings.Contains(line, viaMark) {
 			return true
 		}
