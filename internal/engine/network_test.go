@@ -121,9 +121,12 @@ func (v *vault) answers(code int) { v.set(func(v *vault) { v.code = code }) }
 func (v *vault) hangs(on bool)    { v.set(func(v *vault) { v.hang = on }) }
 
 // refuses has new connections refused, while those that there are stay.
-func (v *vault) refuses() {
-	v.set(func(v *vault) { v.down = os.NewSyscallError("connect", syscall.ECONNREFUSED) })
-}
+func (v *vault) refuses() { v.set((*vault).refusesLocked) }
+
+func (v *vault) refusesLocked() { v.down = os.NewSyscallError("connect", syscall.ECONNREFUSED) }
+
+// errNoName is what the resolver says of a name that does not exist.
+var errNoName error = &net.DNSError{Err: "no such host", IsNotFound: true}
 
 // kill ends the node and its connections.
 func (v *vault) kill() {
