@@ -100,13 +100,19 @@ type vault struct {
 	down    error         // what connecting gives, nil if it works
 	drops   bool          // connecting never ends
 	closes  bool          // the connection after each answer
-	raw     func(io.Writer)
+	raw     func(writer)  // answers in place of the node
 	tls     *tls.Config
 	tlsErrs []error // of handshakes and of reading, but for the end
 	asked   []time.Time
 	lines   map[*wire]bool
 	stir    chan struct{}
 }
+
+// writer is where a node writes.
+type writer = io.Writer
+
+// writes returns what answers with a text, and then leaves the connection as it is.
+func writes(text string) func(writer) { return func(w writer) { io.WriteString(w, text) } }
 
 // set changes the node.
 func (v *vault) set(f func(*vault)) {
