@@ -13,7 +13,6 @@ package vaultredirect
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -135,25 +134,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // await returns the state for a request, which may wait for it.
 func (h *Handler) await(r *http.Request) *engine.State {
-	switch s := h.view.State(); s.Phase().Situation {
-	case engine.Active, engine.Stale:
+	s := h.view.State()
+	switch p := s.Phase(); {
+	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
 		return s
 	}
-	drain(r)
+	defer drain(r)()
 	return h.view.Await(r.Context(), h.queue)
-}
-
-// maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
-const maxDrained = 256 << 10
-
-// drain reads the body of a request that may wait. Over HTTP/1.1 the server notices that a client has left only once the
-// body is read, and those that left would keep their places. The end of the request ends the reading.
-func drain(r *http.Request) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return
-	}
-	body := r.Body
-	go func() { _, _ = io.CopyN(io.Discard, body, maxDrained) }()
 }
 
 // requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
