@@ -131,7 +131,7 @@ func (c *Consul) Open() (discovery.Source, error) {
 	r := c.resolved
 	return consul.New(consul.Settings{
 		Endpoint: r.endpoint, Service: r.Service, Datacenter: r.Datacenter, Namespace: r.Namespace, Partition: r.Partition,
-		Peer: r.Peer, Consistency: r.Consistency, Token: r.token, TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
+		Peer: r.Peer, Consistency: r.Consistency, Token: cmp.Or(r.token, r.fileToken), TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
 	})
 }
 
@@ -148,6 +148,7 @@ type consulSettings struct {
 	Consul
 	endpoint    consul.Endpoint
 	token       string
+	fileToken   string // what the token file holds now
 	auth        *api.HttpBasicAuth
 	tlsSettings TLS
 	tls         *tls.Config
@@ -196,7 +197,7 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 		return nil, err
 	}
 	if s.TokenFile != "" {
-		_, err = consul.ReadToken(s.TokenFile)
+		s.fileToken, err = consul.ReadToken(s.TokenFile)
 	}
 	return s, err
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -38,7 +40,7 @@ func TestHealth(t *testing.T) {
 	want := map[string]any{
 		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
 		"consul_host_port": consul.Addr(), "active_vault": "10.0.0.1:8200",
-		"reason": "ok", "active_node": "vault-1", "redirect_to": "https://10.0.0.1:8200",
+		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://10.0.0.1:8200",
 		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,
 	}
 	for key, value := range want {
@@ -67,7 +69,7 @@ func TestHealth(t *testing.T) {
 
 func TestHealthWithoutActiveNode(t *testing.T) {
 	consul := newConsul(t)
-	h := provision(t, consul, `, "max_stale": 0`)
+	h := provision(t, consul, `, "max_stale": 0, "hold": 0`)
 	read := func() (int, status) {
 		resp := ask(t, h, "GET", "/vault-redirector-health")
 		var d status
@@ -76,15 +78,15 @@ func TestHealthWithoutActiveNode(t *testing.T) {
 		}
 		return resp.StatusCode, d
 	}
-	if code, d := read(); code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonNoService {
+	if code, d := read(); code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != discovery.ReasonNoService {
 		t.Errorf("status %d, document %+v", code, d)
 	}
 	consul.Set("vault", standin.Active("vault-1"))
-	until(t, h, "registered", (*state).active)
+	until(t, h, "registered", (*engine.State).Active)
 	consul.Refuse()
-	until(t, h, "consul gone", func(s *state) bool { return !s.active() })
+	until(t, h, "consul gone", func(s *engine.State) bool { return !s.Active() })
 	code, d := read()
-	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonStaleExpired || d.StaleSince == nil || d.Detail == "" {
+	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != discovery.ReasonStaleExpired || d.StaleSince == nil || d.Detail == "" {
 		t.Errorf("status %d, document %+v", code, d)
 	}
 }
@@ -114,7 +116,7 @@ func TestHealthInALoop(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != ReasonBadAddress || d.Detail == "" {
+	if resp.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != discovery.ReasonBadAddress || d.Detail == "" {
 		t.Errorf("status %d, document %+v", resp.StatusCode, d)
 	}
 }

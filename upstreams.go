@@ -51,10 +51,9 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	switch {
 	case !s.Active():
 		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
-	case proxyLeadsBack(&s.Target, r):
+	case s.Target.Addr.IsValid() && isSocketOf(s.Target.Addr, r.Context()), mark(r):
 		return nil, errors.New(loopText(s.Target.URL))
 	}
-	mark(r)
 	return []*reverseproxy.Upstream{{Dial: s.Target.Authority}}, nil
 }
 
