@@ -42,11 +42,11 @@ func (h *Handler) note(r *http.Request, o outcome) {
 
 // placeholders returns the values for an outcome. Those for redirects to the same node are the same, and made once.
 func (h *Handler) placeholders(o outcome) caddy.ReplacerFunc {
-	last := h.last.Load()
+	last := h.notes.last.Load()
 	if last == nil || last.of != o {
 		last = &placeholders{o, h.valuesOf(o)}
 		if o.held == 0 {
-			h.last.Store(last)
+			h.notes.last.Store(last)
 		}
 	}
 	return last.values

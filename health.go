@@ -156,10 +156,10 @@ func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, well bool,
 	code, news := http.StatusOK, false
 	if !well {
 		code = http.StatusServiceUnavailable
-		news = !h.unwell.Load()
+		news = !h.notes.unwell.Load()
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogLevelVar, "warn")
 	}
-	h.unwell.Store(!well)
+	h.notes.unwell.Store(!well)
 	if !news && !h.LogHealth {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	}

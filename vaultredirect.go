@@ -56,8 +56,13 @@ type Handler struct {
 
 	healthPath string
 	retryAfter []string
-	last       atomic.Pointer[placeholders] // of the last request that did not wait
-	unwell     atomic.Bool                  // the last check of health was answered with 503
+	notes      *notes
+}
+
+// notes is what a handler remembers of its answers.
+type notes struct {
+	last   atomic.Pointer[placeholders] // of the last request that did not wait
+	unwell atomic.Bool                  // the last check of health was answered with 503
 }
 
 // Defaults and special values.
@@ -80,6 +85,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath); h.healthPath == healthOff {
 		h.healthPath = ""
 	}
+	h.notes = new(notes)
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
 	if err := h.Active.provision(ctx); err != nil {
