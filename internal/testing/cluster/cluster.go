@@ -29,9 +29,9 @@ import (
 )
 
 const (
-	startTimeout = 90 * time.Second // for a machine that is busy with other tests
+	startTimeout = 90 * time.Second      // for a machine that is busy with other tests
 	pollEvery    = 50 * time.Millisecond // how often servers are asked whether they are ready: each question costs them well under 1 ms
-	probeTimeout = 2 * time.Second  // for one question to one server, which may be paused
+	probeTimeout = 2 * time.Second       // for one question to one server, which may be paused
 )
 
 // Storage says where Vault keeps its data.
