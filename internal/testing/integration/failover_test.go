@@ -31,7 +31,7 @@ func TestDiscoveryWithoutConsul(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoConsul: true})
 	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0")+strings.ReplaceAll(byVaults(c, "\t\tredirect_to leader"), ":8080", ":8081"))
-	site, byLeader := "http://"+caddy.ip+":8080", "http://"+caddy.ip+":8081"
+	site, byLeader := "http://"+caddy.IP+":8080", "http://"+caddy.IP+":8081"
 	active := func(except ...*cluster.Vault) *cluster.Vault {
 		t.Helper()
 		v, err := c.WaitActive(timeout(t), except...)
@@ -81,7 +81,7 @@ func TestDiscoveryOfTwoNodes(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoConsul: true, Vaults: 2})
 	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0"))
-	site := "http://" + caddy.ip + ":8080"
+	site := "http://" + caddy.IP + ":8080"
 	for _, end := range []func(*cluster.Vault) error{
 		func(v *cluster.Vault) error { return v.Stop(timeout(t)) },
 		(*cluster.Vault).Kill,
@@ -186,7 +186,7 @@ http://{ip}:8080 {
 		hold 30s
 	}
 }`)
-	site := "http://" + caddy.ip + ":8080"
+	site := "http://" + caddy.IP + ":8080"
 	caddy.await("healthy", func() bool { return readHealth(t, site).Healthy })
 
 	for _, fault := range []struct {
@@ -283,7 +283,7 @@ http://{ip}:8080 {
 		}
 	}
 }`)
-	site := "http://" + caddy.ip + ":8080"
+	site := "http://" + caddy.IP + ":8080"
 	read := func() (int, string) {
 		t.Helper()
 		req, err := http.NewRequest("GET", site+"/v1/secret/data/x", nil)
