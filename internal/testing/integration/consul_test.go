@@ -70,6 +70,7 @@ http://{ip}:8002 {
 		consul `+c.Consuls[0].HTTPAddr+` {
 			token {env.HALF_TOKEN}
 		}
+		hold 0
 	}
 }
 http://{ip}:8003 {
@@ -77,6 +78,7 @@ http://{ip}:8003 {
 		consul `+c.Consuls[0].HTTPAddr+` {
 			token 00000000-1111-2222-3333-444444444444
 		}
+		hold 0
 	}
 }
 http://{ip}:8004 {

@@ -44,7 +44,7 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	site := func(listen, options string) string {
-		return "http://{ip}:" + listen + " {\n\tlog\n\tvault_redirect {\n\t\tconsul " + consul.Addr() + " {\n" + options + "\n\t\t}\n\t\tmax_stale 0\n\t}\n}\n"
+		return "http://{ip}:" + listen + " {\n\tlog\n\tvault_redirect {\n\t\tconsul " + consul.Addr() + " {\n" + options + "\n\t\t}\n\t\tmax_stale 0\n\t\thold 0\n\t}\n}\n"
 	}
 	for _, row := range []struct{ name, options string }{
 		{"filtered", logFilter},
