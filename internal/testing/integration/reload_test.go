@@ -13,12 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -43,20 +43,14 @@ func runJSON(t *testing.T, handler string) (s *server, socket string, config fun
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ip := loopback(t)
 	socket = filepath.Join(dir, "s")
 	config = func(handler string) string {
 		return fmt.Sprintf(`{
-	"admin": {"listen": "%s:2019", "config": {"persist": false}},
+	"admin": {"config": {"persist": false}},
 	"apps": {"http": {"servers": {"s": {"listen": ["unix/%s"], "routes": [{"handle": [%s]}]}}}}
-}`, ip, socket, handler)
+}`, socket, handler)
 	}
-	file := filepath.Join(dir, "config.json")
-	if err := os.WriteFile(file, []byte(config(handler)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s = startCaddy(t, ip, nil, "run", "--config", file)
-	s.await("the config runs", func() bool { return strings.Contains(s.log(), "serving initial configuration") })
+	s = run(t, harness.Options{JSON: config(handler)})
 	return s, socket, config
 }
 
