@@ -99,13 +99,13 @@ func TestConcurrentProvisionAndCleanup(t *testing.T) {
 // A config whose http app is up serves requests even if another app fails before the one that starts the watchers: the
 // requests are answered rather than left to wait for a watcher that never starts.
 func TestRequestsStartTheWatcher(t *testing.T) {
-	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1"))).Addr(), ""))
+	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))).Addr(), ""))
 	defer end()
 	answer := make(chan string, 1)
 	go func() { answer <- ask(t, h, "GET", "/v1/x").Header.Get("Location") }()
 	select {
 	case got := <-answer:
-		if got != "https://10.0.0.1:8200/v1/x" {
+		if got != "https://127.10.0.1:8200/v1/x" {
 			t.Errorf("Location %q", got)
 		}
 	case <-time.After(10 * time.Second):

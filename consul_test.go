@@ -232,7 +232,7 @@ func TestResolvePlaceholders(t *testing.T) {
 	clearConsulEnv(t)
 	dir := t.TempDir()
 	cert, key := writePair(t, dir, "one")
-	for name, value := range map[string]string{"ADDR": "10.0.0.1:8500", "TOKEN": "hunter2", "NAME": "n", "CERT": cert, "KEY": key} {
+	for name, value := range map[string]string{"ADDR": "127.10.0.1:8500", "TOKEN": "hunter2", "NAME": "n", "CERT": cert, "KEY": key} {
 		t.Setenv("VR_"+name, value)
 	}
 	c := &Consul{
@@ -252,7 +252,7 @@ func TestResolvePlaceholders(t *testing.T) {
 	}
 	s := c.resolved
 	got := []string{s.Service, s.Tag, s.CheckID, s.token, s.Datacenter, s.Namespace, s.Partition, s.Peer, c.Endpoint(), s.endpoint.Scheme, s.tls.ServerName, s.tlsSettings.Key}
-	if want := []string{"n-s", "n-t", "n-c", "hunter2", "n-d", "n-n", "n-p", "n-e", "10.0.0.1:8500", "https", "n", key}; !reflect.DeepEqual(got, want) {
+	if want := []string{"n-s", "n-t", "n-c", "hunter2", "n-d", "n-n", "n-p", "n-e", "127.10.0.1:8500", "https", "n", key}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if want := (discovery.Selection{Mode: "auto", Tag: "n-t", CheckID: "n-c", Service: "n-s"}); c.Selection() != want {
@@ -336,8 +336,8 @@ func FuzzJSON(f *testing.F) {
 			return
 		}
 		if _, err := engine.NewAddressing(h.Scheme, h.RedirectTo, h.Port); err == nil {
-			n := nodeAt("10.0.0.1", 8200)
-			n.Address, n.Datacenter = "10.0.0.2", "d"
+			n := nodeAt("127.10.0.1", 8200)
+			n.Address, n.Datacenter = "127.10.0.2", "d"
 			n.Meta, n.Tagged = map[string]string{"a": "b"}, map[string]discovery.TaggedAddress{"wan": {Host: "w"}}
 			known, end := handlerOf(t, h.Scheme, h.RedirectTo, n)
 			defer end()

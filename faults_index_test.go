@@ -130,7 +130,7 @@ func faultChurn(t *testing.T) {
 
 // critical is a node that still has the tag, as kill -9 leaves it.
 func critical(name string) *api.ServiceEntry {
-	return standin.Active(name, standin.Check(standin.SealedCheckID("10.0.0.1", 8200), api.HealthCritical))
+	return standin.Active(name, standin.Check(standin.SealedCheckID("127.10.0.1", 8200), api.HealthCritical))
 }
 
 // doubtful edits the headers of the answers that have such headers: those that did not come from a stream.

@@ -211,7 +211,7 @@ func faultsThatEndQueries(t *testing.T) {
 		"a string":             {begin: replies(200, `"127.0.0.1:8300"`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
 		"a list of null":       {begin: replies(200, "[null]"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
 		"a list of empties":    {begin: replies(200, "[{}]"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
-		"the catalog's answer": {begin: replies(200, `[{"Node":"vault-9","Address":"10.0.0.9","ServiceTags":["active"],"ServicePort":8200}]`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"the catalog's answer": {begin: replies(200, `[{"Node":"vault-9","Address":"127.10.0.9","ServiceTags":["active"],"ServicePort":8200}]`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
 		"half a pair":          {begin: replies(200, strings.Replace(lie(), `"Service":{`, `"Svc":{`, 1)), reason: discovery.ReasonConsulError, detail: "unusable answer"},
 		"Content-Length too long": {
 			begin: replies(200, lie()[:len(lie())-1], "Content-Length", strconv.Itoa(len(lie()))), reason: discovery.ReasonConsulError,
@@ -288,7 +288,7 @@ func (s *site) suffer(t *testing.T, f fault) {
 	if d.StaleSince == nil || d.StaleSince.Before(began) || d.StaleSince.After(expiry.Add(-briefly)) {
 		t.Errorf("stale since %v, want %s or shortly after", d.StaleSince, began)
 	}
-	if got := ask(t, s.h, "GET", "/v1/x").Header.Get("Location"); got != "https://10.0.0.1:8200/v1/x" {
+	if got := ask(t, s.h, "GET", "/v1/x").Header.Get("Location"); got != "https://127.10.0.1:8200/v1/x" {
 		t.Errorf("while it lasts: Location %q", got)
 	}
 
@@ -338,7 +338,7 @@ func (s *site) follows(t *testing.T, since time.Time, node string, changes uint6
 		if code != http.StatusOK || !d.Healthy || d.Reason != discovery.ReasonOK || d.ActiveNode != node || d.StaleSince != nil || d.Changes != changes {
 			t.Errorf("%s: status %d, document %+v", node, code, d)
 		}
-		if got, want := ask(t, h, "GET", "/v1/x").Header.Get("Location"), "https://10.0.0."+node[len(node)-1:]+":8200/v1/x"; got != want {
+		if got, want := ask(t, h, "GET", "/v1/x").Header.Get("Location"), "https://127.10.0."+node[len(node)-1:]+":8200/v1/x"; got != want {
 			t.Errorf("Location %q, want %q", got, want)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")), standin.Standby("vault-2"))
+	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")), standin.Standby("vault-2"))
 	h := provision(t, consul, "")
 	resp := ask(t, h, "GET", "http://any.example.com/vault-redirector-health?x=1")
 	body, err := io.ReadAll(resp.Body)
@@ -39,8 +39,8 @@ func TestHealth(t *testing.T) {
 	delete(doc, "last_consul_poll")
 	want := map[string]any{
 		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
-		"consul_host_port": consul.Addr(), "active_vault": "10.0.0.1:8200",
-		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://10.0.0.1:8200",
+		"consul_host_port": consul.Addr(), "active_vault": "127.10.0.1:8200",
+		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://127.10.0.1:8200",
 		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,
 	}
 	for key, value := range want {

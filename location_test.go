@@ -175,11 +175,11 @@ func checkURL(t *testing.T, text, scheme string, to engine.Target) *url.URL {
 // FuzzLocation checks that whatever a client and Consul send, the Location is that path on the elected node.
 func FuzzLocation(f *testing.F) {
 	modes := []string{engine.ToAuto, engine.ToNodeName, engine.ToNodeAddress, engine.ToServiceAddress, "tagged:wan", "{node}.{datacenter}.test", "{meta.h}"}
-	f.Add("GET /v1/secret/a%2Fb?c=d%20e HTTP/1.1", "vault-1", "10.0.0.1", "", "wan.test", 8200, 0, uint8(0))
-	f.Add("GET //evil.com/ HTTP/1.1", "vault-1", "10.0.0.1", "[2001:db8::1]", "wan.test", 443, 8443, uint8(0))
+	f.Add("GET /v1/secret/a%2Fb?c=d%20e HTTP/1.1", "vault-1", "127.10.0.1", "", "wan.test", 8200, 0, uint8(0))
+	f.Add("GET //evil.com/ HTTP/1.1", "vault-1", "127.10.0.1", "[2001:db8::1]", "wan.test", 443, 8443, uint8(0))
 	f.Add("GET http://u:p@evil.com/?#@ HTTP/1.1", "a@evil.com", "evil.com/", "x:1", "a\r\nb", 1, 80, uint8(4))
 	f.Add("CONNECT evil.com:443 HTTP/1.1", "vault-1", "fe80::1%25eth0", "", "0x7f.1", 65536, -1, uint8(2))
-	f.Add("OPTIONS * HTTP/1.1", "vault-1", "::ffff:10.0.0.1", "127.1", "", 65535, 0, uint8(3))
+	f.Add("OPTIONS * HTTP/1.1", "vault-1", "::ffff:127.10.0.1", "127.1", "", 65535, 0, uint8(3))
 	f.Add("GET /\xff?\x80 HTTP/1.1", "v", "1.2.3.4.", "%2e", "[::1]", 8200, 1, uint8(6))
 	f.Add("GET http:evil.com HTTP/1.0", strings.Repeat("a.", 130), "-a", " ", "a b", 8200, 1, uint8(5))
 	f.Fuzz(func(t *testing.T, line, name, address, service, other string, port, otherPort int, mode uint8) {

@@ -131,7 +131,7 @@ func (unread) Close() error { return nil }
 
 // TestRequestStaysHere has a request that carries secrets: nothing of it is read, repeated or passed on but path and query.
 func TestRequestStaysHere(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	var mu sync.Mutex
 	var sent bytes.Buffer
 	consul.Handle(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -142,7 +142,7 @@ func TestRequestStaysHere(t *testing.T) {
 	})
 	h := provision(t, consul, "")
 	until(t, h, "active", (*engine.State).Active) // while it waits, up to 256 KiB of the body are read, and thrown away
-	for _, host := range []string{"redirector.example.com", "evil.example.com", "10.0.0.1:8200" /* 508 */} {
+	for _, host := range []string{"redirector.example.com", "evil.example.com", "127.10.0.1:8200" /* 508 */} {
 		r := httptest.NewRequest("PUT", "http://"+host+"/v1/secret/PLANTEDpath?PLANTEDquery", unread{t})
 		r.Header.Set("X-Vault-Token", "PLANTEDtoken")
 		r.Header.Set("X-Forwarded-Host", "evil.example.com")
@@ -150,7 +150,7 @@ func TestRequestStaysHere(t *testing.T) {
 		if err := h.ServeHTTP(w, r, nil); err != nil {
 			t.Fatal(err)
 		}
-		if location := w.Header().Get("Location"); w.Code == http.StatusTemporaryRedirect && location != "https://10.0.0.1:8200/v1/secret/PLANTEDpath?PLANTEDquery" {
+		if location := w.Header().Get("Location"); w.Code == http.StatusTemporaryRedirect && location != "https://127.10.0.1:8200/v1/secret/PLANTEDpath?PLANTEDquery" {
 			t.Errorf("Host %s: Location %s", host, location)
 		}
 		var answer bytes.Buffer

@@ -24,7 +24,7 @@ func TestVaultURLs(t *testing.T) {
 		want  string // endpoint
 		wrong string
 	}{
-		{[]string{"https://vault-0:8200", "http://10.0.0.1"}, "https://vault-0:8200,http://10.0.0.1:80", ""},
+		{[]string{"https://vault-0:8200", "http://127.10.0.1"}, "https://vault-0:8200,http://127.10.0.1:80", ""},
 		{[]string{"https://vault.example.com/", "https://[::1]:8200"}, "https://vault.example.com:443,https://[::1]:8200", ""},
 		{[]string{"{env.VAULT_NODE}"}, "https://vault-9:8200", ""},
 		{nil, "", "missing"},

@@ -23,15 +23,15 @@ import (
 
 func TestRedirect(t *testing.T) {
 	h := provision(t, newConsul(t,
-		standin.Standby("vault-1", standin.Address("10.0.0.1")),
-		standin.Active("vault-2", standin.Address("10.0.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
+		standin.Standby("vault-1", standin.Address("127.10.0.1")),
+		standin.Active("vault-2", standin.Address("127.10.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
 	), "")
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "LIST", "SCAN"} {
 		resp := ask(t, h, method, "http://redirector.example.com/v1/secret/a%2Fb//c?list=true&x")
 		if resp.StatusCode != http.StatusTemporaryRedirect {
 			t.Errorf("%s: status %d", method, resp.StatusCode)
 		}
-		if got, want := resp.Header.Get("Location"), "https://10.0.0.2:8200/v1/secret/a%2Fb//c?list=true&x"; got != want {
+		if got, want := resp.Header.Get("Location"), "https://127.10.0.2:8200/v1/secret/a%2Fb//c?list=true&x"; got != want {
 			t.Errorf("%s: Location %s, want %s", method, got, want)
 		}
 		if got := resp.Header.Get("Cache-Control"); got != "no-store" {
@@ -44,12 +44,12 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestRedirectFollowsConfig(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-2", standin.Address("10.0.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
+	consul := newConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
 	for config, want := range map[string]string{
 		``:                                          "https://10.9.9.9:8200/",
 		`, "scheme": "http"`:                        "http://10.9.9.9:8200/",
 		`, "redirect_to": "node_name"`:              "https://vault-2:8200/",
-		`, "redirect_to": "node_address"`:           "https://10.0.0.2:8200/",
+		`, "redirect_to": "node_address"`:           "https://127.10.0.2:8200/",
 		`, "redirect_to": "tagged:wan"`:             "https://198.51.100.7:8443/",
 		`, "redirect_to": "{node}.example.com"`:     "https://vault-2.example.com:8200/",
 		`, "redirect_to": "node_name", "port": 443`: "https://vault-2:443/",

@@ -65,7 +65,7 @@ func elect(t *testing.T, g *given, redirectTo string) *engine.State {
 
 // FuzzConsulAnswer takes any bytes for the body of Consul's answer.
 func FuzzConsulAnswer(f *testing.F) {
-	entry := `{"Node":{"Node":"%s","Address":"10.0.0.1","TaggedAddresses":{"wan":"x"}},"Service":{"ID":"v","Tags":["active"],"Address":"%s","Port":8200,
+	entry := `{"Node":{"Node":"%s","Address":"127.10.0.1","TaggedAddresses":{"wan":"x"}},"Service":{"ID":"v","Tags":["active"],"Address":"%s","Port":8200,
 		"TaggedAddresses":{"wan":{"Address":"w","Port":1}},"ModifyIndex":7},"Checks":[{"CheckID":"serfHealth","Status":"%s"},{"CheckID":"service:vault","ServiceID":"v","Status":"passing"}]}`
 	for _, body := range []string{
 		"", "null", "[]", "{}", "[null]", `[{"Node":null}]`, `[{"Node":{"Node":"a"},"Service":{},"Checks":[null]}]`,

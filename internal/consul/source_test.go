@@ -72,12 +72,12 @@ func TestQuery(t *testing.T) {
 		t.Fatalf("answer %+v", a)
 	}
 	want := discovery.Node{
-		Name: "vault-1", ID: "vault:10.0.0.1:8200", Address: "10.0.0.1", ServiceAddress: "10.0.0.1", Port: 8200, Datacenter: "dc1",
+		Name: "vault-1", ID: "vault:127.10.0.1:8200", Address: "127.10.0.1", ServiceAddress: "127.10.0.1", Port: 8200, Datacenter: "dc1",
 		Tags: []string{"active", "initialized"}, Meta: map[string]string{"external-source": "vault", "zone": "a"},
 		Tagged: map[string]discovery.TaggedAddress{"wan": {Host: "wan.test", Port: 443}},
 		Checks: []discovery.Check{
 			{ID: "serfHealth", Status: "passing"},
-			{ID: "vault:10.0.0.1:8200:vault-sealed-check", Status: "passing", Service: true, Index: 7},
+			{ID: "vault:127.10.0.1:8200:vault-sealed-check", Status: "passing", Service: true, Index: 7},
 		},
 		Index: 7,
 	}

@@ -20,7 +20,7 @@ import (
 func TestParseURL(t *testing.T) {
 	for _, row := range []struct{ url, id, wrong string }{
 		{"https://vault-0:8200", "https://vault-0:8200", ""},
-		{"http://10.0.0.1", "http://10.0.0.1:80", ""},
+		{"http://127.10.0.1", "http://127.10.0.1:80", ""},
 		{"https://vault.example.com/", "https://vault.example.com:443", ""},
 		{"https://[::1]:8200", "https://[::1]:8200", ""},
 		{"HTTPS://vault-0", "https://vault-0:443", ""},
@@ -88,12 +88,12 @@ func show(nodes []discovery.Node) string {
 func TestNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		names := map[string][]netip.Addr{
-			"one":  addresses("10.0.0.1"),
-			"many": addresses("10.0.0.3", "10.0.0.2", "::ffff:10.0.0.2"),
-			"both": addresses("10.0.0.4", "2001:db8::4"),
-			"six":  addresses("10.0.0.5", "2001:db8::6", "2001:db8::5"),
+			"one":  addresses("127.10.0.1"),
+			"many": addresses("127.10.0.3", "127.10.0.2", "::ffff:127.10.0.2"),
+			"both": addresses("127.10.0.4", "2001:db8::4"),
+			"six":  addresses("127.10.0.5", "2001:db8::6", "2001:db8::5"),
 		}
-		s := New(parsed(t, "https://one:8200", "https://many:8200", "https://both:8200", "http://six", "https://none:8200", "https://10.0.0.9:8200"))
+		s := New(parsed(t, "https://one:8200", "https://many:8200", "https://both:8200", "http://six", "https://none:8200", "https://127.10.0.9:8200"))
 		s.lookup = func(_ context.Context, _, host string) ([]netip.Addr, error) {
 			if a, ok := names[host]; ok {
 				return a, nil
@@ -104,8 +104,8 @@ func TestNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := "https one 8200 \nhttps 10.0.0.2 8200 many\nhttps 10.0.0.3 8200 many\nhttps both 8200 \n" +
-			"http 2001:db8::5 80 six\nhttp 2001:db8::6 80 six\nhttps none 8200 \nhttps 10.0.0.9 8200 \n"
+		want := "https one 8200 \nhttps 127.10.0.2 8200 many\nhttps 127.10.0.3 8200 many\nhttps both 8200 \n" +
+			"http 2001:db8::5 80 six\nhttp 2001:db8::6 80 six\nhttps none 8200 \nhttps 127.10.0.9 8200 \n"
 		if got := show(a.Nodes); got != want {
 			t.Errorf("nodes\n%swant\n%s", got, want)
 		}
@@ -131,8 +131,8 @@ func TestNames(t *testing.T) {
 		s.lookup = lookup
 
 		// A name that moves is followed.
-		names["many"] = addresses("10.0.0.3", "10.0.0.7")
-		if a, err = s.Query(t.Context(), 0, 0); err != nil || !strings.Contains(show(a.Nodes), "10.0.0.7") || strings.Contains(show(a.Nodes), "10.0.0.2 ") {
+		names["many"] = addresses("127.10.0.3", "127.10.0.7")
+		if a, err = s.Query(t.Context(), 0, 0); err != nil || !strings.Contains(show(a.Nodes), "127.10.0.7") || strings.Contains(show(a.Nodes), "127.10.0.2 ") {
 			t.Errorf("%v: nodes %s", err, show(a.Nodes))
 		}
 	})
@@ -141,7 +141,7 @@ func TestNames(t *testing.T) {
 // The next answer is there when the wait is over, and earlier when nobody waits any more.
 func TestQueryWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(parsed(t, "https://10.0.0.1:8200"))
+		s := New(parsed(t, "https://127.10.0.1:8200"))
 		a, err := s.Query(t.Context(), 0, 10*time.Second)
 		if err != nil || a.Index == 0 || len(a.Nodes) != 1 {
 			t.Fatalf("answer %+v, %v", a, err)

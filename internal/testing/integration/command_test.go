@@ -30,7 +30,7 @@ func originalData() []*api.ServiceEntry {
 			status = "passing"
 		}
 		entries = append(entries, standin.Node(name,
-			standin.Address("172.17.0."+string(rune('2'+i))), standin.ServiceAddress(""), standin.Tags("secrets"),
+			standin.Address("127.17.0."+string(rune('2'+i))), standin.ServiceAddress(""), standin.Tags("secrets"),
 			standin.Check("service:vault", status), standin.Index([]uint64{7, 17, 21, 16, 23}[i])))
 	}
 	return entries
@@ -46,8 +46,8 @@ func TestDropInCommand(t *testing.T) {
 	}{
 		{"defaults", nil, "http://node2:8200/v1/x?y"},
 		{"https", []string{"-S"}, "https://node2:8200/v1/x?y"},
-		{"address", []string{"-I"}, "http://172.17.0.4:8200/v1/x?y"},
-		{"long flags", []string{"--https", "--ip", "--poll-interval", "1.5", "--checkid", "service:vault"}, "https://172.17.0.4:8200/v1/x?y"},
+		{"address", []string{"-I"}, "http://127.17.0.4:8200/v1/x?y"},
+		{"long flags", []string{"--https", "--ip", "--poll-interval", "1.5", "--checkid", "service:vault"}, "https://127.17.0.4:8200/v1/x?y"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()

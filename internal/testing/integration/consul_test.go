@@ -29,8 +29,8 @@ func register(t *testing.T, c *cluster.Cluster, address string) {
 func TestConsulWithAccessControl(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, ACL: true})
-	register(t, c, "10.0.0.1")
-	const target = "https://10.0.0.1:8200"
+	register(t, c, "127.10.0.1")
+	const target = "https://127.10.0.1:8200"
 
 	policy, err := os.ReadFile("../../../examples/consul-policy.hcl")
 	if err != nil {
@@ -113,9 +113,9 @@ http://{ip}:8004 {
 func TestConsulByTLSAndSocket(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, ConsulTLS: true, ConsulSocket: true})
-	register(t, c, "10.0.0.1")
+	register(t, c, "127.10.0.1")
 	consul := c.Consuls[0]
-	const target = "https://10.0.0.1:8200"
+	const target = "https://127.10.0.1:8200"
 
 	caddy := runCaddy(t, "", `
 http://{ip}:8001 {
@@ -172,9 +172,9 @@ func TestConsulAnswersCountAtOnce(t *testing.T) {
 	site := "http://" + caddy.IP + ":8001"
 	for range 2 {
 		caddy.awaitReason(site, "no_service")
-		register(t, c, "10.0.0.1")
-		caddy.awaitTarget(site, "https://10.0.0.1:8200")
-		if err := c.Consuls[0].API().Agent().ServiceDeregister("vault:10.0.0.1:8200"); err != nil {
+		register(t, c, "127.10.0.1")
+		caddy.awaitTarget(site, "https://127.10.0.1:8200")
+		if err := c.Consuls[0].API().Agent().ServiceDeregister("vault:127.10.0.1:8200"); err != nil {
 			t.Fatal(err)
 		}
 	}

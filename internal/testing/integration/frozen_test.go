@@ -216,12 +216,12 @@ func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+			consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 			caddy := runCaddy(t, "\tservers {\n\t\tprotocols h1 h2c\n\t}", "http://{ip}:8080 {\n\tlog\n\tvault_redirect "+consul.Addr()+
 				" {\n\t\thold 30s\n\t\thold_max 20\n\t}\n}\n")
 			address := caddy.IP + ":8080"
-			caddy.awaitTarget("http://"+address, "https://10.0.0.1:8200")
-			consul.Set("vault", standin.Standby("vault-1", standin.Address("10.0.0.1")))
+			caddy.awaitTarget("http://"+address, "https://127.10.0.1:8200")
+			consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
 			caddy.awaitReason("http://"+address, "no_active")
 
 			for range 60 {
@@ -243,8 +243,8 @@ func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 			caddy.await("the next request is held, or turned away", func() bool {
 				return len(got) > 0 || caddy.goroutines().In(inHandler) > 0
 			})
-			consul.Set("vault", standin.Active("vault-2", standin.Address("10.0.0.2")))
-			if answer := <-got; answer != "307 https://10.0.0.2:8200/v1/stays" {
+			consul.Set("vault", standin.Active("vault-2", standin.Address("127.10.0.2")))
+			if answer := <-got; answer != "307 https://127.10.0.2:8200/v1/stays" {
 				t.Errorf("the next request got %s", answer)
 			}
 		})

@@ -94,13 +94,13 @@ func TestHoldTenThousand(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < clients+1000 {
 		t.Skipf("only %d open files are allowed", limit.Max)
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{
 		Program:   plainCaddy(t), // the race detector would be measured as well
 		Caddyfile: "{\n\tdefault_bind {ip}\n}\nhttp://{ip}:8080 {\n\tvault_redirect " + consul.Addr() + " {\n\t\thold 2m\n\t\thold_max 10000\n\t}\n}\n",
 	})
 	site := "http://" + caddy.IP + ":8080"
-	caddy.awaitTarget(site, "https://10.0.0.1:8200")
+	caddy.awaitTarget(site, "https://127.10.0.1:8200")
 	memory := func() int {
 		t.Helper()
 		bytes, err := caddy.Memory()
@@ -116,7 +116,7 @@ func TestHoldTenThousand(t *testing.T) {
 	c := &crowd{T: t, ip: caddy.IP, conns: make([]net.Conn, clients)}
 	c.dial(timeout(t))
 	c.ask()
-	c.redirected("10.0.0.1")
+	c.redirected("127.10.0.1")
 	idle := memory()
 	consul.Set("vault", standin.Standby("vault-1"))
 	caddy.awaitReason(site, "no_active")
@@ -126,8 +126,8 @@ func TestHoldTenThousand(t *testing.T) {
 	waiting := memory()
 
 	began := time.Now()
-	consul.Set("vault", standin.Active("vault-2", standin.Address("10.0.0.2")))
-	c.redirected("10.0.0.2")
+	consul.Set("vault", standin.Active("vault-2", standin.Address("127.10.0.2")))
+	c.redirected("127.10.0.2")
 	t.Logf("%d clients: connections %d MB, waiting %d MB more; all answered within %s", clients, idle-start, waiting-idle, time.Since(began))
 	if waiting-idle > 200 {
 		t.Errorf("waiting cost %d MB, want less than 200", waiting-idle)

@@ -25,7 +25,7 @@ import (
 
 func TestHoldOverAllOfHTTP(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runCaddy(t, "\tskip_install_trust\n\tauto_https disable_redirects", `
 https://{ip}:8443 {
 	tls internal
@@ -39,7 +39,7 @@ http://{ip}:8080 {
 	}
 }`)
 	plain := "http://" + caddy.IP + ":8080"
-	caddy.awaitTarget(plain, "https://10.0.0.1:8200")
+	caddy.awaitTarget(plain, "https://127.10.0.1:8200")
 	root := filepath.Join(caddy.DataDir, "caddy", "pki", "authorities", "local", "root.crt")
 	pem, err := os.ReadFile(root)
 	if err != nil {
@@ -77,13 +77,13 @@ http://{ip}:8080 {
 		await(t, proto+" works", func() bool { _, err := ask(proto); return err == nil })
 	}
 
-	consul.Set("vault", standin.Standby("vault-1", standin.Address("10.0.0.1")))
+	consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
 	caddy.awaitReason(plain, "no_active")
 	var group sync.WaitGroup
 	for proto := range clients {
 		group.Go(func() {
 			got, err := ask(proto)
-			if want := proto + " 307 https://10.0.0.2:8200/v1/x"; err != nil || got != want {
+			if want := proto + " 307 https://127.10.0.2:8200/v1/x"; err != nil || got != want {
 				t.Errorf("%q, %v, want %q", got, err, want)
 			}
 		})
@@ -93,7 +93,7 @@ http://{ip}:8080 {
 	if code, body := caddy.admin("POST", "/config/logging", "application/json", `{}`); code != http.StatusOK {
 		t.Errorf("status %d: %s", code, body)
 	}
-	consul.Set("vault", standin.Active("vault-2", standin.Address("10.0.0.2")))
+	consul.Set("vault", standin.Active("vault-2", standin.Address("127.10.0.2")))
 	group.Wait()
 }
 

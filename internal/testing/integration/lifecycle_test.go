@@ -45,10 +45,10 @@ func slowAtFirst(consul *standin.Consul) {
 // TestReloadsUnderLoad goes through 200 reloads: with the same discovery and another, and failing ones.
 func TestReloadsUnderLoad(t *testing.T) {
 	t.Parallel()
-	steady := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	steady := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	others := []*standin.Consul{
-		standinConsul(t, standin.Active("vault-2", standin.Address("10.0.0.2"))),
-		standinConsul(t, standin.Active("vault-3", standin.Address("10.0.0.3"))),
+		standinConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"))),
+		standinConsul(t, standin.Active("vault-3", standin.Address("127.10.0.3"))),
 	}
 	for _, consul := range others {
 		slowAtFirst(consul)
@@ -63,7 +63,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			route("/v1/d/*", lifecycleHandler(other, options)),
 		}
 	}
-	answers := []string{"307 https://10.0.0.2:8200/v1/d/x", "307 https://10.0.0.3:8200/v1/d/x"}
+	answers := []string{"307 https://127.10.0.2:8200/v1/d/x", "307 https://127.10.0.3:8200/v1/d/x"}
 	current := 0
 	caddy := runLifecycle(t, routes(0, others[current], "")...)
 
@@ -87,9 +87,9 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 
 	traffic := &traffic{site: caddy.site, wanted: map[string][]string{
-		"/v1/a/x": {"307 https://10.0.0.1:8200/v1/a/x"},
+		"/v1/a/x": {"307 https://127.10.0.1:8200/v1/a/x"},
 		"/v1/b/x": {"307 https://vault-1:8200/v1/b/x"},
-		"/v1/c/x": {"307 http://10.0.0.1:8200/v1/c/x"},
+		"/v1/c/x": {"307 http://127.10.0.1:8200/v1/c/x"},
 		"/v1/d/x": answers,
 	}}
 	stop := traffic.start(t, 4)
@@ -163,18 +163,18 @@ func TestTerminationUnderLoad(t *testing.T) {
 		}
 	}))
 	t.Cleanup(keeper.Close)
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runLifecycle(t,
 		route("/held/*", `{"handler": "test_gate", "url": `+quote(keeper.URL)+`}`, lifecycleHandler(consul, "")),
 		route("/v1/*", lifecycleHandler(consul, "")))
 
-	traffic := &traffic{site: caddy.site, wanted: map[string][]string{"/v1/x": {"307 https://10.0.0.1:8200/v1/x"}}}
+	traffic := &traffic{site: caddy.site, wanted: map[string][]string{"/v1/x": {"307 https://127.10.0.1:8200/v1/x"}}}
 	stop := traffic.start(t, 6)
 	var group sync.WaitGroup
 	var right atomic.Int32
 	for range held {
 		group.Go(func() {
-			if got, err := traffic.ask(&http.Transport{DisableKeepAlives: true}, "/held/x"); got == "307 https://10.0.0.1:8200/held/x" {
+			if got, err := traffic.ask(&http.Transport{DisableKeepAlives: true}, "/held/x"); got == "307 https://127.10.0.1:8200/held/x" {
 				right.Add(1)
 			} else {
 				t.Errorf("a request that was under way: %s, %v", got, err)

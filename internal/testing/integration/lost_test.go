@@ -77,10 +77,10 @@ func (l *losses) count() int {
 func TestReloadsLoseNoMoreThanCaddyItself(t *testing.T) {
 	t.Parallel()
 	const reloads, clients = 40, 4
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{Caddyfile: twoSites(consul, 0)})
 	site := "http://" + caddy.IP
-	caddy.awaitTarget(site+":8001", "https://10.0.0.1:8200")
+	caddy.awaitTarget(site+":8001", "https://127.10.0.1:8200")
 
 	ours, theirs := &losses{wrong: map[string]int{}}, &losses{wrong: map[string]int{}}
 	over := make(chan struct{})

@@ -138,14 +138,14 @@ func (l *load) only(t *testing.T, wanted ...string) {
 func TestConfigChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t,
-		standin.Standby("vault-1", standin.Address("10.0.0.1")),
-		standin.Active("vault-2", standin.Address("10.0.0.2")))
+		standin.Standby("vault-1", standin.Address("127.10.0.1")),
+		standin.Active("vault-2", standin.Address("127.10.0.2")))
 	handler := func(redirectTo string) string {
 		return fmt.Sprintf(`{"handler": "vault_redirect", "redirect_to": %q,
 			"discovery": {"source": "consul", "address": %q, "poll_interval": "10m"}}`, redirectTo, consul.Addr())
 	}
 	caddy, socket, config := runJSON(t, handler("node_address"))
-	byAddress, byName := "307 https://10.0.0.2:8200/v1/secret/x", "307 https://vault-2:8200/v1/secret/x"
+	byAddress, byName := "307 https://127.10.0.2:8200/v1/secret/x", "307 https://vault-2:8200/v1/secret/x"
 	if err := consul.Await(timeout(t), func() bool { return consul.Queries() == 2 && consul.Open() == 1 }); err != nil {
 		t.Fatal(err)
 	}

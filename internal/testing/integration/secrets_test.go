@@ -38,7 +38,7 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 	)
 	planted := []string{vaultToken, bearerToken, consulToken, fileToken, basicPassword}
 
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	tokenFile := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(tokenFile, []byte(fileToken), 0o600); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 						{"GET", "/vault-redirector-health", ""},
 						{"PUT", "/vault-redirector-health", ""},
 						{"OPTIONS", "*", ""},
-						{"GET", "/v1/sys/health", "10.0.0.1:8200"}, // 508
+						{"GET", "/v1/sys/health", "127.10.0.1:8200"}, // 508
 					} {
 						req, err := http.NewRequest(r.method, "http://"+caddy.IP+":"+port+strings.TrimPrefix(r.path, "*"), nil)
 						if err != nil {
@@ -90,8 +90,8 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 					}
 				}
 			}
-			caddy.awaitTarget("http://"+caddy.IP+":8001", "https://10.0.0.1:8200")
-			caddy.awaitTarget("http://"+caddy.IP+":8002", "https://10.0.0.1:8200")
+			caddy.awaitTarget("http://"+caddy.IP+":8001", "https://127.10.0.1:8200")
+			caddy.awaitTarget("http://"+caddy.IP+":8002", "https://127.10.0.1:8200")
 			askAll()
 
 			// A Consul, or something in its place, that sends back what it was sent.
@@ -133,7 +133,7 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 				askAll()
 				consul.Handle(nil)
 				for _, port := range []string{"8001", "8002"} {
-					caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://10.0.0.1:8200")
+					caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://127.10.0.1:8200")
 				}
 			}
 			for _, path := range []string{"/config/", "/metrics"} {

@@ -19,7 +19,7 @@ import (
 func TestWhatCaddyItselfShows(t *testing.T) {
 	t.Parallel()
 	const vaultToken, literal, byEnv = "hvs.PLANTEDvault", "PLANTED-literal", "PLANTED-by-env"
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runCaddy(t, "\tdebug", `
 http://{ip}:8001 {
 	log
@@ -37,7 +37,7 @@ http://{ip}:8002 {
 	}
 }`, "PLANTED="+byEnv)
 	for _, port := range []string{"8001", "8002"} {
-		caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://10.0.0.1:8200")
+		caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://127.10.0.1:8200")
 	}
 	req, err := http.NewRequest("GET", "http://"+caddy.IP+":8001/v1/x", nil)
 	if err != nil {
@@ -111,7 +111,7 @@ func TestHealthForSome(t *testing.T) {
 	if !ok || !closed {
 		t.Fatal("there is no such site")
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	block = strings.ReplaceAll(block, "vault_redirect\n", "vault_redirect "+consul.Addr()+"\n")
 	hidden, shown := strings.ReplaceAll(block, "private_ranges", "192.0.2.0/24"), block // loopback is private
 	caddy := runCaddy(t, "", "http://{ip}:8001 {\n"+hidden+"\nhttp://{ip}:8002 {\n"+shown)
@@ -120,7 +120,7 @@ func TestHealthForSome(t *testing.T) {
 		if code, _, body := get(t, site+"/vault-redirector-health"); code != want || want == http.StatusNotFound && body != "" {
 			t.Errorf("status %d, want %d: %s", code, want, body)
 		}
-		if code, location, _ := get(t, site+"/v1/x"); code != http.StatusTemporaryRedirect || location != "https://10.0.0.1:8200/v1/x" {
+		if code, location, _ := get(t, site+"/v1/x"); code != http.StatusTemporaryRedirect || location != "https://127.10.0.1:8200/v1/x" {
 			t.Errorf("status %d, Location %q", code, location)
 		}
 	}

@@ -37,12 +37,12 @@ func TestTheEndDoesNotWaitForANode(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+			consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 			config := func(i int) string { return holding(consul, fmt.Sprintf(row.option, 1+i)) }
 			caddy := run(t, harness.Options{Caddyfile: config(0)})
 			site := "http://" + caddy.IP + ":8080"
-			caddy.awaitTarget(site, "https://10.0.0.1:8200")
-			consul.Set("vault", standin.Standby("vault-1", standin.Address("10.0.0.1")))
+			caddy.awaitTarget(site, "https://127.10.0.1:8200")
+			consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
 			caddy.awaitReason(site, "no_active")
 
 			answers, held := make(chan string, 2*(1+row.reloads)), 0
