@@ -18,7 +18,7 @@ import (
 
 func TestBuilds(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds Caddy twice")
+		t.Skip("builds Caddy twice: left out with -short (make test-quick)")
 	}
 	t.Parallel()
 	root, err := filepath.Abs("../../..")

@@ -18,9 +18,6 @@ import (
 // One Consul server, which keeps its state in memory and is asked, and two agents, each with a Vault that is registered
 // with it by hand.
 func TestFaultsOfOneConsul(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, AgentPerNode: true, Vaults: 2})
 	f := runFaults(t, c)
@@ -93,9 +90,6 @@ func TestFaultsOfOneConsul(t *testing.T) {
 // Three Consul servers with their data on disk, the first of them asked, and Vault nodes in the catalog that no agent
 // looks after.
 func TestFaultsOfThreeConsuls(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, Consuls: 3})
 	f := runFaults(t, c)

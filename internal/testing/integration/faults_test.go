@@ -16,9 +16,6 @@ import (
 
 // Three Vault nodes that register with one Consul server, which is also the one that is asked.
 func TestFaultsOfVault(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{ReconcileTimeout: 3 * time.Second})
 	f := runFaults(t, c)
@@ -146,9 +143,6 @@ func TestFaultsOfVault(t *testing.T) {
 
 // Three Vault nodes with a Consul agent each, which can be cut off, and a Consul server that is asked.
 func TestFaultsBetweenVaultAndConsul(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{AgentPerNode: true})
 	f := runFaults(t, c)
