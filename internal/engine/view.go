@@ -132,21 +132,6 @@ func (v *View) run() {
 	}
 }
 
-// begin begins with what was inherited, until there is a report.
-func (v *View) begin() {
-	v.began = time.Now()
-	if len(v.members) == 0 {
-		return
-	}
-	v.prober.sync(v.members, nil, v.began)
-	for i := range v.members {
-		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
-			s.inherit(&v.members[i])
-		}
-	}
-	v.plan()
-}
-
 // take takes over a report: which nodes there are, and what is new of them.
 func (v *View) take(r report) {
 	if r.number <= v.report.number {
