@@ -29,9 +29,7 @@ type Config struct {
 
 // same reports whether two configs can share a view.
 func (c Config) same(o Config) bool {
-	probes := c.Probe.same(o.Probe)
-	c.Probe, o.Probe = Probe{}, Probe{}
-	return probes && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
+	return c.Probe.same(o.Probe) && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
 }
 
 // View elects the active node by one config, for any number of readers. It is shared by all handlers whose config is the
