@@ -158,14 +158,3 @@ func healthOf(n *discovery.Node) health {
 	}
 	return h
 }
-
-// failingChecks returns the IDs of the checks that are not passing.
-func failingChecks(n *discovery.Node) []string {
-	var ids []string
-	for _, c := range n.Checks {
-		if c.Status != discovery.StatusPassing {
-			ids = append(ids, c.ID)
-		}
-	}
-	return ids
-}

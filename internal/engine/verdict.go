@@ -232,7 +232,9 @@ func findingOfError(err error) Finding {
 	case errors.As(err, &operation):
 		return Finding{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
 	}
-	return Finding{Result: ResultInvalid, Detail: "no answer of Vault's: " + sanitize.Line(err.Error())}
+	// The prefix is there or not, as it happens.
+	text := strings.TrimPrefix(err.Error(), "net/http: HTTP/1.x transport connection broken: ")
+	return Finding{Result: ResultInvalid, Detail: "no answer of Vault's: " + sanitize.Line(text)}
 }
 
 // isTLS reports whether the node lives, but TLS does not come about.
