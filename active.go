@@ -69,6 +69,7 @@ type Active struct {
 	queue      *engine.Queue
 	release    func() // gives the view back, once
 	logger     *zap.Logger
+	app        *App   // of the same config
 	server     string // name of the server that it belongs to
 	logged     bool   // the server has access logs
 }
@@ -159,13 +160,13 @@ func (a *Active) acquire(ctx caddy.Context, config engine.Config) error {
 	if err != nil {
 		return fmt.Errorf("discovery: %w", err)
 	}
-	a.view = view
+	a.view, a.app = view, app.(*App)
 	addFront(a)
 	a.release = sync.OnceFunc(func() {
 		removeFront(a)
 		view.Release(a.logger)
 	})
-	app.(*App).use(view)
+	a.app.use(view)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		a.server, a.logged = server.Name(), server.Logs != nil
 		server.RegisterOnShutdown(func() {

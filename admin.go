@@ -56,6 +56,9 @@ func (*Admin) Routes() []caddy.AdminRoute {
 	}
 }
 
+// noCluster begins the error for a name that no cluster has.
+const noCluster = "there is no cluster"
+
 // serveStatus answers with the status of all clusters or of one. It writes errors itself: those that are returned are
 // logged as errors of Caddy's.
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
@@ -73,7 +76,7 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 		}
 		names = append(names, c.name)
 	}
-	return writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no cluster %q; there are: %s", name, strings.Join(names, ", ")))
+	return writeProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q; there are: %s", name, strings.Join(names, ", ")))
 }
 
 // maxHistory is how many changes are shown unless a limit says less.
@@ -95,7 +98,7 @@ func serveHistory(w http.ResponseWriter, r *http.Request) error {
 	name := r.URL.Query().Get("cluster")
 	list, ok := historyOf(name, limit)
 	if !ok {
-		return writeProblem(w, http.StatusNotFound, fmt.Sprintf("there is no cluster %q", name))
+		return writeProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q", name))
 	}
 	return writeDocument(w, list)
 }

@@ -6,6 +6,9 @@
 package vaultredirect
 
 import (
+	"slices"
+	"sync"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
@@ -33,6 +36,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Provision subscribes to the start and the end of the config, between which it emits events.
 func (a *App) Provision(ctx caddy.Context) (err error) {
+	pool.NextConfig()
 	a.emitter, err = newEmitter(ctx)
 	return err
 }
@@ -46,11 +50,38 @@ func (a *App) Start() error {
 		v.Start()
 	}
 	a.views = nil
+	running.Lock()
+	defer running.Unlock()
+	running.apps = append(running.apps, a)
 	return nil
 }
 
-// Stop does nothing: a watcher ends with its last handler, which may be one of the next config.
-func (a *App) Stop() error { return nil }
+// Stop ends no watcher: each ends with its last handler, which may be one of the next config.
+func (a *App) Stop() error {
+	if caddy.Exiting() {
+		return nil // while it drains, metrics and status are shown
+	}
+	running.Lock()
+	defer running.Unlock()
+	running.apps = slices.DeleteFunc(running.apps, func(o *App) bool { return o == a })
+	return nil
+}
+
+// running are the apps of the configs that run now: two during a reload, of which the last one is the new.
+var running struct {
+	sync.Mutex
+	apps []*App
+}
+
+// runningApp returns the app of the config that runs now, nil if there is none.
+func runningApp() *App {
+	running.Lock()
+	defer running.Unlock()
+	if len(running.apps) == 0 {
+		return nil
+	}
+	return running.apps[len(running.apps)-1]
+}
 
 // Interface guards
 var (

@@ -39,34 +39,44 @@ func removeFront(a *Active) {
 	fronts.list = slices.DeleteFunc(fronts.list, func(o *Active) bool { return o == a })
 }
 
-// clusters returns the clusters that are watched now, by name. Where several views have the same name, all but one get a
-// suffix that depends on nothing but their config.
+// clusters returns the clusters that the running config watches, by name. Where several views have the same name, all but
+// one get a suffix that depends on nothing but their config. During a reload there are two configs: what one of them alone
+// watches is not shown beside what the other does.
 func clusters() []cluster {
 	var list []cluster
-	for _, v := range pool.Views() {
-		list = append(list, cluster{name: label(v.Name), view: v})
+	for v, users := range usersOfViews() {
+		list = append(list, cluster{name: label(v.Name), view: v, fronts: users})
 	}
-	slices.SortStableFunc(list, func(a, b cluster) int {
+	slices.SortFunc(list, func(a, b cluster) int {
 		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.view.Digest(), b.view.Digest()))
 	})
 	seen := map[string]bool{}
 	for i := range list {
 		c := &list[i]
-		for n := 4; seen[c.name] && n <= len(c.view.Digest()); n += 4 {
-			c.name = label(c.view.Name) + "~" + c.view.Digest()[:n]
+		for n := 4; seen[c.name]; n += 4 {
+			c.name = label(c.view.Name) + "~" + c.view.Digest()[:min(n, len(c.view.Digest()))]
+			if n > len(c.view.Digest()) { // names of others that look like that
+				c.name += strings.Repeat("~", n)
+			}
 		}
 		seen[c.name] = true
 	}
+	slices.SortFunc(list, func(a, b cluster) int { return cmp.Compare(a.name, b.name) })
+	return list
+}
+
+// usersOfViews returns the views of the running config with the handlers and upstreams that use them.
+func usersOfViews() map[*engine.View][]*Active {
+	app := runningApp()
 	fronts.Lock()
 	defer fronts.Unlock()
-	for i := range list {
-		for _, a := range fronts.list {
-			if a.view == list[i].view {
-				list[i].fronts = append(list[i].fronts, a)
-			}
+	users := map[*engine.View][]*Active{}
+	for _, a := range fronts.list {
+		if a.app == app {
+			users[a.view] = append(users[a.view], a)
 		}
 	}
-	return list
+	return users
 }
 
 // holdLimit returns how many requests may wait for the cluster at once.
@@ -83,7 +93,7 @@ func (c *cluster) holdLimit() (sum int64) {
 func (c *cluster) servers() []string {
 	names := []string{}
 	for _, a := range c.fronts {
-		if !slices.Contains(names, a.server) {
+		if a.server != "" && !slices.Contains(names, a.server) {
 			names = append(names, a.server)
 		}
 	}
@@ -91,6 +101,14 @@ func (c *cluster) servers() []string {
 	return names
 }
 
+// maxLabel is how many bytes of a name a label takes: those of the longest host name.
+const maxLabel = 253
+
 // label makes a name from the config or from Consul fit for a label of a metric: one that is not valid would break all
 // metrics of Caddy.
-func label(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+func label(name string) string {
+	if len(name) > maxLabel {
+		name = strings.ToValidUTF8(name[:maxLabel], "") + "…"
+	}
+	return strings.ToValidUTF8(name, "\uFFFD")
+}

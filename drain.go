@@ -1,41 +1,54 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how a request that waits notices that its client has left.
+// This file holds the time between the signal to end and the end, in which balancers are to look for another copy.
 
 package vaultredirect
 
 import (
 	"net/http"
 	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
-// maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
-const maxDrained = 256 << 10
+// shutdownAt is when the listeners close, once the process is about to end.
+var shutdownAt atomic.Pointer[time.Time]
 
-// drain reads the body of a request that waits, and returns what ends that. Over HTTP/1.x, Go's server notices that a
-// client has left only once the body is read, and those that left would keep their places.
-//
-// It leaves alone what it could not read to the end, and what a client sends only when it is asked to. The end waits for
-// a read that is under way, so that nobody reads while the answer is written; so does Go's server, before it answers.
-func drain(r *http.Request) (end func()) {
-	if r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody || r.ContentLength > maxDrained || r.Header.Get("Expect") != "" {
-		return func() {}
+// beginDraining is called when a config ends, before its apps stop. With the process, and with a shutdown_delay, the time
+// of draining begins.
+func beginDraining(ctx caddy.Context) {
+	if !caddy.Exiting() {
+		return
 	}
-	var over atomic.Bool
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		buffer := make([]byte, 4<<10)
-		for left := maxDrained; left > 0 && !over.Load(); {
-			n, err := r.Body.Read(buffer[:min(len(buffer), left)])
-			if left -= n; err != nil {
-				return
-			}
+	var delay time.Duration
+	if app, err := ctx.AppIfConfigured("http"); err == nil {
+		delay = time.Duration(app.(*caddyhttp.App).ShutdownDelay)
+	}
+	at := time.Now().Add(delay).UTC()
+	shutdownAt.Store(&at)
+	if delay > 0 {
+		ctx.Logger().Info("draining: health checks fail from now on, while requests are still answered", zap.Duration("shutdown_delay", delay))
+	}
+}
+
+// drainingIn reports whether the process or its server is about to end, and in what time the listener closes.
+func drainingIn(r *http.Request) (draining bool, in string) {
+	draining = caddy.Exiting()
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return draining, ""
+	}
+	if down, _ := repl.Get("http.shutting_down"); down == true {
+		draining = true
+	}
+	if left, ok := repl.Get("http.time_until_shutdown"); ok && draining {
+		if d, ok := left.(time.Duration); ok {
+			in = max(0, d).Round(100 * time.Millisecond).String()
 		}
-	}()
-	return func() {
-		over.Store(true)
-		<-done
 	}
+	return draining, in
 }

@@ -16,8 +16,45 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// eventQueue is how many events may wait for their handlers, which may block.
-const eventQueue = 64
+// maxEvents is how many events may wait for their handlers, which may block.
+const maxEvents = 64
+
+// events are those that wait to be emitted. They belong to no config: what happens before a config has started, or while
+// one replaces another, is emitted by the one that runs next.
+var events struct {
+	sync.Mutex
+	waiting []engine.Event
+	dropped uint64
+	more    chan struct{} // has an element when there may be something to take
+}
+
+func init() {
+	events.more = make(chan struct{}, 1)
+	pool.Listen(func(e engine.Event) {
+		events.Lock()
+		defer events.Unlock()
+		if len(events.waiting) >= maxEvents {
+			events.dropped++
+			return
+		}
+		events.waiting = append(events.waiting, e)
+		wakeEmitter()
+	})
+}
+
+func wakeEmitter() {
+	select {
+	case events.more <- struct{}{}:
+	default:
+	}
+}
+
+// droppedEvents returns how many events there was no room for.
+func droppedEvents() uint64 {
+	events.Lock()
+	defer events.Unlock()
+	return events.dropped
+}
 
 // emitter emits events by the events app of one config: only between its start and its end, since the app reads its
 // subscriptions without a lock, and from a goroutine of its own, since handlers are run by who emits.
@@ -25,9 +62,9 @@ type emitter struct {
 	ctx    caddy.Context
 	events *caddyevents.App
 
-	once  sync.Once
-	queue chan engine.Event
-	stop  func()
+	once  sync.Once // it has begun, or never will
+	end   func()
+	ended bool // guarded by events
 	done  chan struct{}
 }
 
@@ -37,9 +74,21 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &emitter{ctx: ctx, events: app.(*caddyevents.App), queue: make(chan engine.Event, eventQueue), done: make(chan struct{})}
-	for name, f := range map[string]func(){"started": e.begin, "stopping": e.end} {
-		if err := e.events.On(name, onEvent(f)); err != nil {
+	e := &emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
+	e.end = sync.OnceFunc(func() {
+		e.once.Do(func() {})
+		events.Lock()
+		defer events.Unlock()
+		e.ended = true
+		close(e.done)
+		wakeEmitter() // another one may have to take what this one does not any more
+	})
+	stopping := func() {
+		e.end() // it does not wait for a handler that blocks
+		beginDraining(ctx)
+	}
+	for name, f := range map[string]func(){"started": e.begin, "stopping": stopping} {
+		if err := e.events.On(name, onEvent{f}); err != nil {
 			return nil, err
 		}
 	}
@@ -47,51 +96,48 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 }
 
 // onEvent is a handler of an event that needs nothing of it.
-type onEvent func()
+type onEvent struct{ do func() }
 
 // Handle implements [caddyevents.Handler].
-func (f onEvent) Handle(context.Context, caddy.Event) error {
-	f()
+func (o onEvent) Handle(context.Context, caddy.Event) error {
+	o.do()
 	return nil
 }
 
 // begin begins to emit.
-func (e *emitter) begin() {
-	e.once.Do(func() {
-		stop := pool.Listen(func(event engine.Event) {
-			select {
-			case e.queue <- event:
-			default:
-				eventsDropped.Add(1)
-			}
-		})
-		e.stop = sync.OnceFunc(func() {
-			stop()
-			close(e.done)
-		})
-		go e.run()
-	})
-}
-
-// end ends it. It does not wait for a handler that blocks.
-func (e *emitter) end() {
-	e.once.Do(func() {}) // never to begin any more
-	if e.stop != nil {
-		e.stop()
-	}
-}
+func (e *emitter) begin() { e.once.Do(func() { go e.run() }) }
 
 func (e *emitter) run() {
 	for {
-		select {
-		case event := <-e.queue:
-			if e.events.ShouldEmit(string(event.Kind)) {
-				e.events.Emit(e.ctx, string(event.Kind), eventData(event))
+		event, ok := e.take()
+		switch {
+		case ok && e.events.ShouldEmit(string(event.Kind)):
+			e.events.Emit(e.ctx, string(event.Kind), eventData(event))
+		case ok: // nobody wants to know
+		default:
+			select {
+			case <-events.more:
+			case <-e.done:
+				return
 			}
-		case <-e.done:
-			return
 		}
 	}
+}
+
+// take takes an event that waits, if there is one and the config has not ended.
+func (e *emitter) take() (event engine.Event, ok bool) {
+	events.Lock()
+	defer events.Unlock()
+	switch {
+	case e.ended:
+		wakeEmitter()
+		return event, false
+	case len(events.waiting) == 0:
+		return event, false
+	}
+	event = events.waiting[0]
+	events.waiting = append(events.waiting[:0], events.waiting[1:]...)
+	return event, true
 }
 
 // eventData returns what a handler gets to know. The values end up as arguments of commands and in URLs: they are

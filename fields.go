@@ -23,6 +23,14 @@ type outcome struct {
 	held   time.Duration // how long it waited
 }
 
+// heldSince returns how long a request that came at a time has waited: nothing if it was answered at once.
+func heldSince(came time.Time) time.Duration {
+	if d := time.Since(came); d >= time.Millisecond {
+		return d
+	}
+	return 0
+}
+
 // placeholders has the values of {http.vault_redirect.*}, which cost nothing until somebody asks for them.
 type placeholders struct {
 	of     outcome
@@ -42,11 +50,11 @@ func (h *Handler) note(r *http.Request, o outcome) {
 
 // placeholders returns the values for an outcome. Those for redirects to the same node are the same, and made once.
 func (h *Handler) placeholders(o outcome) caddy.ReplacerFunc {
-	last := h.notes.last.Load()
+	last := h.memory.last.Load()
 	if last == nil || last.of != o {
 		last = &placeholders{o, h.valuesOf(o)}
 		if o.held == 0 {
-			h.notes.last.Store(last)
+			h.memory.last.Store(last)
 		}
 	}
 	return last.values

@@ -13,9 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -125,41 +125,23 @@ func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	if draining, in := drainingIn(r); draining {
 		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
 	}
-	return h.answerCheck(w, r, d["ready"] == true, d)
+	return h.answerCheck(w, r, &h.memory.unready, d["ready"] == true, d)
 }
 
 // serveLive answers 200 for as long as requests are answered at all.
 func (h *Handler) serveLive(w http.ResponseWriter, r *http.Request) error {
-	return h.answerCheck(w, r, true, map[string]any{"live": true})
+	return h.answerCheck(w, r, new(atomic.Bool), true, map[string]any{"live": true})
 }
 
-// drainingIn reports whether the process or its server is about to end, and in what time the listener closes.
-func drainingIn(r *http.Request) (draining bool, in string) {
-	draining = caddy.Exiting()
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return draining, ""
-	}
-	if down, _ := repl.Get("http.shutting_down"); down == true {
-		draining = true
-	}
-	if left, ok := repl.Get("http.time_until_shutdown"); ok && draining {
-		if d, ok := left.(time.Duration); ok {
-			in = max(0, d).Round(100 * time.Millisecond).String()
-		}
-	}
-	return draining, in
-}
-
-// answerCheck answers a check of health. What is well is not worth a line in the access log, nor is what was unwell before.
-func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, well bool, document any) error {
-	code, news := http.StatusOK, false
+// answerCheck answers a check of health, which has its own memory of the last answer. What is well is not worth a line in
+// the access log, nor is what was unwell before.
+func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, unwell *atomic.Bool, well bool, document any) error {
+	code := http.StatusOK
+	news := unwell.Swap(!well) == well && !well
 	if !well {
 		code = http.StatusServiceUnavailable
-		news = !h.notes.unwell.Load()
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogLevelVar, "warn")
 	}
-	h.notes.unwell.Store(!well)
 	if !news && !h.LogHealth {
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	}
@@ -188,7 +170,7 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 	if d.Draining, d.ShutdownIn = drainingIn(r); d.Draining {
 		d.Healthy = false
 	}
-	return h.answerCheck(w, r, d.Healthy, d)
+	return h.answerCheck(w, r, &h.memory.unwell, d.Healthy, d)
 }
 
 // writeErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,9 +17,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
-
-// eventsDropped counts the events that nobody took in time.
-var eventsDropped atomic.Uint64
 
 // maxNodeSeries is up to how many nodes each has series of its own.
 const maxNodeSeries = 64
@@ -93,15 +89,16 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, c := range clusters() {
 		s := sample{ch, c.name}
-		s.state(&c, now)
-		s.nodes(c.view.State())
+		state := c.view.State()
+		s.state(state, now)
+		s.nodes(state)
 		s.discovery(c.view.Discovery())
 		s.stats(c.view, now)
 		s.gauge(descHeld, float64(c.view.Waiting()))
 		s.gauge(descHeldLimit, float64(c.holdLimit()))
 	}
 	ch <- prometheus.MustNewConstMetric(descDraining, prometheus.GaugeValue, bit(caddy.Exiting()))
-	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(eventsDropped.Load()))
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(droppedEvents()))
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, version())
 }
 
@@ -125,8 +122,7 @@ func (s sample) histogram(d *prometheus.Desc, h *engine.Histogram) {
 }
 
 // state samples who is active.
-func (s sample) state(c *cluster, now time.Time) {
-	state := c.view.State()
+func (s sample) state(state *engine.State, now time.Time) {
 	phase := state.PhaseAt(now)
 	s.gauge(descActive, bit(phase.HasTarget()))
 	for _, r := range discovery.Reasons {

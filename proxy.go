@@ -140,7 +140,7 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 	came := time.Now()
 	s := h.view.Await(r.Context(), h.queue)
-	o := outcome{state: s, answer: engine.Proxied, held: time.Since(came)}
+	o := outcome{state: s, answer: engine.Proxied, held: heldSince(came)}
 	switch {
 	case !s.Active():
 		o.answer = engine.Unavailable

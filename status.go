@@ -29,7 +29,8 @@ type statusDocument struct {
 	Version  string          `json:"version"`
 	Instance string          `json:"instance"`
 	Started  time.Time       `json:"started"`
-	Draining bool            `json:"draining"` // the process is about to end
+	Draining bool            `json:"draining"`    // the process is about to end
+	Shutdown *time.Time      `json:"shutdown_at"` // when the listeners close
 	Clusters []clusterStatus `json:"clusters"`
 }
 
@@ -43,7 +44,6 @@ type clusterStatus struct {
 	Active     *activeStatus     `json:"active"`
 	Silent     bool              `json:"silent"` // the active node leaves a probe unanswered: requests wait
 	Since      *time.Time        `json:"since"`  // since when a node is active, or none is
-	Changes    uint64            `json:"changes"`
 	Candidates int               `json:"candidates"`
 	StaleSince *time.Time        `json:"stale_since"`
 	StaleUntil *time.Time        `json:"stale_until"`
@@ -56,18 +56,19 @@ type clusterStatus struct {
 }
 
 type activeStatus struct {
-	Node  string    `json:"node"`
-	ID    string    `json:"id"`
-	URL   string    `json:"url"`
-	Since time.Time `json:"since"`
-	By    string    `json:"by"` // probe or discovery: what says so
+	Node    string    `json:"node"`
+	ID      string    `json:"id"`
+	URL     string    `json:"url"`
+	Since   time.Time `json:"since"`
+	By      string    `json:"by"`      // probe or discovery: what says so
+	Changes uint64    `json:"changes"` // how often another node became active
 }
 
 type discoveryStatus struct {
 	Source       string     `json:"source"`
 	Endpoint     string     `json:"endpoint"`
 	Service      string     `json:"service,omitempty"`
-	ActiveBy     string     `json:"active_by"`
+	Select       string     `json:"select"` // auto, tag, check or probe: what marks the active node
 	Up           bool       `json:"up"`
 	LastSuccess  *time.Time `json:"last_success"`
 	FailingSince *time.Time `json:"failing_since"`
@@ -113,7 +114,7 @@ type historyEntry struct {
 // statusNow returns the status of the process.
 func statusNow() statusDocument {
 	d := statusDocument{
-		Version: version(), Instance: instance, Started: started.UTC(), Draining: caddy.Exiting(), Clusters: []clusterStatus{},
+		Version: version(), Instance: instance, Started: started.UTC(), Draining: caddy.Exiting(), Shutdown: shutdownAt.Load(), Clusters: []clusterStatus{},
 	}
 	now := time.Now()
 	for _, c := range clusters() {
@@ -128,16 +129,16 @@ func (c *cluster) status(now time.Time) clusterStatus {
 	phase := s.PhaseAt(now)
 	d := clusterStatus{
 		Cluster: c.name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
-		Since: moment(s.Since), Changes: s.Changes, Candidates: s.Candidates, StaleSince: moment(s.StaleSince),
+		Since: moment(s.Since), Candidates: s.Candidates, StaleSince: moment(s.StaleSince),
 		Discovery: c.discovery(), Nodes: []nodeStatus{}, Requests: map[string]uint64{}, UsedBy: c.servers(), History: c.history(),
 		Hold: map[string]uint64{"limit": uint64(c.holdLimit()), "waiting": uint64(max(0, c.view.Waiting()))},
 	}
-	d.Ready = d.Healthy || !blind(d.Reason)
+	d.Ready = !caddy.Exiting() && (d.Healthy || !blind(d.Reason))
 	if phase.Situation == engine.Stale {
 		d.StaleUntil = moment(phase.Time)
 	}
 	if d.Healthy {
-		d.Active = &activeStatus{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By}
+		d.Active = &activeStatus{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
 	}
 	for _, n := range s.NodeStatuses() {
 		d.Nodes = append(d.Nodes, nodeOf(n))
@@ -165,7 +166,7 @@ func (c *cluster) discovery() discoveryStatus {
 	d := c.view.Discovery()
 	source, _, _ := strings.Cut(d.Cluster, "\x00")
 	return discoveryStatus{
-		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
+		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, Select: d.ActiveBy, Up: d.Up,
 		LastSuccess: moment(d.LastSuccess), FailingSince: moment(d.Failing), Failures: d.Failures, Index: d.Index,
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -40,7 +39,7 @@ With --wait it waits until every cluster has an active node, at most so long.
 Exit code: 0 if every cluster has an active node, 2 if one has none, 1 for an
 error.`,
 		Args: cobra.NoArgs,
-		RunE: caddycmd.WrapCommandFuncForCobra(runStatus),
+		RunE: silent(runStatus),
 	}
 	status.Flags().Duration("wait", 0, "Wait at most so long until every cluster has an active node")
 	history := &cobra.Command{
@@ -50,7 +49,7 @@ error.`,
 Asks a running Caddy, through its admin API, for the last changes of who is
 active, the newest first, and for how long there was no active node.`,
 		Args: cobra.NoArgs,
-		RunE: caddycmd.WrapCommandFuncForCobra(runHistory),
+		RunE: silent(runHistory),
 	}
 	history.Flags().Int("limit", 20, "How many changes to show")
 	for _, c := range []*cobra.Command{status, history} {
@@ -63,28 +62,55 @@ active, the newest first, and for how long there was no active node.`,
 	}
 }
 
+// adminTimeout is how long the admin API may take for an answer, which it has at hand.
+const adminTimeout = 10 * time.Second
+
 // askAdmin asks the admin API of a running Caddy for a document.
 func askAdmin(fs caddycmd.Flags, path string, to any) (raw []byte, err error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(fs.String("address"), nil, fs.String("config"), fs.String("adapter"))
 	if err != nil {
 		return nil, err
 	}
-	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, path, nil, nil)
-	if err != nil {
-		if strings.Contains(err.Error(), "HTTP 404") {
-			return nil, fmt.Errorf("no such cluster, or the Caddy at %s has no vault_redirect: %w", address, err)
-		}
-		return nil, fmt.Errorf("cannot ask the admin API at %s (is Caddy running? --address names another): %w", address, err)
+	type answer struct {
+		raw []byte
+		err error
 	}
-	defer resp.Body.Close()
-	if raw, err = io.ReadAll(resp.Body); err != nil {
-		return nil, err
+	answers := make(chan answer, 1)
+	go func() {
+		raw, err := getAdmin(address, path)
+		answers <- answer{raw, err}
+	}()
+	select {
+	case a := <-answers:
+		if raw, err = a.raw, a.err; err != nil {
+			return nil, err
+		}
+	case <-time.After(adminTimeout):
+		return nil, fmt.Errorf("the admin API at %s has not answered within %s", address, adminTimeout)
 	}
 	if err := json.Unmarshal(raw, to); err != nil {
-		return nil, fmt.Errorf("what answers at %s is not vault_redirect: %w", address, err)
+		return nil, fmt.Errorf("what answers at %s is not Caddy's admin API: %w", address, err)
 	}
 	return raw, nil
 }
+
+// getAdmin gets a document from the admin API at an address.
+func getAdmin(address, path string) ([]byte, error) {
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, path, nil, nil)
+	switch {
+	case err == nil:
+		defer resp.Body.Close()
+		return io.ReadAll(io.LimitReader(resp.Body, maxDocument))
+	case !strings.Contains(err.Error(), "HTTP "):
+		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config tell where): %w", address, err)
+	case strings.Contains(err.Error(), "HTTP 404") && !strings.Contains(err.Error(), noCluster):
+		return nil, fmt.Errorf("the Caddy at %s does not have the plugin vault_redirect: %w", address, err)
+	}
+	return nil, fmt.Errorf("the admin API at %s: %w", address, err)
+}
+
+// maxDocument is how much of a document is read.
+const maxDocument = 64 << 20
 
 // runStatus shows the status.
 func runStatus(fs caddycmd.Flags) (int, error) {
@@ -126,9 +152,9 @@ func askStatus(fs caddycmd.Flags) (d statusDocument, raw []byte, err error) {
 		raw, err = askAdmin(fs, adminStatus, &d)
 		return d, raw, err
 	}
-	d.Clusters = make([]clusterStatus, 1)
-	if raw, err = askAdmin(fs, adminStatus+"/"+url.PathEscape(name), &d.Clusters[0]); err != nil {
-		d.Clusters = nil
+	var c clusterStatus
+	if raw, err = askAdmin(fs, adminStatus+"/"+url.PathEscape(name), &c); err == nil {
+		d.Clusters = []clusterStatus{c}
 	}
 	return d, raw, err
 }
@@ -152,128 +178,11 @@ func runHistory(fs caddycmd.Flags) (int, error) {
 	return caddy.ExitCodeSuccess, err
 }
 
-// printStatus prints the status for people.
-func printStatus(to io.Writer, d statusDocument, now time.Time) error {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	for i, c := range d.Clusters {
-		if i > 0 {
-			fmt.Fprintln(w)
-		}
-		fmt.Fprintf(w, "%s: %s\n", c.Cluster, sayActive(c, now))
-		fmt.Fprintf(w, "discovery: %s\n", sayDiscovery(c, now))
-		fmt.Fprintln(w, "  NODE\tSTATE\tSINCE\tPROBE\tWHY NOT")
-		for _, n := range c.Nodes {
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", n.Node, n.State, sayAge(n.Since, now), sayProbe(n.Probe), sayWhy(n))
-		}
-		fmt.Fprintln(w, sayDay(c, now))
+// silent returns what cobra runs. An exit code of 2 says enough: it is no error to be printed.
+func silent(f caddycmd.CommandFunc) func(*cobra.Command, []string) error {
+	run := caddycmd.WrapCommandFuncForCobra(f)
+	return func(cmd *cobra.Command, args []string) error {
+		cmd.SilenceErrors = true
+		return run(cmd, args)
 	}
-	return w.Flush()
-}
-
-func sayActive(c clusterStatus, now time.Time) string {
-	if c.Active == nil {
-		return fmt.Sprintf("NO ACTIVE NODE for %s: %s", sayAge(c.Since, now), explain(c.Reason))
-	}
-	text := fmt.Sprintf("redirecting to %s (%s), active for %s, %s", c.Active.URL, c.Active.Node, sayAge(&c.Active.Since, now), plural(int(c.Changes), "change"))
-	if c.Silent {
-		text += "; it leaves a probe unanswered: requests wait"
-	}
-	if c.StaleUntil != nil {
-		text += fmt.Sprintf("; the last known node, used for another %s", brief(c.StaleUntil.Sub(now)))
-	}
-	return text
-}
-
-func sayDiscovery(c clusterStatus, now time.Time) string {
-	d := c.Discovery
-	text := d.Source + " " + d.Endpoint
-	switch {
-	case d.FailingSince != nil:
-		return text + fmt.Sprintf(", failing for %s (%s)", sayAge(d.FailingSince, now), c.Reason)
-	case d.LastSuccess == nil:
-		return text + ", has not answered yet"
-	}
-	return text + fmt.Sprintf(", answered %s ago", sayAge(d.LastSuccess, now))
-}
-
-func sayProbe(p *probeStatus) string {
-	switch {
-	case p == nil:
-		return "-"
-	case p.Code != 0:
-		return fmt.Sprintf("%d in %s", p.Code, brief(time.Duration(p.Seconds*float64(time.Second))))
-	}
-	return string(p.Result)
-}
-
-func sayWhy(n nodeStatus) string {
-	text := n.Why
-	if len(n.FailingChecks) > 0 && !strings.Contains(text, "critical") {
-		text = strings.TrimPrefix(text+"; not passing: "+strings.Join(n.FailingChecks, ", "), "; ")
-	}
-	return text
-}
-
-// sayDay sums up the last day.
-func sayDay(c clusterStatus, now time.Time) string {
-	failovers, gap := 0, time.Duration(0)
-	for _, h := range c.History {
-		if h.Event == "active_changed" && h.PreviousURL != "" && now.Sub(h.At) < 24*time.Hour {
-			failovers++
-			gap += time.Duration(h.GapSeconds * float64(time.Second))
-		}
-	}
-	return fmt.Sprintf("last 24h: %s, %s without an active node; since the start: %s waited, %d turned away",
-		plural(failovers, "failover"), brief(gap), plural(int(c.Hold["released"]), "request"), c.Requests["unavailable"])
-}
-
-// printHistory prints the history for people.
-func printHistory(to io.Writer, list []historyEntry) error {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "TIME\tCLUSTER\tEVENT\tFROM\tTO\tGAP\tREASON")
-	for _, h := range list {
-		gap := "-"
-		if h.GapSeconds > 0 {
-			gap = brief(time.Duration(h.GapSeconds * float64(time.Second)))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", h.At.Local().Format("2006-01-02 15:04:05.000"), h.Cluster, h.Event,
-			orDash(h.PreviousNode), orDash(h.Node), gap, h.Reason)
-	}
-	return w.Flush()
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-func sayAge(since *time.Time, now time.Time) string {
-	if since == nil {
-		return "-"
-	}
-	return brief(now.Sub(*since))
-}
-
-// brief writes a duration in its two greatest units.
-func brief(d time.Duration) string {
-	switch d = max(0, d); {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }

@@ -12,7 +12,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 func init() { caddy.RegisterModule(Upstreams{}) }
@@ -24,6 +27,8 @@ func init() { caddy.RegisterModule(Upstreams{}) }
 // unless Vault is told to trust its X-Forwarded-For, and the proxy carries their secrets: redirect whoever can follow.
 type Upstreams struct {
 	Active
+
+	counts bool // it counts requests itself
 }
 
 // CaddyModule returns the Caddy module information.
@@ -35,7 +40,10 @@ func (Upstreams) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision sets up the module. It does not use the network.
-func (u *Upstreams) Provision(ctx caddy.Context) error { return u.Active.provision(ctx) }
+func (u *Upstreams) Provision(ctx caddy.Context) error {
+	u.counts = true
+	return u.Active.provision(ctx)
+}
 
 // Validate checks what can be wrong by itself.
 func (u *Upstreams) Validate() error { return u.Active.validate() }
@@ -50,11 +58,24 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	s := u.view.Await(r.Context(), u.queue)
 	switch {
 	case !s.Active():
+		u.count(r, engine.Unavailable)
 		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
 	case s.Target.Addr.IsValid() && isSocketOf(s.Target.Addr, r.Context()), mark(r):
+		u.count(r, engine.Loop)
 		return nil, errors.New(loopText(s.Target.URL))
 	}
+	u.count(r, engine.Proxied)
 	return []*reverseproxy.Upstream{{Dial: s.Target.Authority}}, nil
+}
+
+// count counts a request. The reverse proxy comes for each of its attempts: it counts once for each outcome.
+func (u *Upstreams) count(r *http.Request, a engine.Answer) {
+	counted := "vault_redirect_" + a.String()
+	if !u.counts || caddyhttp.GetVar(r.Context(), counted) != nil {
+		return
+	}
+	caddyhttp.SetVar(r.Context(), counted, true)
+	u.view.Stats().Answered(a)
 }
 
 // UnmarshalCaddyfile sets up the module from Caddyfile tokens. Syntax:

@@ -56,13 +56,14 @@ type Handler struct {
 
 	healthPath string
 	retryAfter []string
-	notes      *notes
+	memory     *memory
 }
 
-// notes is what a handler remembers of its answers.
-type notes struct {
-	last   atomic.Pointer[placeholders] // of the last request that did not wait
-	unwell atomic.Bool                  // the last check of health was answered with 503
+// memory is what a handler remembers of requests.
+type memory struct {
+	last    atomic.Pointer[placeholders] // of the last one that did not wait
+	unwell  atomic.Bool                  // the last check of health was answered with 503,
+	unready atomic.Bool                  // or that of readiness
 }
 
 // Defaults and special values.
@@ -85,7 +86,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath); h.healthPath == healthOff {
 		h.healthPath = ""
 	}
-	h.notes = new(notes)
+	h.memory = new(memory)
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
 	if err := h.Active.provision(ctx); err != nil {
@@ -133,13 +134,13 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if caddy.Exiting() {
+		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
+	}
 	if h.healthPath != "" && strings.HasPrefix(r.URL.Path, h.healthPath) {
 		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
 			return serve(w, r)
 		}
-	}
-	if caddy.Exiting() {
-		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
 	}
 	path, ok := requestPath(r)
 	if !ok {
@@ -186,7 +187,7 @@ func (h *Handler) await(r *http.Request) outcome {
 	defer drain(r)()
 	came := time.Now()
 	s = h.view.Await(r.Context(), h.queue)
-	return outcome{state: s, held: time.Since(came)}
+	return outcome{state: s, held: heldSince(came)}
 }
 
 // serveUnavailable answers while no node is active.

@@ -8,6 +8,7 @@ package engine
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -29,7 +30,8 @@ type member struct {
 
 	probeURL string // where it is probed; empty: nowhere
 
-	state      NodeState // what all of that amounts to
+	latest     *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
+	state      NodeState                // what all of that amounts to
 	stateSince time.Time
 }
 

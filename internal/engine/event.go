@@ -44,7 +44,7 @@ type Event struct {
 }
 
 // Listen has f called with each event of the pool, one after the other for each cluster, until stop is called. f must not
-// wait for long: later events would be dropped.
+// wait, and must not call the engine: whoever elects the active node calls it.
 func (p *Pool) Listen(f func(Event)) (stop func()) {
 	l := &listener{f}
 	p.listening.Lock()
@@ -59,15 +59,13 @@ func (p *Pool) Listen(f func(Event)) (stop func()) {
 
 type listener struct{ hear func(Event) }
 
-// announce has all listeners hear of an event, soon and outside of all locks.
+// announce has all listeners hear of an event. It does not go the way of log lines: one that blocks holds up no event.
 func (p *Pool) announce(v *View, e Event) {
 	e.Cluster = v.Name
-	v.watcher.teller.tell(func() {
-		p.listening.Lock()
-		listeners := slices.Clone(p.listeners)
-		p.listening.Unlock()
-		for _, l := range listeners {
-			l.hear(e)
-		}
-	})
+	p.listening.Lock()
+	listeners := slices.Clone(p.listeners)
+	p.listening.Unlock()
+	for _, l := range listeners {
+		l.hear(e)
+	}
 }

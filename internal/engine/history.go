@@ -31,7 +31,7 @@ type Transition struct {
 // historyLength is how many transitions are remembered.
 const historyLength = 64
 
-// history is the last transitions of a view.
+// history is the last transitions of a cluster.
 type history struct {
 	mu   sync.Mutex
 	ring []Transition
@@ -55,14 +55,17 @@ func (h *history) list() []Transition {
 
 // History returns the last transitions, the newest first.
 func (v *View) History() []Transition {
-	list := v.history.list()
+	list := v.stats.history.list()
 	slices.Reverse(list)
 	return list
 }
 
 // turn remembers, counts and announces a change of who is active.
 func (v *View) turn(t Transition, prev, next *State) {
-	v.history.add(t)
+	if !v.counts() {
+		return
+	}
+	v.stats.history.add(t)
 	v.stats.turned(t)
 	e := Event{
 		Kind: ActiveChanged, At: t.At, Node: t.Node, URL: t.URL, Previous: t.Previous, PreviousURL: t.PrevURL,

@@ -16,7 +16,6 @@ import (
 // and which nodes there are.
 func (v *View) inherit(first *State, predecessor *View) {
 	s := predecessor.current.Load()
-	v.stats, v.history.ring = newStats(predecessor.stats), predecessor.history.list()
 	now := time.Now()
 	phase := s.PhaseAt(now)
 	var known []discovery.Node
@@ -28,8 +27,10 @@ func (v *View) inherit(first *State, predecessor *View) {
 	for i := range v.members { // the same nodes in the same order
 		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
 			m.word, m.finding, m.since, m.reached = old.word, old.finding, old.since, old.reached && m.probeURL == old.probeURL
+			m.latest = old.latest
 			policy.locate(m)
 		}
+		v.members[i].state, v.members[i].stateSince = s.members[i].state, s.members[i].stateSince
 	}
 	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
 	first.Since, first.StaleSince, first.Polled, first.Made, first.Changes = s.Since, s.StaleSince, s.Polled, now, s.Changes

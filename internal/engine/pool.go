@@ -29,8 +29,9 @@ type Pool struct {
 	ending chan struct{} // closed when the process is about to end
 	end    func()
 
-	mu    sync.Mutex
-	views []*View // in the order in which they were made
+	mu     sync.Mutex
+	views  []*View // in the order in which they were made
+	config uint64  // number of the config whose handlers acquire views now
 
 	listening sync.Mutex
 	listeners []*listener
@@ -44,6 +45,14 @@ func NewPool() *Pool {
 	p := &Pool{dial: new(net.Dialer).DialContext, ending: make(chan struct{})}
 	p.end = sync.OnceFunc(func() { close(p.ending) })
 	return p
+}
+
+// NextConfig is called before the handlers of another config acquire views. A view of theirs may replace one of an earlier
+// config, and count on where that one is; those of one config stand side by side.
+func (p *Pool) NextConfig() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.config++
 }
 
 // Acquire returns the view for a config on a discovery, a new one only if there is none. It uses no network: Start does.
@@ -67,10 +76,12 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 			}
 		}
 		v = newView(c, w, p.predecessor(w, c))
+		v.stats = p.counted(v)
 		p.views = append(p.views, v)
 		w.add(v)
 	}
 	v.users++
+	v.config = p.config
 	v.logs.add(log)
 	v.watcher.logs.add(log)
 	return v, nil
@@ -122,6 +133,25 @@ func (v *View) likeness(w *watcher, c Config) (n int) {
 	return n + 1
 }
 
+// counted returns what was counted under the name of a new view by the one of an earlier config that it replaces.
+func (p *Pool) counted(v *View) *Stats {
+	var best *View
+	cluster := v.watcher.discoverer.Cluster()
+	for _, o := range p.views {
+		known := o.watcher == v.watcher || cluster != "" && o.watcher.discoverer.Cluster() == cluster
+		if !known || o.Name != v.Name || o.config >= p.config {
+			continue
+		}
+		if best == nil || o.Addressing == v.Addressing || best.Addressing != v.Addressing {
+			best = o
+		}
+	}
+	if best == nil {
+		return newStats()
+	}
+	return best.stats
+}
+
 // Release gives a view back. It is ended with its last user, or with the last request that waits on it, and the watcher
 // with its last view. Release never waits for long.
 func (v *View) Release(log *zap.Logger) {
@@ -142,6 +172,15 @@ func (p *Pool) drop(v *View) (stop func()) {
 	}
 	p.views = slices.DeleteFunc(p.views, func(o *View) bool { return o == v })
 	v.watcher.remove(v)
+	if v.counts() { // a config that came to nothing: the one before goes on
+		var heir *View
+		for _, o := range p.views {
+			if o.stats == v.stats {
+				heir = o
+			}
+		}
+		v.stats.counter.Store(heir)
+	}
 	last := !slices.ContainsFunc(p.views, func(o *View) bool { return o.watcher == v.watcher })
 	return func() {
 		v.end()

@@ -63,8 +63,12 @@ var LossReasons = []discovery.Reason{
 	discovery.ReasonNoService, discovery.ReasonNoActive, discovery.ReasonUnhealthy, discovery.ReasonBadAddress, discovery.ReasonStaleExpired, "other",
 }
 
-// Stats is what a view has counted since it began, or since its predecessor did. It is safe for concurrent use.
+// Stats is what a view has counted. It lives on in the view that replaces it: counters that fall, as copies of them would
+// when the old view counts on for some time, are taken for new ones. It is safe for concurrent use.
 type Stats struct {
+	counter atomic.Pointer[View] // which counts what happens to the cluster; requests and waits count wherever they are
+	history history
+
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
 	losses  [6]atomic.Uint64  // in the order of LossReasons
@@ -77,31 +81,11 @@ type Stats struct {
 	Holding   *Histogram // of requests that were released
 }
 
-// newStats returns counters that begin where those of a predecessor, if there is one, are.
-func newStats(from *Stats) *Stats {
-	s := &Stats{
+func newStats() *Stats {
+	return &Stats{
 		Failovers: newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
 		Probing:   newHistogram(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1),
 		Holding:   newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
-	}
-	if from == nil {
-		return s
-	}
-	take(s.answers[:], from.answers[:])
-	take(s.holds[:], from.holds[:])
-	take(s.losses[:], from.losses[:])
-	take(s.probes[:], from.probes[:])
-	s.without.Store(from.without.Load())
-	s.changed.Store(from.changed.Load())
-	s.Failovers.take(from.Failovers)
-	s.Probing.take(from.Probing)
-	s.Holding.take(from.Holding)
-	return s
-}
-
-func take(to, from []atomic.Uint64) {
-	for i := range to {
-		to[i].Store(from[i].Load())
 	}
 }
 
@@ -193,9 +177,4 @@ func (h *Histogram) Read() (count uint64, sum float64, buckets map[float64]uint6
 		}
 	}
 	return count, float64(h.nanos.Load()) / float64(time.Second), buckets
-}
-
-func (h *Histogram) take(from *Histogram) {
-	take(h.counts, from.counts)
-	h.nanos.Store(from.nanos.Load())
 }

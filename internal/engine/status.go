@@ -57,6 +57,9 @@ func (s *State) NodeStatuses() []NodeStatus {
 			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
 			Failing: failingChecks(&m.node), Probe: m.finding,
 		}
+		if m.latest != nil { // when it was asked last is no news that would make another state
+			list[i].Probe = *m.latest.Load()
+		}
 		if !elected {
 			list[i].Why = m.why()
 		}
@@ -144,7 +147,7 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 		case old == nil || old.state == "":
 		case old.state == m.state:
 			m.stateSince = old.stateSince
-		default:
+		case v.counts():
 			v.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
 		}
 	}

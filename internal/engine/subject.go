@@ -6,6 +6,7 @@
 package engine
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -25,17 +26,18 @@ type subject struct {
 	notBefore time.Time // a probe that began earlier proves nothing
 
 	word       Word
-	finding    Finding       // of the last probe that counted
-	since      time.Time     // since when the finding has been the same
-	patience   time.Time     // until when a node that was never asked before is waited for
-	reached    bool          // it has answered once
-	unanswered int           // probes in a row
-	timed      bool          // it has answered this view, so that there is
-	usual      time.Duration // what an answer takes, rather more than less
-	died       time.Time     // since when it is dead; zero: it is not
-	believed   bool          // dead, but discovery has insisted for long enough that it is active
-	suspect    bool          // its connection has broken, or it has become critical, and it has not answered since
-	alarms     int           // breaks in a row after which it turned out to be alive
+	finding    Finding                  // of the last probe that counted
+	latest     *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
+	since      time.Time                // since when the finding has been the same
+	patience   time.Time                // until when a node that was never asked before is waited for
+	reached    bool                     // it has answered once
+	unanswered int                      // probes in a row
+	timed      bool                     // it has answered this view, so that there is
+	usual      time.Duration            // what an answer takes, rather more than less
+	died       time.Time                // since when it is dead; zero: it is not
+	believed   bool                     // dead, but discovery has insisted for long enough that it is active
+	suspect    bool                     // its connection has broken, or it has become critical, and it has not answered since
+	alarms     int                      // breaks in a row after which it turned out to be alive
 }
 
 // The limits of patience with a node.
@@ -106,7 +108,10 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 	if s.finding.Result != f.Result || s.since.IsZero() {
 		s.since = f.At
 	}
-	s.finding = f
+	if s.finding = f; s.latest == nil {
+		s.latest = new(atomic.Pointer[Finding])
+	}
+	s.latest.Store(&f)
 	return news
 }
 

@@ -42,19 +42,19 @@ type View struct {
 	watcher *watcher
 	current atomic.Pointer[State]
 	logs    loggers
-	stats   *Stats
+	stats   *Stats // shared with the view that it replaces
 
-	once    sync.Once // the goroutine is started, or never will be
-	ctx     context.Context
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when the goroutine has ended
-	news    chan struct{} // has an element when there is a new report
-	timer   *time.Timer   // of the goroutine
-	history history
+	once   sync.Once // the goroutine is started, or never will be
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the goroutine has ended
+	news   chan struct{} // has an element when there is a new report
+	timer  *time.Timer   // of the goroutine
 
 	// Guarded by the pool.
-	users  int // handlers that have acquired and not released it
-	guests int // requests that wait on it
+	users  int    // handlers that have acquired and not released it
+	guests int    // requests that wait on it
+	config uint64 // number of the last config of which a handler has acquired it
 
 	// The rest belongs to the goroutine.
 	prober     *prober
@@ -78,17 +78,17 @@ func newView(c Config, w *watcher, predecessor *View) *View {
 	if predecessor != nil {
 		v.inherit(first, predecessor)
 	}
-	if v.stats == nil {
-		v.stats = newStats(nil)
-	}
 	v.current.Store(first)
 	return v
 }
 
 // Start starts the watcher and the probes unless they run already.
 func (v *View) Start() {
+	v.once.Do(func() {
+		v.stats.counter.Store(v)
+		go v.run()
+	})
 	v.watcher.start()
-	v.once.Do(func() { go v.run() })
 }
 
 // State returns what is known now: one atomic load. Of a view that has ended, it is what the one knows that has taken its
@@ -109,8 +109,12 @@ func (v *View) end() {
 	v.current.Store(&State{reason: discovery.ReasonStarting, ended: v.current.Load()})
 }
 
-// Stats returns what the view has counted.
+// Stats returns what the view, and those that it replaced, have counted.
 func (v *View) Stats() *Stats { return v.stats }
+
+// counts reports whether it is this view that counts, remembers and announces. While a config replaces another, two views
+// see the same things happen.
+func (v *View) counts() bool { return v.stats.counter.Load() == v }
 
 // WithoutActive returns how long no node was active since the first one was seen.
 func (v *View) WithoutActive(now time.Time) time.Duration {
@@ -150,7 +154,9 @@ func (v *View) run() {
 		case <-v.news:
 			v.take(v.watcher.latest())
 		case r := <-v.prober.results:
-			v.stats.probed(r.finding)
+			if v.counts() {
+				v.stats.probed(r.finding)
+			}
 			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent {
 				v.plan()
 				continue
@@ -272,7 +278,7 @@ func (v *View) listen(now time.Time) {
 				zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", s.finding.Detail),
 				zap.Duration("dead_for", now.Sub(s.died)))
 		}
-		m.word, m.finding, m.since, m.reached = s.word, s.finding, s.since, s.reached
+		m.word, m.finding, m.since, m.reached, m.latest = s.word, s.finding, s.since, s.reached, s.latest
 		if s.believed {
 			m.word = WordUntold
 		}

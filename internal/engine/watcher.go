@@ -247,7 +247,9 @@ func (w *watcher) announce(e Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, v := range w.views {
-		w.pool.announce(v, e)
+		if v.counts() {
+			w.pool.announce(v, e)
+		}
 	}
 }
 

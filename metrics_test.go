@@ -1,0 +1,327 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the metrics.
+
+package vaultredirect
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// TestMetricsAreWellFormed is testutil.GatherAndLint, without another module in go.mod.
+func TestMetricsAreWellFormed(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "well-formed", node("vault-0", true), node("vault-1", false))
+	c.mustLoad(c.config(nil, redirector(s, nil)))
+	c.awaitReason(discovery.ReasonOK)
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(collector{}); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	var names []string
+	for _, f := range families {
+		names = append(names, f.GetName())
+	}
+	slices.Sort(names)
+	if want := metricNames(); !slices.Equal(names, want) {
+		t.Errorf("gathered %q, described %q", names, want)
+	}
+}
+
+// TestMetricsOfClosedSets shows that each series of a closed set is there before anything has happened.
+func TestMetricsOfClosedSets(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "closed")
+	s.say(unreachable)
+	c.mustLoad(c.config(nil, redirector(s, nil)))
+	list := c.samples()
+	for name, values := range map[string]string{
+		`reason{cluster="127.0.0.1:1",reason="%s"}`:                  "ok starting no_service no_active unhealthy bad_address acl_denied acl_filtered consul_unreachable consul_error stale_expired",
+		`nodes{cluster="127.0.0.1:1",state="%s"}`:                    "active standby sealed uninitialized unreachable critical maintenance bad_address unknown",
+		`losses_total{cluster="127.0.0.1:1",reason="%s"}`:            "no_service no_active unhealthy bad_address stale_expired other",
+		`discovery_queries_total{cluster="127.0.0.1:1",result="%s"}`: "ok acl_denied acl_filtered consul_unreachable consul_error",
+		`probes_total{cluster="127.0.0.1:1",result="%s"}`:            "active standby sealed uninitialized removed timeout refused tls invalid other",
+		`requests_total{cluster="127.0.0.1:1",result="%s"}`:          "redirected proxied unavailable loop bad_request",
+		`holds_total{cluster="127.0.0.1:1",result="%s"}`:             "released expired abandoned overflow shutdown",
+	} {
+		for value := range strings.FieldsSeq(values) {
+			if _, ok := list[fmt.Sprintf(name, value)]; !ok {
+				t.Errorf("there is no "+name, value)
+			}
+		}
+		count := 0
+		for series := range list {
+			if strings.HasPrefix(series, name[:strings.Index(name, "{")+1]) {
+				count++
+			}
+		}
+		if want := len(strings.Fields(values)); count != want {
+			t.Errorf("%d series of %s, want %d", count, name, want)
+		}
+	}
+	for series := range list {
+		if strings.HasPrefix(series, "active_node_info") {
+			t.Errorf("%s, though no node is active", series)
+		}
+	}
+}
+
+// TestMetricsOfHostileNames has names from discovery that would break all of Caddy's metrics if they were labels as they are.
+func TestMetricsOfHostileNames(t *testing.T) {
+	c := newTestCaddy(t)
+	long := strings.Repeat("ü", 5000)
+	twin := node("twin", false)
+	twin.ID = "another"
+	nodes := []discovery.Node{
+		node("a\xff\"b\\\n{}", true), node("a\xfe\"b\\\n{}", false), node("twin", false), twin, node("twin/another", false),
+		node(long, false), node(long+"1", false), node("", false),
+	}
+	for i := range nodes {
+		nodes[i].ID += fmt.Sprint(i)
+	}
+	s := newScript(t, "hostile", nodes...)
+	one := redirector(s, map[string]any{"name": "prod"})
+	// The same name for other views, one of which looks like what tells them apart.
+	other := redirector(s, map[string]any{"name": "prod", "redirect_to": "node_address"})
+	third := redirector(newScript(t, "third", node("vault-0", true)), map[string]any{"name": "prod~" + strings.Repeat("x", 600)})
+	c.mustLoad(c.config(nil, one, one, other, third))
+	c.awaitReason(discovery.ReasonOK)
+	resp, body := c.do("GET", "http://admin/metrics") // of a pedantic registry
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, body)
+	}
+	actives := 0
+	for line := range strings.Lines(body) {
+		if len(line) > 1000 {
+			t.Errorf("a line of %d bytes: %.80s...", len(line), line)
+		}
+		if strings.HasPrefix(line, "caddy_vault_redirect_active{") {
+			actives++
+		}
+	}
+	if actives != 3 {
+		t.Errorf("%d clusters, want 3", actives)
+	}
+	if d := c.status(); len(d.Clusters) != 3 || d.Clusters[0].Cluster != "prod" || !strings.HasPrefix(d.Clusters[1].Cluster, "prod~") {
+		t.Errorf("clusters %q, %q, %q", d.Clusters[0].Cluster, d.Clusters[1].Cluster, d.Clusters[2].Cluster)
+	}
+	// Nothing of a request becomes a label.
+	before := len(c.samples())
+	for i := range 20 {
+		c.do("GET", fmt.Sprintf("http://%s/planted%d?token=planted", c.site, i), "X-Vault-Token", "planted", "User-Agent", fmt.Sprint("planted", i))
+	}
+	_, body = c.do("GET", "http://admin/metrics")
+	if after := len(c.samples()); after != before || strings.Contains(body, "planted") {
+		t.Errorf("%d series after requests, %d before", after, before)
+	}
+}
+
+// TestMetricsOfManyNodes has more nodes than have series of their own.
+func TestMetricsOfManyNodes(t *testing.T) {
+	c := newTestCaddy(t)
+	var nodes []discovery.Node
+	for i := range maxNodeSeries + 1 {
+		nodes = append(nodes, node(fmt.Sprintf("vault-%d", i), i == 0))
+	}
+	s := newScript(t, "many", nodes...)
+	c.mustLoad(c.config(nil, redirector(s, map[string]any{"name": "vault"})))
+	c.awaitReason(discovery.ReasonOK)
+	count := func(prefix string) (n int) {
+		for series := range c.samples() {
+			if strings.HasPrefix(series, prefix) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := count("node_state{"); n != 0 {
+		t.Errorf("%d series of nodes", n)
+	}
+	if n := c.samples()[`nodes{cluster="vault",state="standby"}`]; n != maxNodeSeries {
+		t.Errorf("%v standbys", n)
+	}
+	s.say(nil, nodes[:maxNodeSeries]...)
+	c.await("series of nodes", func() bool { return count("node_state{") == maxNodeSeries*9 })
+}
+
+// TestMetricsThroughReloads shows that no counter falls through 20 reloads, each with another config, one of which fails,
+// while requests are answered and metrics read.
+func TestMetricsThroughReloads(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "reloads", node("vault-0", true))
+	config := func(i int, apps map[string]any) map[string]any {
+		return c.config(apps, redirector(s, map[string]any{"name": "vault", "max_stale": fmt.Sprintf("%dm", 1+i), "health_path": "off"}))
+	}
+	c.mustLoad(config(0, nil))
+	c.awaitReason(discovery.ReasonOK)
+	var (
+		group sync.WaitGroup
+		stop  atomic.Bool
+		sent  atomic.Int64
+	)
+	group.Go(func() {
+		for !stop.Load() {
+			resp, err := c.http.Get("http://" + c.site + "/v1/x")
+			if err != nil { // a connection that Caddy closed with the old server's listener
+				continue
+			}
+			resp.Body.Close()
+			sent.Add(1)
+		}
+	})
+	last := map[string]float64{}
+	look := func(when string) {
+		now := c.samples()
+		for series, value := range last {
+			name, _, _ := strings.Cut(series, "{")
+			counts := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_bucket")
+			if after, ok := now[series]; !ok || counts && after < value {
+				t.Errorf("%s: %s was %v, is %v (there: %v)", when, series, value, after, ok)
+			}
+		}
+		for series := range now {
+			if strings.Contains(series, "vault~") {
+				t.Errorf("%s: %s", when, series)
+			}
+		}
+		last = now
+	}
+	group.Go(func() {
+		for !stop.Load() {
+			resp, err := c.http.Get("http://admin/metrics")
+			if err != nil {
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("/metrics: status %d", resp.StatusCode)
+			}
+		}
+	})
+	for i := 1; i <= 20; i++ {
+		apps := map[string]any{}
+		if i == 10 {
+			apps["test_failing_app"] = map[string]any{}
+		}
+		if err := c.load(config(i, apps)); (err != nil) != (i == 10) {
+			t.Fatalf("reload %d: %v", i, err)
+		}
+		look(fmt.Sprint("after reload ", i))
+	}
+	stop.Store(true)
+	group.Wait()
+	look("at the end")
+	if got := last[`requests_total{cluster="vault",result="redirected"}`]; got < float64(sent.Load()) || got > float64(sent.Load())+50 {
+		t.Errorf("%v requests counted, %d sent", got, sent.Load())
+	}
+	if last[`changes_total{cluster="vault"}`] != 1 || last[`active{cluster="vault"}`] != 1 {
+		t.Errorf("changes %v, active %v", last[`changes_total{cluster="vault"}`], last[`active{cluster="vault"}`])
+	}
+}
+
+// TestMetricsAfterAFailedReload: Caddy's admin endpoint shows the registry of the config that failed, without the metrics
+// of its HTTP app. Ours are there, and right.
+func TestMetricsAfterAFailedReload(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "failed", node("vault-0", true))
+	h := redirector(s, map[string]any{"name": "vault"})
+	c.mustLoad(c.config(nil, h))
+	c.awaitReason(discovery.ReasonOK)
+	c.ask("/v1/x")
+	for _, apps := range []map[string]any{
+		{"test_failing_app": map[string]any{}},
+		{"http": map[string]any{"servers": map[string]any{"srv0": map[string]any{"listen": []string{"nonsense:1:2"}}}}},
+	} {
+		if err := c.load(c.config(apps, h)); err == nil {
+			t.Fatal("it did not fail")
+		}
+		list := c.samples()
+		if list[`active{cluster="vault"}`] != 1 || list[`requests_total{cluster="vault",result="redirected"}`] < 1 {
+			t.Errorf("after a failed reload: %v", list)
+		}
+		if d := c.status(); len(d.Clusters) != 1 || !d.Clusters[0].Healthy {
+			t.Errorf("after a failed reload: %+v", d)
+		}
+	}
+	c.ask("/v1/x")
+	if n := c.samples()[`requests_total{cluster="vault",result="redirected"}`]; n < 2 {
+		t.Errorf("%v requests counted after a failed reload", n)
+	}
+}
+
+// TestMetricsOfALoss follows a failover, and the end of max_stale, which nothing but the clock tells of.
+func TestMetricsOfALoss(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "loss", node("vault-0", true), node("vault-1", false))
+	c.mustLoad(c.config(nil, redirector(s, map[string]any{"name": "vault", "max_stale": "50ms"})))
+	c.awaitReason(discovery.ReasonOK)
+	s.say(nil, node("vault-0", false), node("vault-1", false))
+	c.awaitReason(discovery.ReasonNoActive)
+	s.say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
+	c.awaitReason(discovery.ReasonOK)
+	list := c.samples()
+	for series, want := range map[string]float64{
+		`changes_total{cluster="vault"}`:                                                    2,
+		`losses_total{cluster="vault",reason="no_active"}`:                                  1,
+		`failover_duration_seconds_count{cluster="vault"}`:                                  1,
+		`active_node_info{cluster="vault",node="vault-1",url="https://other.invalid:8200"}`: 1,
+		`node_state{cluster="vault",node="vault-1",state="active"}`:                         1,
+		`discovery_up{cluster="vault"}`:                                                     1,
+		`stale_expiry_timestamp_seconds{cluster="vault"}`:                                   0,
+		`reason{cluster="vault",reason="ok"}`:                                               1,
+		`candidates{cluster="vault"}`:                                                       1,
+		`held_requests_limit{cluster="vault"}`:                                              0, // hold is off
+	} {
+		if got, ok := list[series]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	gap := list[`without_active_seconds_total{cluster="vault"}`]
+	if sum := list[`failover_duration_seconds_sum{cluster="vault"}`]; gap <= 0 || sum != gap {
+		t.Errorf("without a node for %vs, failovers took %vs", gap, sum)
+	}
+	if last := list[`last_change_timestamp_seconds{cluster="vault"}`]; time.Since(time.UnixMilli(int64(last*1000))) > time.Minute {
+		t.Errorf("last change at %v", last)
+	}
+
+	s.say(unreachable)
+	c.awaitReason(discovery.ReasonStaleExpired)
+	c.await("the loss is counted", func() bool {
+		return c.samples()[`losses_total{cluster="vault",reason="stale_expired"}`] == 1
+	})
+	c.await("the time counts", func() bool { return c.samples()[`without_active_seconds_total{cluster="vault"}`] > gap })
+	if list := c.samples(); list[`discovery_up{cluster="vault"}`] != 0 || list[`active{cluster="vault"}`] != 0 {
+		t.Errorf("after max_stale: %v", list)
+	}
+}
+
+// TestMetricsOfOneRegistry: the collector is registered by the admin module and by each handler, in whatever order.
+func TestMetricsOfOneRegistry(t *testing.T) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	for range 3 {
+		if err := registerMetrics(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
