@@ -61,6 +61,7 @@ active, the newest first, and for how long there was no active node.`,
 		c.Flags().String("adapter", "", "Adapter of the config file")
 		parent.AddCommand(c)
 	}
+	addCheckCommand(parent)
 }
 
 // askAdmin asks the admin API of a running Caddy for a document.

@@ -6,6 +6,7 @@
 package doctor
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -91,6 +92,11 @@ type Health struct {
 	ClusterID string
 	HasClock  bool
 	Ahead     time.Duration // of the clock here; negative: behind
+}
+
+// Title names the cluster and its discovery for people.
+func (s *Seen) Title() string {
+	return fmt.Sprintf("%s (%s %s)", s.Name, orElse(s.Source, "discovery"), s.Endpoint)
 }
 
 // local reports whether an address is one of this machine.
