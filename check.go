@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,7 +50,10 @@ count as they do in a config.
 
 Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
 something is, 1 if nothing could be checked.`,
-		RunE: caddycmd.WrapCommandFuncForCobra(runCheck),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cmd.SilenceErrors = true // the exit code needs no line of its own; other errors are logged
+			return caddycmd.WrapCommandFuncForCobra(runCheck)(cmd, args)
+		},
 	}
 	f := check.Flags()
 	f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT (repeatable)")
@@ -62,15 +67,17 @@ something is, 1 if nothing could be checked.`,
 }
 
 // runCheck checks what the flags say.
-func runCheck(fs caddycmd.Flags) (int, error) {
+func runCheck(fs caddycmd.Flags) (int, error) { return checkTo(os.Stdout, fs) }
+
+func checkTo(to io.Writer, fs caddycmd.Flags) (int, error) {
 	reports, err := check(fs)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if fs.Bool("json") {
-		err = doctor.PrintJSON(os.Stdout, reports)
+		err = doctor.PrintJSON(to, reports)
 	} else {
-		err = doctor.Print(os.Stdout, reports)
+		err = doctor.Print(to, reports)
 	}
 	switch {
 	case err != nil:
@@ -148,6 +155,9 @@ func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
 	}
 	through := Consul{Address: fs.Arg(0), TokenFile: tokenFile}
 	if through.Address != "" {
+		if !strings.Contains(through.Address, ":") { // and do not repeat what may be a token
+			return nil, errors.New("CONSUL_HOST_PORT must be in host:port form, such as 127.0.0.1:8500")
+		}
 		if _, err := consul.ParseEndpoint(through.Address, false); err != nil {
 			return nil, fmt.Errorf("CONSUL_HOST_PORT: %w", err)
 		}

@@ -92,7 +92,7 @@ func (s *Seen) active() Finding {
 		f.Remedy = "run check again in 10s: in a failover this is so for a moment; if it stays, compare `vault operator raft list-peers` on each node"
 	case elected == nil:
 		f.Result, f.Detail = Wrong, "no active node: "+orElse(s.Detail, string(s.Reason))
-		f.Remedy = remedyFor(s.Reason)
+		f.Remedy = s.remedyFor(s.Reason)
 	case s.By == engine.ByProbe:
 		f.Detail = fmt.Sprintf("%s, %s: it says so itself", elected.Label, elected.URL)
 		if !elected.Marked {
@@ -108,12 +108,12 @@ func (s *Seen) active() Finding {
 	return f
 }
 
-func remedyFor(r discovery.Reason) string {
+func (s *Seen) remedyFor(r discovery.Reason) string {
 	switch r {
 	case discovery.ReasonStarting:
 		return "the nodes have not answered in time: try a longer --timeout"
 	case discovery.ReasonBadAddress:
-		return "correct api_addr in the config of that Vault, or choose another address with redirect_to"
+		return "correct " + s.addressOption()
 	case discovery.ReasonACLFiltered, discovery.ReasonACLDenied:
 		return "see token"
 	}

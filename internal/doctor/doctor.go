@@ -205,7 +205,7 @@ func (w *witness) tell(s *Seen) {
 	if r.err == nil {
 		return
 	}
-	s.Failure, s.FailedWith = discovery.ReasonConsulError, sanitize.Line(r.err.Error())
+	s.Failure, s.FailedWith = discovery.ReasonConsulError, strings.TrimPrefix(sanitize.Line(r.err.Error()), "consul at "+s.Endpoint+": ")
 	if known, ok := errors.AsType[*discovery.Error](r.err); ok {
 		s.Failure = known.Reason
 	}

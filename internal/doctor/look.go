@@ -39,6 +39,9 @@ func look(ctx context.Context, base, serverName string, settings *tls.Config) Lo
 		l.LookupErr = say(err)
 		return l
 	}
+	for i := range l.Addresses {
+		l.Addresses[i] = l.Addresses[i].Unmap()
+	}
 	began := time.Now()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
 	if err != nil {

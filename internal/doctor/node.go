@@ -22,10 +22,10 @@ func (s *Seen) node(n *Node) []Finding {
 	if n.URL == "" {
 		return []Finding{{
 			"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why,
-			"correct api_addr in the config of that Vault, or choose another address with redirect_to",
+			"correct " + s.addressOption(),
 		}}
 	}
-	list := []Finding{reach(n)}
+	list := []Finding{s.reach(n)}
 	if n.Look.OtherKind {
 		list = append(list, otherKind(n))
 	}
@@ -39,7 +39,7 @@ func (s *Seen) node(n *Node) []Finding {
 }
 
 // reach says whether the node is reached from here.
-func reach(n *Node) Finding {
+func (s *Seen) reach(n *Node) Finding {
 	l := &n.Look
 	where := l.Host
 	if len(l.Addresses) > 0 && l.Addresses[0].String() != l.Host {
@@ -54,7 +54,7 @@ func reach(n *Node) Finding {
 		f.Result, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, l.Port, l.ConnectErr)
 		f.Remedy = "look whether Vault runs there, and whether a firewall lets this machine reach it"
 		if strings.Contains(l.ConnectErr, "refused") {
-			f.Remedy = "start Vault there, or correct the address and port that it registers (api_addr)"
+			f.Remedy = "start Vault there, or correct its address and port: " + s.addressOption()
 		}
 	}
 	return f
@@ -103,7 +103,7 @@ func (s *Seen) certificate(n *Node) (f Finding, ok bool) {
 	}
 	if c.WrongName != "" {
 		add(Wrong, fmt.Sprintf("not for %s but for %s", c.For, orElse(c.Names, "no name")),
-			"issue it for "+c.For+" as well, or choose an address that it is for (api_addr of that Vault, or redirect_to)")
+			"issue it for "+c.For+" as well, or use an address that it is for: "+s.addressOption())
 	}
 	switch {
 	case !s.Verify:
@@ -166,7 +166,7 @@ func (s *Seen) role(n *Node) (f Finding, ok bool) {
 		if l.Health != nil {
 			f.Detail += fmt.Sprintf(" (/v1/sys/health: %d)", l.Health.Code)
 		}
-		f.Remedy = "correct the address and port that are registered (api_addr)"
+		f.Remedy = "correct its address and port: " + s.addressOption()
 		return f, true
 	}
 	code := l.Health.Code

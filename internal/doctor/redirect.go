@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // redirect says whether clients can follow a redirect to the node.
@@ -19,7 +21,7 @@ func (s *Seen) redirect(n *Node) Finding {
 	if n.Elected {
 		f.Detail = "clients are sent to " + n.URL
 	}
-	const address = "api_addr in the config of that Vault, or redirect_to"
+	address := s.addressOption()
 	proxied := len(s.Sites) > 0 && !slices.ContainsFunc(s.Sites, func(site Site) bool { return !site.Proxy })
 	literal, err := netip.ParseAddr(n.Look.Host)
 	isLiteral := err == nil
@@ -45,6 +47,14 @@ func (s *Seen) redirect(n *Node) Finding {
 		f.Remedy = "take the name out of /etc/hosts here, and let DNS know it"
 	}
 	return f
+}
+
+// addressOption is what decides to which address of a node redirects lead.
+func (s *Seen) addressOption() string {
+	if s.Selection.Mode == discovery.ByProbe {
+		return "the URL of the node in the config"
+	}
+	return "api_addr in the config of that Vault, or redirect_to in the config here"
 }
 
 // onlyLocal reports whether all clients of the sites are on this machine.

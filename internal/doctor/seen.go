@@ -96,6 +96,9 @@ type Health struct {
 
 // Title names the cluster and its discovery for people.
 func (s *Seen) Title() string {
+	if s.Selection.Mode == discovery.ByProbe {
+		return s.Name + " (without Consul)"
+	}
 	return fmt.Sprintf("%s (%s %s)", s.Name, orElse(s.Source, "discovery"), s.Endpoint)
 }
 
