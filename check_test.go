@@ -158,15 +158,15 @@ func TestCheckWithoutConsul(t *testing.T) {
 
 func TestCheckFindsAllHandlers(t *testing.T) {
 	c := sick(t)
+	one := map[string]any{"handler": "vault_redirect", "name": "one", "scheme": "http", "discovery": map[string]any{"source": "consul", "address": c.Consul.Addr()}}
 	config := map[string]any{"apps": map[string]any{"http": map[string]any{"servers": map[string]any{
 		"a": map[string]any{
 			"listen": []string{"127.0.0.1:18201"},
 			"routes": []any{map[string]any{"handle": []any{map[string]any{
-				"handler": "subroute", "routes": []any{map[string]any{"handle": []any{
-					map[string]any{"handler": "vault_redirect", "name": "one", "scheme": "http", "discovery": map[string]any{"source": "consul", "address": c.Consul.Addr()}},
-				}}},
+				"handler": "subroute", "routes": []any{map[string]any{"handle": []any{one}}},
 			}}}},
 		},
+		"c": map[string]any{"listen": []string{"127.0.0.1:18203"}, "routes": []any{map[string]any{"handle": []any{one}}}}, // the same once more
 		"b": map[string]any{
 			"listen": []string{"127.0.0.1:18202"},
 			"routes": []any{map[string]any{"handle": []any{map[string]any{
@@ -186,8 +186,8 @@ func TestCheckFindsAllHandlers(t *testing.T) {
 	}
 	out, code := runCheckCommand(t, "--config", file)
 	for _, title := range []string{"one (consul " + c.Consul.Addr() + ")\n", "two (without Consul)\n"} {
-		if code != 0 || !strings.Contains(out, title) {
-			t.Errorf("exit %d, no %q:\n%s", code, title, out)
+		if n := strings.Count(out, title); code != 0 || n != 1 {
+			t.Errorf("exit %d, %q is there %d times:\n%s", code, title, n, out)
 		}
 	}
 	list, _ := findingsOf(t, "--config", file)
