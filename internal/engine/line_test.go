@@ -90,8 +90,8 @@ func TestSessionsAreResumed(t *testing.T) {
 			asks(t, d, "https://a:8200", func() {})
 			synctest.Wait()
 		}
-		if resumed != 4 || n.attempts != 5 {
-			t.Errorf("%d of %d connections resumed a session, want 4 of 5", resumed, n.attempts)
+		if resumed != 4 || n.tries() != 5 {
+			t.Errorf("%d of %d connections resumed a session, want 4 of 5", resumed, n.tries())
 		}
 	})
 }

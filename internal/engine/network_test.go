@@ -60,6 +60,13 @@ func (n *network) node(host string) *vault {
 	return n.nodes[host+":8200"]
 }
 
+// tries returns how many connections were tried.
+func (n *network) tries() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.attempts
+}
+
 func (n *network) change(f func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -218,10 +218,10 @@ func TestFailuresAtOnceAreNoHotLoop(t *testing.T) {
 				n.change(func() { clear(n.nodes) }) // no route
 				watch(t, p, newScripted(answerOf(5, "a", only("a"))), plain(t, probing(mode)))
 				settle(2 * time.Minute)
-				before := n.attempts
+				before := n.tries()
 				settle(10 * time.Second)
-				if n.attempts-before > 21 {
-					t.Errorf("%d attempts in 10 s, want at most 20", n.attempts-before)
+				if n.tries()-before > 21 {
+					t.Errorf("%d attempts in 10 s, want at most 20", n.tries()-before)
 				}
 			})
 		})

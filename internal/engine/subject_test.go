@@ -241,10 +241,10 @@ func TestFailuresThatAreTheSameAreNoNews(t *testing.T) {
 		n.node("a").kill()
 		settle(time.Second)
 		w.expect(t, "", discovery.ReasonUnhealthy)
-		first, asked := w.State(), n.attempts
+		first, asked := w.State(), n.tries()
 		settle(5 * time.Second)
-		if w.State() != first || n.attempts-asked < 50 {
-			t.Errorf("another state after %d probes that found the same", n.attempts-asked)
+		if w.State() != first || n.tries()-asked < 50 {
+			t.Errorf("another state after %d probes that found the same", n.tries()-asked)
 		}
 	})
 }

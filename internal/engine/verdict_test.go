@@ -117,8 +117,8 @@ func TestAnswersAreBounded(t *testing.T) {
 				if most := 3*maxProbeAnswer + streamMost; sent.n > most {
 					t.Errorf("%d bytes were taken, want at most %d", sent.n, most)
 				}
-				if n.attempts != 1 || n.node("b").probes() != 0 {
-					t.Errorf("%d connections", n.attempts)
+				if n.tries() != 1 || n.node("b").probes() != 0 {
+					t.Errorf("%d connections", n.tries())
 				}
 			})
 		})

@@ -100,9 +100,9 @@ func TestAutoInsistence(t *testing.T) {
 		if s := w.State(); s.By != BySource || s.Phase().Situation != Active {
 			t.Errorf("by %s, %v", s.By, s.Phase())
 		}
-		before := n.attempts
+		before := n.tries()
 		settle(10 * time.Second)
-		if asked := n.attempts - before; asked > 25 {
+		if asked := n.tries() - before; asked > 25 {
 			t.Errorf("%d attempts in 10 s, want 20 at a, 2 at b, 2 at c", asked)
 		}
 		// An outage of discovery is no reason to think otherwise.
@@ -168,7 +168,7 @@ func TestStrict(t *testing.T) {
 					}
 					settle(10 * time.Millisecond)
 				}
-				settle(time.Minute)
+				settle(10 * time.Second)
 				w.expect(t, row.active, row.reason)
 			})
 		})

@@ -69,7 +69,7 @@ const maxLine = 300
 
 // Line returns text, such as that of an error page, as one short line without control characters.
 func Line(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return -1
