@@ -127,6 +127,7 @@ func TestResolve(t *testing.T) {
 		{"token_file", Consul{TokenFile: tokenFile}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " token"},
 		{"CONSUL_HTTP_TOKEN_FILE", Consul{}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " envtoken"},
 		{"CONSUL_HTTP_TOKEN", Consul{}, env{"CONSUL_HTTP_TOKEN": "e"}, tokens, "e ."},
+		{"no token, whatever the environment says", Consul{Token: new("")}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " ."},
 		{"CONSUL_HTTP_AUTH", Consul{}, env{"CONSUL_HTTP_AUTH": "u:p:q"}, func(s *consulSettings) string { return s.auth.Username + " " + s.auth.Password }, "u p:q"},
 		{"CONSUL_HTTP_AUTH without password", Consul{}, env{"CONSUL_HTTP_AUTH": "u"}, func(s *consulSettings) string { return s.auth.Username + s.auth.Password }, "u"},
 
@@ -143,6 +144,8 @@ func TestResolve(t *testing.T) {
 		// As Consul's own client does.
 		{"CONSUL_TLS_SERVER_NAME with a port", Consul{}, env{"CONSUL_TLS_SERVER_NAME": "c.test:8501"}, tlsOf, ". . . c.test false false false"},
 		{"CONSUL_HTTP_SSL_VERIFY=false", Consul{}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, ". . .  true false false"},
+		{"CONSUL_HTTP_SSL_VERIFY=false beside settings", Consul{TLS: new(TLS)}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, ". . .  false false false"},
+		{"CONSUL_HTTP_SSL_VERIFY=false beside a CA", Consul{TLS: &TLS{CA: cert}}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, "one.pem . .  false true false"},
 		{"CONSUL_HTTP_SSL_VERIFY=1", Consul{}, env{"CONSUL_HTTP_SSL_VERIFY": "1"}, tlsOf, ". . .  false false false"},
 		{
 			"the config's TLS over the environment's",
@@ -166,7 +169,7 @@ func TestResolve(t *testing.T) {
 func TestResolveRefuses(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := writePair(t, dir, "one")
-	empty := writeFile(t, dir, "empty", " \n")
+	empty, tokenFile := writeFile(t, dir, "empty", " \n"), writeFile(t, dir, "token", "hunter2")
 	for _, tc := range []struct {
 		name   string
 		config Consul
@@ -202,6 +205,8 @@ func TestResolveRefuses(t *testing.T) {
 		{"password with #", Consul{Address: "http://user:1#hunter2@a:1"}, nil, []string{"address"}},
 		{"user of a socket", Consul{Address: "unix://user:hunter2@/run/x"}, nil, []string{"address"}},
 		{"token and token_file", Consul{Token: new("hunter2"), TokenFile: empty}, nil, []string{"token", "token_file", "one of them"}},
+		{"no token and token_file", Consul{Token: new(""), TokenFile: tokenFile}, nil, []string{"token", "token_file", "one of them"}},
+		{"token_file that is none", Consul{TokenFile: dir}, nil, []string{"token_file", dir, "not a regular file"}},
 		{"empty token_file", Consul{TokenFile: empty}, nil, []string{"token_file", "empty"}},
 		{"missing CONSUL_HTTP_TOKEN_FILE", Consul{}, env{"CONSUL_HTTP_TOKEN_FILE": dir + "/none"}, []string{"token_file", "none"}},
 		{"unknown placeholder", Consul{Service: "{nothing.here}"}, nil, []string{"service", "nothing.here"}},

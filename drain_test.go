@@ -44,7 +44,7 @@ func waiting(t *testing.T, h *Handler, n int64) {
 
 // Over HTTP/1.1, a client that leaves gives its place back, whatever it has sent with its request (C8).
 func TestWhoLeavesGivesItsPlaceBack(t *testing.T) {
-	h, _, server := holding(t, `, "hold": "5m", "hold_max": 1`)
+	h, _, server := holding(t, `, "hold": "30s", "hold_max": 1`)
 	for _, row := range []struct{ name, request string }{
 		{"GET", "GET / HTTP/1.1\r\nHost: r\r\n\r\n"},
 		{"POST", "POST /v1/auth/x/login HTTP/1.1\r\nHost: r\r\nContent-Length: 20\r\n\r\n" + strings.Repeat("x", 20)},
