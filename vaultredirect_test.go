@@ -157,6 +157,60 @@ func TestNoPath(t *testing.T) {
 	}
 }
 
+// Instances whose names and IDs make the same text are two instances (C26).
+func TestIdentitiesWithSlashes(t *testing.T) {
+	entry := func(build func(string, ...standin.Opt) *api.ServiceEntry, node, id, address string) *api.ServiceEntry {
+		e := build(node, standin.ServiceAddress(address))
+		e.Service.ID = id
+		return e
+	}
+	h := provision(t, newConsul(t, entry(standin.Standby, "vault-1", "x/y", "127.10.0.1"), entry(standin.Active, "vault-1/x", "y", "127.10.0.2")), "")
+	if resp := ask(t, h, "GET", "/"); resp.Header.Get("Location") != "https://127.10.0.2:8200/" {
+		t.Errorf("status %d, Location %q, %s", resp.StatusCode, resp.Header.Get("Location"), h.view.State().Detail)
+	}
+	if n := h.view.State().Nodes(); n != 2 {
+		t.Errorf("%d nodes, want 2", n)
+	}
+}
+
+// What one word configures is the best that is known.
+func TestDefaults(t *testing.T) {
+	clearConsulEnv(t)
+	h, end := newHandler(t, `{}`)
+	defer end()
+	c := h.view.Config
+	if c.Name != "vault" || c.MaxStale != 5*time.Minute || h.queue.Hold != 50*time.Second || h.queue.Most != 10000 {
+		t.Errorf("name %s, max_stale %s, hold %s, hold_max %d", c.Name, c.MaxStale, h.queue.Hold, h.queue.Most)
+	}
+	if p := c.Probe; p.Mode != engine.ProbeAuto || p.Interval != 500*time.Millisecond || p.Timeout != time.Second || p.Fall != 3 || p.TLS == nil || p.TLS.InsecureSkipVerify {
+		t.Errorf("probes %+v", p)
+	}
+	if h.healthPath != "/vault-redirector-health" || h.retryAfter[0] != "1" || h.discoverer.Endpoint() != "127.0.0.1:8500" {
+		t.Errorf("health_path %s, retry_after %s, Consul at %s", h.healthPath, h.retryAfter, h.discoverer.Endpoint())
+	}
+}
+
+// A cluster has the name that the config gives it, else that of what is watched.
+func TestName(t *testing.T) {
+	clearConsulEnv(t)
+	for config, want := range map[string]string{
+		`{}`:               "vault",
+		`{"name": "prod"}`: "prod",
+		`{"discovery": {"source": "consul", "service": "vault-eu"}}`:                             "vault-eu",
+		`{"discovery": {"source": "vault", "urls": ["https://vault-0.test:8200", "http://b"]}}`:  "vault-0.test",
+		`{"name": "x", "discovery": {"source": "vault", "urls": ["https://vault-0.test:8200"]}}`: "x",
+	} {
+		h, end := newHandler(t, config)
+		if got := h.view.Name; got != want {
+			t.Errorf("%s: name %s, want %s", config, got, want)
+		}
+		end()
+	}
+	if got := clusterName(new(given)); got != "given" {
+		t.Errorf("of somebody else's discovery: %s", got)
+	}
+}
+
 // benchmarkRedirect measures ServeHTTP on the path that counts.
 func benchmarkRedirect(b *testing.B, instances int) {
 	entries := []*api.ServiceEntry{standin.Active("vault-0")}
