@@ -94,8 +94,10 @@ func TestFaultsOfVault(t *testing.T) {
 			_ = agent.ServiceDeregister(active.ServiceID) // fails while it is not registered
 			return f.turns("no_active") > before
 		})
-		f.sees(answer{target: active.URL, reason: "ok"})
-		f.only(active.URL, "503")
+		// On a machine that is busy, Vault may have elected another meanwhile.
+		next := f.next()
+		f.sees(answer{target: next.URL, reason: "ok"})
+		f.only(active.URL, next.URL, "503")
 	})
 
 	// Consul's word counts, though Vault works on: the standbys cannot stand in while it is active.
