@@ -19,6 +19,7 @@ type timeline struct {
 	Height  int
 	Lanes   []lane // by name: the nodes that were active in it
 	Ticks   []tick
+	Keys    []bar // what the colours mean that are in it
 	Summary string
 }
 
@@ -150,6 +151,7 @@ func timelineOf(c *clusterStatus, now time.Time) *timeline {
 		l.Bars = append(l.Bars, t.bar(span{from: later(*c.StaleSince, last.from), to: now}, now, "stale", "the last known node: discovery cannot be asked since "+clock(*c.StaleSince)))
 	}
 	t.arrange(shared)
+	t.explain()
 	t.Summary = fmt.Sprintf("last %s: %s, %s without an active node", hours(t.Window), plural(failovers, "failover"), brief(without))
 	return t
 }
@@ -194,6 +196,15 @@ func (t *timeline) arrange(shared []bar) {
 			k.Anchor, k.Text = "end", "now"
 		}
 		t.Ticks = append(t.Ticks, k)
+	}
+}
+
+// explain explains the colours.
+func (t *timeline) explain() {
+	for _, k := range []bar{{Class: "active", Title: "active"}, {Class: "gap", Title: "no active node"}, {Class: "stale", Title: "last known node"}, {Class: "unknown", Title: "not watched"}} {
+		if slices.ContainsFunc(t.Lanes, func(l lane) bool { return slices.ContainsFunc(l.Bars, func(b bar) bool { return b.Class == k.Class }) }) {
+			t.Keys = append(t.Keys, k)
+		}
 	}
 }
 

@@ -28,8 +28,8 @@ var (
 
 	pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		"brief": brief, "clock": clock, "probe": sayProbe, "plural": func(n uint64, what string) string { return plural(int(n), what) },
-		"orDash": orDash, "stateClass": stateClass,
-		"seconds": func(s float64) string { return brief(time.Duration(s * float64(time.Second))) },
+		"stateClass": stateClass,
+		"seconds":    func(s float64) string { return brief(time.Duration(s * float64(time.Second))) },
 	}).Parse(pageText))
 
 	// pagePolicy allows the one style and nothing else: no script, no form, no frame around the page, and no request but
@@ -130,7 +130,9 @@ func clusterDataOf(c clusterStatus, now time.Time) clusterData {
 		d.Note = explain(c.Reason)
 	case c.Active == nil:
 		d.Class, d.Word = "bad", "no active node"
-		d.Note = explain(c.Reason)
+		if d.Note = explain(c.Reason); c.Detail != "" {
+			d.Note += " (" + c.Detail + ")"
+		}
 	case c.StaleUntil != nil:
 		d.Class, d.Word = "warn", "redirecting to the last known node"
 		d.Note = fmt.Sprintf("%s; it is used for another %s", explain(c.Reason), brief(c.StaleUntil.Sub(now)))
@@ -161,7 +163,7 @@ func stateClass(s engine.NodeState) string {
 
 // numbersOf returns the counters that are worth a look. Those of what should not happen are shown once it has.
 func numbersOf(c *clusterStatus) []figure {
-	waiting := figure{"waiting now", fmt.Sprintf("%d of at most %d", c.Hold["waiting"], c.Hold["limit"]), ""}
+	waiting := figure{"waiting now", fmt.Sprintf("%d / %d", c.Hold["waiting"], c.Hold["limit"]), ""}
 	switch {
 	case c.Hold["limit"] == 0:
 		waiting.Value = "0 (hold is off)"
