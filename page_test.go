@@ -141,7 +141,7 @@ func day(now time.Time) statusDocument {
 	}
 	for i, n := range []nodeStatus{
 		{State: engine.NodeSealed, Why: "probe: 503, sealed", FailingChecks: []string{"vault:10.0.0.10:8200:vault-sealed-check"}, Probe: &probeStatus{Result: engine.ResultSealed, Code: 503, At: now, Seconds: 0.002}},
-		{State: engine.NodeStandby, Why: "standby", Probe: &probeStatus{Result: engine.ResultStandby, Code: 429, At: now, Seconds: 0.0013}},
+		{State: engine.NodeStandby, Why: "429, standby", Probe: &probeStatus{Result: engine.ResultStandby, Code: 429, At: now, Seconds: 0.0013}},
 		{State: engine.NodeActive, Elected: true, Marked: true, Probe: &probeStatus{Result: engine.ResultActive, Code: 200, At: now, Seconds: 0.0011}},
 	} {
 		n.Node, n.URL = node(i)
