@@ -224,7 +224,7 @@ func TestStatusPageMethodsAndHeaders(t *testing.T) {
 	if len(style) != 1 {
 		t.Fatalf("%d styles", len(style))
 	}
-	want := "default-src 'none'; style-src 'sha256-" + digest(style[0][1]) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	want := "default-src 'none'; style-src 'sha256-" + digest(style[0][1]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	if got := w.Header().Get("Content-Security-Policy"); got != want {
 		t.Errorf("policy %s\nwant   %s", got, want)
 	}

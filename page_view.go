@@ -32,10 +32,9 @@ var (
 		"seconds":    func(s float64) string { return brief(time.Duration(s * float64(time.Second))) },
 	}).Parse(pageText))
 
-	// pagePolicy allows the one style and nothing else: no script, no form, no frame around the page, and no request but
-	// for the icon, which is in the page itself. Without an icon, browsers would ask the site for one.
-	pagePolicy = "default-src 'none'; style-src 'sha256-" + digest(pageStyle) +
-		"'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	// pagePolicy allows the one style and nothing else: no script, no form, no frame around the page, and no request, not
+	// even for an icon.
+	pagePolicy = "default-src 'none'; style-src 'sha256-" + digest(pageStyle) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 func digest(text string) string {
@@ -50,8 +49,6 @@ type pageData struct {
 	Refresh  int // in seconds; 0: never
 	Now      time.Time
 	Title    string
-	Class    string // of the worst cluster
-	Icon     template.URL
 	Clusters []clusterData
 }
 
@@ -87,13 +84,10 @@ const shownHistory = 20
 
 // renderPage returns the page.
 func renderPage(d statusDocument, refresh int, now time.Time) ([]byte, error) {
-	data := pageData{statusDocument: d, Style: template.CSS(pageStyle), Refresh: refresh, Now: now, Class: "idle"}
+	data := pageData{statusDocument: d, Style: template.CSS(pageStyle), Refresh: refresh, Now: now}
 	var titles []string
 	for i := range d.Clusters {
 		c := clusterDataOf(d.Clusters[i], now)
-		if severity[c.Class] > severity[data.Class] {
-			data.Class = c.Class
-		}
 		title := c.Cluster + ": " + c.Word
 		if c.Active != nil {
 			title = c.Cluster + " → " + c.Active.Node
@@ -102,20 +96,9 @@ func renderPage(d statusDocument, refresh int, now time.Time) ([]byte, error) {
 		data.Clusters = append(data.Clusters, c)
 	}
 	data.Title = cmp.Or(strings.Join(titles, ", "), "no cluster")
-	data.Icon = icon(data.Class)
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, data)
 	return b.Bytes(), err
-}
-
-// severity orders the classes.
-var severity = map[string]int{"idle": 0, "ok": 1, "warn": 2, "bad": 3}
-
-// icon is a dot in the colour of the class, so that a browser's tab shows it.
-func icon(class string) template.URL {
-	colour := map[string]string{"idle": "888888", "ok": "1a9a4b", "warn": "d98200", "bad": "d93025"}[class]
-	return template.URL("data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E" +
-		"%3Ccircle cx='8' cy='8' r='7' fill='%23" + colour + "'/%3E%3C/svg%3E")
 }
 
 func clusterDataOf(c clusterStatus, now time.Time) clusterData {

@@ -194,7 +194,7 @@ http://{ip}:8080 {
 		return strings.Contains(strings.Join(tab.Console(), "\n"), "Content Security Policy")
 	})
 
-	// What others see of it: the site was asked for the page and by the client, and for no icon.
+	// What others see of it: the site was asked for the page and by the client, and for nothing else.
 	for line := range strings.Lines(caddy.log()) {
 		var entry struct{ Request *struct{ URI string } }
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Request != nil && entry.Request.URI != "/status" && entry.Request.URI != "/v1/secret/data/x" {
