@@ -65,7 +65,7 @@ type StatusPage struct {
 	Refresh *caddy.Duration `json:"refresh,omitempty"`
 
 	refresh    int // in seconds
-	html, json snapshot
+	html, json *snapshot
 	logger     *zap.Logger
 }
 
@@ -93,11 +93,11 @@ func (p *StatusPage) setUp(status func() statusDocument) {
 		refresh = time.Duration(*p.Refresh)
 	}
 	p.refresh = int(math.Ceil(refresh.Seconds()))
-	p.html.render = func() ([]byte, error) { return renderPage(status(), p.refresh, time.Now()) }
-	p.json.render = func() ([]byte, error) {
+	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(status(), p.refresh, time.Now()) }}
+	p.json = &snapshot{render: func() ([]byte, error) {
 		body, err := json.MarshalIndent(status(), "", "  ")
 		return append(body, '\n'), err
-	}
+	}}
 }
 
 // Validate checks what can be wrong by itself.
@@ -125,9 +125,9 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	if !readOnly(w, r) {
 		return nil
 	}
-	shown, contentType := &p.json, "application/json"
+	shown, contentType := p.json, "application/json"
 	if wantsPage(r.Header.Values("Accept")) {
-		shown, contentType = &p.html, "text/html; charset=utf-8"
+		shown, contentType = p.html, "text/html; charset=utf-8"
 	}
 	body, err := shown.get(time.Now())
 	if err != nil {

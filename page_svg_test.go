@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ func lost(h float64, node string) historyEntry {
 	return historyEntry{At: hoursAgo(h), Event: "active_lost", PreviousNode: node, PreviousURL: "https://" + node}
 }
 
-// now is a cluster in which a node is active since some hours, or none is if the name is empty.
+// nowActive is a cluster in which a node is active since some hours, or none is if the name is empty.
 func nowActive(h float64, node string, history ...historyEntry) *clusterStatus {
 	since := hoursAgo(h)
 	c := &clusterStatus{Since: &since, History: history}
@@ -201,6 +202,19 @@ func BenchmarkStatusPage(b *testing.B) {
 	d := day(time.Now())
 	for b.Loop() {
 		if _, err := renderPage(d, 5, time.Now()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStatusPageServed is what a request costs that gets what was made for another.
+func BenchmarkStatusPageServed(b *testing.B) {
+	d := day(time.Now())
+	p := newPage(func() statusDocument { return d })
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header.Set("Accept", "text/html")
+	for b.Loop() {
+		if err := p.ServeHTTP(httptest.NewRecorder(), r, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
