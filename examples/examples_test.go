@@ -41,6 +41,7 @@ var checks = map[string]func(t *testing.T, text string){
 	"production.Caddyfile":     production,
 	"without-consul.Caddyfile": withoutConsul,
 	"proxy.Caddyfile":          proxy,
+	"status.Caddyfile":         status,
 	"config.json":              config,
 	"vault-redirector.service": service,
 	"consul-policy.hcl":        consulPolicy,
@@ -172,6 +173,16 @@ func proxy(t *testing.T, text string) {
 		t.Fatal("tls_server_name is not found")
 	}
 	caddyfile(t, named)
+}
+
+func status(t *testing.T, text string) {
+	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil); err == nil {
+		t.Error("it is served without a password")
+	}
+	t.Setenv("VAULT_REDIRECT_PASSWORD_HASH", "$2a$14$g4VWYh4L2fAc1aP3fLFzjuHpX1iK/OAn2bzdrWFRqpIbxMsRqGvsG")
+	caddyfile(t, text)
+	t.Setenv("VAULT_REDIRECT_OPERATORS", "10.0.0.0/8")
+	caddyfile(t, text)
 }
 
 func production(t *testing.T, text string) {

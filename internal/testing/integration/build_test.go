@@ -53,7 +53,7 @@ func TestBuilds(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			for _, module := range []string{"http.handlers.vault_redirect", "http.vault_redirect.discovery.consul", "vault_redirect", "http.handlers.reverse_proxy"} {
+			for _, module := range []string{"http.handlers.vault_redirect", "http.handlers.vault_redirect_status", "http.vault_redirect.discovery.consul", "vault_redirect", "http.handlers.reverse_proxy"} {
 				if !strings.Contains(string(out), "\n"+module+"\n") {
 					t.Errorf("%s is not among the modules", module)
 				}
