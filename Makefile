@@ -4,7 +4,6 @@
 GO ?= go
 # Tools run from the module that pins them: nothing is installed.
 LINT := $(GO) tool -modfile=tools/lint/go.mod
-# Programs that tests and the demo use are built once, into the user's cache folder.
 FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
@@ -37,12 +36,22 @@ dist/demo:
 test: lint tools ## All that CI runs: lint, and every test with the race detector
 	$(GO) test -race -timeout 30m ./...
 
+.PHONY: test-quick
+test-quick: ## What needs no real Consul or Vault, with the race detector: less than two minutes, no lint
+	$(GO) test -race -short -timeout 10m ./...
+
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, tidiness of the modules
 	@unformatted=$$($(LINT) gofumpt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
 	$(LINT) staticcheck ./...
 	$(GO) mod tidy -diff
+
+# Apart from lint, since all of Caddy is compiled for each.
+.PHONY: vet-others
+vet-others: ## Check that all of it compiles for Windows and macOS, too
+	GOOS=windows $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -68,6 +77,7 @@ soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATI
 	$(GO) build -o dist/soak ./internal/testing/soak
 	@exec dist/soak -caddy ./caddy -duration $(SOAK_DURATION) -seed $(SOAK_SEED)
 
+# Programs that tests and the demo use are built once, into the user's cache folder.
 .PHONY: tools
 tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already
 	$(GO) run ./internal/testing/cluster/programs

@@ -94,31 +94,40 @@ type selfProbing interface {
 func (a *Active) provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.queue = &engine.Queue{Hold: orDefault(a.Hold, defaultHold), Most: int64(cmp.Or(a.HoldMax, defaultHoldMax))}
+	config, err := a.complete(ctx)
+	if err != nil {
+		return err
+	}
+	a.warn(config)
+	return a.acquire(ctx, config)
+}
+
+// complete loads the discovery and completes the config. It takes nothing that would have to be given back.
+func (a *Active) complete(ctx caddy.Context) (engine.Config, error) {
 	config := engine.Config{MaxStale: orDefault(a.MaxStale, defaultMaxStale)}
 	var err error
 	if config.Addressing, err = engine.NewAddressing(a.Scheme, a.RedirectTo, a.Port); err != nil {
-		return err
+		return config, err
 	}
 	if a.discoverer, err = a.loadDiscovery(ctx); err != nil {
-		return fmt.Errorf("discovery: %w", err)
+		return config, fmt.Errorf("discovery: %w", err)
 	}
 	if own, ok := a.discoverer.(selfProbing); ok {
 		if err := own.checkScheme(a.Scheme); err != nil {
-			return err
+			return config, err
 		}
 	}
 	if config.Probe, err = a.engineProbe(); err != nil {
-		return fmt.Errorf("probe: %w", err)
+		return config, fmt.Errorf("probe: %w", err)
 	}
 	if config.Addressing.Leader() && config.Probe.Mode == engine.ProbeOff {
-		return errors.New("redirect_to: leader needs probes: only the nodes themselves know it")
+		return config, errors.New("redirect_to: leader needs probes: only the nodes themselves know it")
 	}
 	if err := checkSelection(a.discoverer, config.Probe.Mode); err != nil {
-		return fmt.Errorf("discovery: %w", err)
+		return config, fmt.Errorf("discovery: %w", err)
 	}
 	config.Name = cmp.Or(a.Name, clusterName(a.discoverer))
-	a.warn(config)
-	return a.acquire(ctx, config)
+	return config, nil
 }
 
 func orDefault(d *caddy.Duration, otherwise time.Duration) time.Duration {

@@ -194,7 +194,13 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	if p.Mode == probeOff && len(args) > 0 {
 		return d.Err("probe off: takes no interval")
 	}
-	return parseBlock(d, o)
+	if err := parseBlock(d, o); err != nil || p.Mode != probeOff {
+		return err
+	}
+	if err := p.checkOff(); err != nil {
+		return d.Errf("probe off: %v", err)
+	}
+	return nil
 }
 
 // options are those of probes wherever they are set.

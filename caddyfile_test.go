@@ -71,12 +71,13 @@ func TestCaddyfile(t *testing.T) {
 		{"consul alone", "vault_redirect {\nconsul\n}", handler("")},
 		{"consul with address", "vault_redirect {\nconsul unix:///run/consul.sock\n}", discovery(`"address":"unix:///run/consul.sock",`)},
 		{"service", consul("service vault-prod"), discovery(`"service":"vault-prod",`)},
-		{"select auto", consul("select auto"), discovery(`"select":"auto",`)},
-		{"select tag", consul("select tag"), discovery(`"select":"tag",`)},
-		{"select check", consul("select check"), discovery(`"select":"check",`)},
+		{"active_by auto", consul("active_by auto"), discovery(`"active_by":"auto",`)},
+		{"active_by tag", consul("active_by tag"), discovery(`"active_by":"tag",`)},
+		{"active_by check", consul("active_by check"), discovery(`"active_by":"check",`)},
 		{"tag", consul("tag leader"), discovery(`…,"tag":"leader"`)},
 		{"check_id", consul(`check_id "service:vault api"`), discovery(`"check_id":"service:vault api",`)},
 		{"token", consul("token {env.CONSUL_TOKEN}"), discovery(`…,"token":"{env.CONSUL_TOKEN}"`)},
+		{"no token, whatever the environment says", consul(`token ""`), discovery(`…,"token":""`)},
 		{"token_file", consul("token_file /run/token"), discovery(`…,"token_file":"/run/token"`)},
 		{"datacenter", consul("datacenter dc2"), discovery(`"datacenter":"dc2",`)},
 		{"namespace", consul("namespace ns"), discovery(`"namespace":"ns",`)},
@@ -95,6 +96,7 @@ func TestCaddyfile(t *testing.T) {
 		{"redirect_to tagged", "vault_redirect {\nredirect_to tagged:wan\n}", handler(`,"redirect_to":"tagged:wan"`)},
 		{"redirect_to template", "vault_redirect {\nredirect_to {node}.{datacenter}.{meta.zone}.test\n}", handler(`,"redirect_to":"{node}.{datacenter}.{meta.zone}.test"`)},
 		{"redirect_to one placeholder", "vault_redirect {\nredirect_to {node}\n}", handler(`,"redirect_to":"{node}"`)},
+		{"name", "vault_redirect {\nname prod\n}", handler(`,"name":"prod"`)},
 		{"port", "vault_redirect {\nport 8200\n}", handler(`,"port":8200`)},
 		{"health_path", "vault_redirect {\nhealth_path /up\n}", `{"discovery":{"source":"consul"},"handler":"vault_redirect","health_path":"/up"}`},
 		{"health_path off", "vault_redirect {\nhealth_path off\n}", `{"discovery":{"source":"consul"},"handler":"vault_redirect","health_path":"off"}`},
@@ -133,7 +135,8 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"tls with an argument", consul("tls on"), []string{"Caddyfile:4", "tls", `"on"`, "block"}},
 		{"insecure_skip_verify true", consul("tls {\ninsecure_skip_verify true\n}"), []string{"Caddyfile:5", "insecure_skip_verify", `"true"`, "none"}},
 		{"scheme ftp", "vault_redirect {\nscheme ftp\n}", []string{"Caddyfile:3", "scheme", `"ftp"`, "https or http"}},
-		{"select", consul("select leader"), []string{"Caddyfile:4", "select", `"leader"`, "auto or tag or check"}},
+		{"active_by", consul("active_by leader"), []string{"Caddyfile:4", "active_by", `"leader"`, "auto or tag or check"}},
+		{"select, as it was called once", consul("select auto"), []string{"Caddyfile:4", "unknown option", `"select"`, "active_by"}},
 		{"consistency", consul("consistency strong"), []string{"Caddyfile:4", "consistency", `"strong"`, "stale"}},
 		{"port 0", "vault_redirect {\nport 0\n}", []string{"Caddyfile:3", "port", `"0"`, "1 to 65535"}},
 		{"port 65536", "vault_redirect {\nport 65536\n}", []string{"Caddyfile:3", "port", "1 to 65535"}},
@@ -155,8 +158,13 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"health_path in Vault's API", "vault_redirect {\nhealth_path /v1/sys/health\n}", []string{"Caddyfile:3", "health_path"}},
 		{"long poll_interval", consul("poll_interval 11m"), []string{"Caddyfile:4", "poll_interval", "10m"}},
 		// 0 is not the default.
-		{"poll_interval 0", consul("poll_interval 0"), []string{"Caddyfile:4", "poll_interval", "100ms"}},
+		{"poll_interval 0", consul("poll_interval 0"), []string{"Caddyfile:4", "poll_interval", "1s"}},
+		{"short poll_interval", consul("poll_interval 999ms"), []string{"Caddyfile:4", "poll_interval", "999ms", "1s"}},
 		{"token and token_file", consul("token a\ntoken_file b"), []string{"Caddyfile:", "token", "token_file"}},
+		{"no token and token_file", consul("token \"\"\ntoken_file b"), []string{"Caddyfile:", "token", "token_file"}},
+		{"token without a value", consul("token"), []string{"Caddyfile:4", "token", "one value, not 0"}},
+		{"name without a value", "vault_redirect {\nname\n}", []string{"Caddyfile:3", "name", "value is missing"}},
+		{"name twice", "vault_redirect {\nname a\nname b\n}", []string{"Caddyfile:4", "name", "twice"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := adaptDirective(tc.text)
@@ -174,7 +182,7 @@ func TestCaddyfileRefuses(t *testing.T) {
 		_, err := adaptDirective("vault_redirect {\n" + option + " a b\n}")
 		wantError(t, err, "Caddyfile:3", option, "one value, not 2")
 	}
-	for _, option := range []string{"service", "select", "tag", "check_id", "token", "token_file", "datacenter", "namespace", "partition", "peer", "consistency", "poll_interval"} {
+	for _, option := range []string{"service", "active_by", "tag", "check_id", "token_file", "datacenter", "namespace", "partition", "peer", "consistency", "poll_interval"} {
 		_, err := adaptDirective(consul(option))
 		wantError(t, err, "Caddyfile:4", option, "value is missing")
 		_, err = adaptDirective(consul(option + " a b"))
@@ -207,8 +215,8 @@ func TestValidateJSON(t *testing.T) {
 	}{
 		{"nothing", handler(""), nil},
 		{"source only", discovery(""), nil},
-		{"all of it", handler(`,"discovery":{"source":"consul","address":"127.0.0.1:8500","service":"vault","select":"auto","tag":"active","check_id":"",
-			"token":"","token_file":"","datacenter":"","namespace":"","partition":"","peer":"","consistency":"default","poll_interval":"30s",
+		{"all of it", handler(`,"discovery":{"source":"consul","address":"127.0.0.1:8500","service":"vault","active_by":"auto","tag":"active","check_id":"",
+			"token_file":"","datacenter":"","namespace":"","partition":"","peer":"","consistency":"default","poll_interval":"30s",
 			"tls":{"ca":"","cert":"","key":"","server_name":"","insecure_skip_verify":false}},"scheme":"https","redirect_to":"auto","port":0,
 			"health_path":"/vault-redirector-health","max_stale":"5m","retry_after":"1s"`), nil},
 		{"max_stale 0", handler(`,"max_stale":0`), nil},
@@ -226,10 +234,13 @@ func TestValidateJSON(t *testing.T) {
 		{"health_path /", handler(`,"health_path":"/"`), []string{"health_path"}},
 		{"max_stale", handler(`,"max_stale":"-1s"`), []string{"max_stale", "-1s"}},
 		{"retry_after", handler(`,"retry_after":-1`), []string{"retry_after"}},
-		{"select", discovery(`,"select":"leader"`), []string{"discovery", "select", `"leader"`, "auto, tag or check"}},
+		{"active_by", discovery(`,"active_by":"leader"`), []string{"discovery", "active_by", `"leader"`, "auto, tag or check"}},
+		{"select", discovery(`,"select":"auto"`), []string{`unknown field "select"`}},
+		{"no token", discovery(`,"token":""`), nil},
+		{"no token and token_file", discovery(`,"token":"","token_file":"x"`), []string{"token", "token_file"}},
 		{"consistency", discovery(`,"consistency":"x"`), []string{"consistency", `"x"`, "stale"}},
-		{"poll_interval", discovery(`,"poll_interval":"99ms"`), []string{"poll_interval", "99ms", "100ms"}},
-		{"negative poll_interval", discovery(`,"poll_interval":"-30s"`), []string{"poll_interval", "100ms"}},
+		{"poll_interval", discovery(`,"poll_interval":"999ms"`), []string{"poll_interval", "999ms", "1s"}},
+		{"negative poll_interval", discovery(`,"poll_interval":"-30s"`), []string{"poll_interval", "1s"}},
 		{"long poll_interval", discovery(`,"poll_interval":"10m1s"`), []string{"poll_interval", "10m"}},
 		{"service", discovery(`,"service":"a/b"`), []string{"service", `"a/b"`}},
 		{"address", discovery(`,"address":"ftp://x"`), []string{"address", "ftp", "https"}},
@@ -255,7 +266,7 @@ func TestValidateJSON(t *testing.T) {
 func FuzzCaddyfile(f *testing.F) {
 	for _, seed := range []string{
 		"", "127.0.0.1:8500", "a:1 b:2", "{\n}", "{\nconsul {\ntls {\ninsecure_skip_verify\n}\n}\n}", "{\nconsul a {\n", "{\nscheme https { }\n}",
-		"{\nconsul a:1 {\nservice v\nselect tag\ntag \"\\\"x\"\npoll_interval 1d\n}\nport 65535\nmax_stale 0\nhealth_path off\n}",
+		"{\nconsul a:1 {\nservice v\nactive_by tag\ntag \"\\\"x\"\npoll_interval 1d\n}\nport 65535\nmax_stale 0\nhealth_path off\n}",
 		"{\nredirect_to {node}.x\n}\n}\n{", "{\nport \xff\n}", "{\ntoken <<X\nabc\nX\n}", "`\n`", "{\nmax_stale -1s\nretry_after 9999999h\n}",
 	} {
 		f.Add(seed)

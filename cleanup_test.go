@@ -25,16 +25,8 @@ import (
 // newHandler provisions a handler by hand. Its context is canceled, which cleans up, by the caller.
 func newHandler(t *testing.T, raw string) (*Handler, func()) {
 	t.Helper()
-	base, err := caddy.ProvisionContext(&caddy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", json.RawMessage(strings.Replace(raw, `"handler": "vault_redirect",`, "", 1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return mod.(*Handler), cancel
+	ctx, cancel := newContext(t)
+	return load[*Handler](t, ctx, handlerID, strings.Replace(raw, `"handler": "vault_redirect",`, "", 1)), cancel
 }
 
 func TestCleanupReleasesOnce(t *testing.T) {
@@ -42,11 +34,9 @@ func TestCleanupReleasesOnce(t *testing.T) {
 		t.Errorf("of a handler that was never provisioned: %v", err)
 	}
 	failed := &Handler{Active: Active{Scheme: "ftp"}}
-	base, err := caddy.ProvisionContext(&caddy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := failed.Provision(base); err == nil {
+	ctx, cancel := newContext(t)
+	defer cancel()
+	if err := failed.Provision(ctx); err == nil {
 		t.Error("a wrong scheme is taken")
 	}
 	if err := errors.Join(failed.Cleanup(), failed.Cleanup()); err != nil {
@@ -79,16 +69,14 @@ func TestConcurrentProvisionAndCleanup(t *testing.T) {
 	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
 	var group sync.WaitGroup
 	for i := range 8 {
-		base, err := caddy.ProvisionContext(&caddy.Config{}) // not to be called concurrently
-		if err != nil {
-			t.Fatal(err)
-		}
+		base, end := newContext(t) // not to be called concurrently
+		defer end()
 		consul := []*standin.Consul{one, two}[i%2]
 		group.Go(func() {
 			for j := range 25 {
 				ctx, cancel := caddy.NewContext(base)
-				raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "10m"}, "port": %d}`, consul.Addr(), 1+j%3)
-				mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", json.RawMessage(raw))
+				raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "10m"}, "port": %d, "probe": {"mode": "off"}}`, consul.Addr(), 1+j%3)
+				mod, err := ctx.LoadModuleByID(handlerID, json.RawMessage(raw))
 				if err != nil {
 					t.Error(err)
 				} else if resp := ask(t, mod.(*Handler), "GET", "/"); resp.StatusCode != http.StatusTemporaryRedirect {
@@ -111,13 +99,13 @@ func TestConcurrentProvisionAndCleanup(t *testing.T) {
 // A config whose http app is up serves requests even if another app fails before the one that starts the watchers: the
 // requests are answered rather than left to wait for a watcher that never starts.
 func TestRequestsStartTheWatcher(t *testing.T) {
-	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1"))).Addr(), ""))
+	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))).Addr(), ""))
 	defer end()
 	answer := make(chan string, 1)
 	go func() { answer <- ask(t, h, "GET", "/v1/x").Header.Get("Location") }()
 	select {
 	case got := <-answer:
-		if got != "https://10.0.0.1:8200/v1/x" {
+		if got != "https://127.10.0.1:8200/v1/x" {
 			t.Errorf("Location %q", got)
 		}
 	case <-time.After(10 * time.Second):
@@ -189,14 +177,14 @@ func TestCleanupEndsAtOnce(t *testing.T) {
 		{"the next attempt", scripted(answerWith(500, "no"), func(c *standin.Consul) bool { return c.Queries() >= 4 })},
 		{"the next poll", scripted(func(c *standin.Consul) {
 			c.Header(func(h http.Header) { h.Del("X-Consul-Index") })
-		}, func(c *standin.Consul) bool { return c.Queries() >= idleAnswers && c.Open() == 0 })},
+		}, func(c *standin.Consul) bool { return c.Queries() >= 3 && c.Open() == 0 })},
 		{"an answer", func(t *testing.T) (string, func() bool) { return silent(t, "http://") }},
 		{"a TLS handshake", func(t *testing.T) (string, func() bool) { return silent(t, "https://") }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			address, busy := row.consul(t)
 			h, end := newHandler(t, handlerJSON(address, ""))
-			h.view.watcher.start()
+			h.view.Start()
 			for limit := time.Now().Add(20 * time.Second); !busy(); runtime.Gosched() {
 				if time.Now().After(limit) {
 					t.Fatal("the watcher does not get there")

@@ -8,8 +8,6 @@ package vaultredirect
 import (
 	"cmp"
 	"crypto/sha256"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -131,7 +129,7 @@ func (c *Consul) Open() (discovery.Source, error) {
 	r := c.resolved
 	return consul.New(consul.Settings{
 		Endpoint: r.endpoint, Service: r.Service, Datacenter: r.Datacenter, Namespace: r.Namespace, Partition: r.Partition,
-		Peer: r.Peer, Consistency: r.Consistency, Token: r.token, TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
+		Peer: r.Peer, Consistency: r.Consistency, Token: cmp.Or(r.token, r.fileToken), TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
 	})
 }
 
@@ -142,104 +140,6 @@ func (c *Consul) clusterName() string { return c.resolved.Service }
 func (c *Consul) unverified() bool {
 	return c.resolved.endpoint.Scheme == "https" && c.resolved.tlsSettings.InsecureSkipVerify
 }
-
-// consulSettings is the config made complete: a copy, since what placeholders stand for must not show in the config.
-type consulSettings struct {
-	Consul
-	endpoint    consul.Endpoint
-	token       string
-	auth        *api.HttpBasicAuth
-	tlsSettings TLS
-	tls         *tls.Config
-	tlsKey      [sha256.Size]byte
-}
-
-// resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
-func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
-	s := &consulSettings{Consul: *c}
-	s.resolved = nil
-	if c.TLS != nil {
-		s.tlsSettings = *c.TLS
-	}
-	if c.Token != nil {
-		s.token = *c.Token
-	}
-	for name, field := range map[string]*string{
-		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.token,
-		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,
-		"peer": &s.Peer,
-	} {
-		var err error
-		if *field, err = repl.ReplaceOrErr(*field, true, true); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	if err := s.tlsSettings.expand(repl); err != nil {
-		return nil, err
-	}
-	if s.Token != nil && s.TokenFile != "" {
-		return nil, errTwoTokens
-	}
-	if err := s.fillFromEnv(getenv); err != nil {
-		return nil, err
-	}
-	s.Service = cmp.Or(s.Service, "vault")
-	s.ActiveBy = cmp.Or(s.ActiveBy, discovery.ByAuto)
-	s.Tag = cmp.Or(s.Tag, "active")
-	s.Consistency = cmp.Or(s.Consistency, consul.ConsistencyDefault)
-	s.PollInterval = cmp.Or(s.PollInterval, caddy.Duration(30*time.Second))
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	var err error
-	if s.tls, s.tlsKey, err = s.tlsSettings.config(); err != nil {
-		return nil, err
-	}
-	if s.TokenFile != "" {
-		_, err = consul.ReadToken(s.TokenFile)
-	}
-	return s, err
-}
-
-// check checks what does not need a file.
-func (s *consulSettings) check() error {
-	switch s.ActiveBy {
-	case discovery.ByAuto, discovery.ByTag, discovery.ByCheck:
-	default:
-		return fmt.Errorf("active_by: %q is not auto, tag or check", s.ActiveBy)
-	}
-	switch s.Consistency {
-	case consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent:
-	default:
-		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
-	}
-	if err := checkService(s.Service); err != nil {
-		return err
-	}
-	return checkPollInterval(s.PollInterval)
-}
-
-func checkService(name string) error {
-	if strings.ContainsAny(name, "/?#%") {
-		return fmt.Errorf("service: %q is not the name of a service", name)
-	}
-	return nil
-}
-
-// The bounds of poll_interval.
-const (
-	minPoll = time.Second
-	maxPoll = 10 * time.Minute
-)
-
-func checkPollInterval(d caddy.Duration) error {
-	if d := time.Duration(d); d < minPoll || d > maxPoll {
-		return fmt.Errorf("poll_interval: %s is not between 1s and 10m (changes arrive at once whatever it is)", d)
-	}
-	return nil
-}
-
-var errTwoTokens = errors.New("token and token_file: give one of them")
 
 // Interface guards
 var (

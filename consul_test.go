@@ -6,7 +6,6 @@
 package vaultredirect
 
 import (
-	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -23,6 +22,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // clearConsulEnv takes away what the environment says of Consul.
@@ -89,8 +90,8 @@ func TestResolve(t *testing.T) {
 		return fmt.Sprint(filepath.Base(c.CA), " ", filepath.Base(c.Cert), " ", filepath.Base(c.Key), " ", s.tls.ServerName, " ", s.tls.InsecureSkipVerify,
 			" ", s.tls.RootCAs != nil, " ", s.tls.GetClientCertificate != nil)
 	}
-	tokens := func(s *consulSettings) string { return s.Token + " " + filepath.Base(s.TokenFile) }
-	endpoint := func(s *consulSettings) string { return s.endpoint.scheme + " " + s.endpoint.String() }
+	tokens := func(s *consulSettings) string { return s.token + " " + filepath.Base(s.TokenFile) }
+	endpoint := func(s *consulSettings) string { return s.endpoint.Scheme + " " + s.endpoint.String() }
 	enterprise := func(s *consulSettings) string {
 		return s.Namespace + " " + s.Partition + " " + s.Datacenter + " " + s.Peer
 	}
@@ -102,10 +103,10 @@ func TestResolve(t *testing.T) {
 		want   string
 	}{
 		{"defaults", Consul{}, nil, func(s *consulSettings) string {
-			return fmt.Sprintln(s.Address, s.Service, s.Select, s.Tag, s.CheckID, s.Consistency, time.Duration(s.PollInterval), s.Token, s.TokenFile, s.auth == nil, s.tls.InsecureSkipVerify)
+			return fmt.Sprintln(s.Address, s.Service, s.ActiveBy, s.Tag, s.CheckID, s.Consistency, time.Duration(s.PollInterval), s.token, s.TokenFile, s.auth == nil, s.tls.InsecureSkipVerify)
 		}, "127.0.0.1:8500 vault auto active  default 30s   true false\n"},
 		{"default endpoint", Consul{}, nil, endpoint, "http 127.0.0.1:8500"},
-		{"shortest interval", Consul{PollInterval: caddy.Duration(100 * time.Millisecond)}, nil, func(s *consulSettings) string { return time.Duration(s.PollInterval).String() }, "100ms"},
+		{"shortest interval", Consul{PollInterval: caddy.Duration(time.Second)}, nil, func(s *consulSettings) string { return time.Duration(s.PollInterval).String() }, "1s"},
 		{"longest interval", Consul{PollInterval: caddy.Duration(10 * time.Minute)}, nil, func(s *consulSettings) string { return time.Duration(s.PollInterval).String() }, "10m0s"},
 		{"CONSUL_HTTP_ADDR", Consul{}, env{"CONSUL_HTTP_ADDR": "consul:8501"}, endpoint, "http consul:8501"},
 		{"CONSUL_HTTP_ADDR https", Consul{}, env{"CONSUL_HTTP_ADDR": "https://consul:8501"}, endpoint, "https consul:8501"},
@@ -121,10 +122,11 @@ func TestResolve(t *testing.T) {
 		{"IPv6", Consul{Address: "[::1]:8500"}, nil, endpoint, "http [::1]:8500"},
 		{"IPv6 URL", Consul{Address: "http://[2001:db8::1]"}, nil, endpoint, "http [2001:db8::1]"},
 
-		{"token", Consul{Token: "t"}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, "t ."},
+		{"token", Consul{Token: new("t")}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, "t ."},
 		{"token_file", Consul{TokenFile: tokenFile}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " token"},
 		{"CONSUL_HTTP_TOKEN_FILE", Consul{}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " envtoken"},
 		{"CONSUL_HTTP_TOKEN", Consul{}, env{"CONSUL_HTTP_TOKEN": "e"}, tokens, "e ."},
+		{"no token, whatever the environment says", Consul{Token: new("")}, env{"CONSUL_HTTP_TOKEN": "e", "CONSUL_HTTP_TOKEN_FILE": envTokenFile}, tokens, " ."},
 		{"CONSUL_HTTP_AUTH", Consul{}, env{"CONSUL_HTTP_AUTH": "u:p:q"}, func(s *consulSettings) string { return s.auth.Username + " " + s.auth.Password }, "u p:q"},
 		{"CONSUL_HTTP_AUTH without password", Consul{}, env{"CONSUL_HTTP_AUTH": "u"}, func(s *consulSettings) string { return s.auth.Username + s.auth.Password }, "u"},
 
@@ -141,6 +143,8 @@ func TestResolve(t *testing.T) {
 		// As Consul's own client does.
 		{"CONSUL_TLS_SERVER_NAME with a port", Consul{}, env{"CONSUL_TLS_SERVER_NAME": "c.test:8501"}, tlsOf, ". . . c.test false false false"},
 		{"CONSUL_HTTP_SSL_VERIFY=false", Consul{}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, ". . .  true false false"},
+		{"CONSUL_HTTP_SSL_VERIFY=false beside settings", Consul{TLS: new(TLS)}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, ". . .  false false false"},
+		{"CONSUL_HTTP_SSL_VERIFY=false beside a CA", Consul{TLS: &TLS{CA: cert}}, env{"CONSUL_HTTP_SSL_VERIFY": "false"}, tlsOf, "one.pem . .  false true false"},
 		{"CONSUL_HTTP_SSL_VERIFY=1", Consul{}, env{"CONSUL_HTTP_SSL_VERIFY": "1"}, tlsOf, ". . .  false false false"},
 		{
 			"the config's TLS over the environment's",
@@ -164,7 +168,7 @@ func TestResolve(t *testing.T) {
 func TestResolveRefuses(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := writePair(t, dir, "one")
-	empty := writeFile(t, dir, "empty", " \n")
+	empty, tokenFile := writeFile(t, dir, "empty", " \n"), writeFile(t, dir, "token", "hunter2")
 	for _, tc := range []struct {
 		name   string
 		config Consul
@@ -199,15 +203,17 @@ func TestResolveRefuses(t *testing.T) {
 		{"password with ?", Consul{Address: "http://user:1?hunter2@a:1"}, nil, []string{"address"}},
 		{"password with #", Consul{Address: "http://user:1#hunter2@a:1"}, nil, []string{"address"}},
 		{"user of a socket", Consul{Address: "unix://user:hunter2@/run/x"}, nil, []string{"address"}},
-		{"token and token_file", Consul{Token: "hunter2", TokenFile: empty}, nil, []string{"token", "token_file", "one of them"}},
+		{"token and token_file", Consul{Token: new("hunter2"), TokenFile: empty}, nil, []string{"token", "token_file", "one of them"}},
+		{"no token and token_file", Consul{Token: new(""), TokenFile: tokenFile}, nil, []string{"token", "token_file", "one of them"}},
+		{"token_file that is none", Consul{TokenFile: dir}, nil, []string{"token_file", dir, "not a regular file"}},
 		{"empty token_file", Consul{TokenFile: empty}, nil, []string{"token_file", "empty"}},
 		{"missing CONSUL_HTTP_TOKEN_FILE", Consul{}, env{"CONSUL_HTTP_TOKEN_FILE": dir + "/none"}, []string{"token_file", "none"}},
 		{"unknown placeholder", Consul{Service: "{nothing.here}"}, nil, []string{"service", "nothing.here"}},
 		{"placeholder without value", Consul{TLS: &TLS{CA: "{empty}"}}, nil, []string{"tls ca", "empty"}},
-		{"select", Consul{Select: "x"}, nil, []string{"select", `"x"`, "auto, tag or check"}},
+		{"active_by", Consul{ActiveBy: "x"}, nil, []string{"active_by", `"x"`, "auto, tag or check"}},
 		{"consistency", Consul{Consistency: "x"}, nil, []string{"consistency", `"x"`, "stale"}},
 		{"service", Consul{Service: "a?b"}, nil, []string{"service", `"a?b"`}},
-		{"interval", Consul{PollInterval: 1}, nil, []string{"poll_interval", "100ms", "10m"}},
+		{"interval", Consul{PollInterval: caddy.Duration(time.Second - 1)}, nil, []string{"poll_interval", "1s", "10m"}},
 		{"no CA there", Consul{}, env{"CONSUL_CACERT": dir + "/none"}, []string{"ca", "none"}},
 		{"CA without a certificate", Consul{TLS: &TLS{CA: empty}}, nil, []string{"tls ca", "no PEM certificate", "empty"}},
 		{"cert without key", Consul{}, env{"CONSUL_CLIENT_CERT": cert}, []string{"tls", "cert", "key"}},
@@ -230,11 +236,11 @@ func TestResolvePlaceholders(t *testing.T) {
 	clearConsulEnv(t)
 	dir := t.TempDir()
 	cert, key := writePair(t, dir, "one")
-	for name, value := range map[string]string{"ADDR": "10.0.0.1:8500", "TOKEN": "hunter2", "NAME": "n", "CERT": cert, "KEY": key} {
+	for name, value := range map[string]string{"ADDR": "127.10.0.1:8500", "TOKEN": "hunter2", "NAME": "n", "CERT": cert, "KEY": key} {
 		t.Setenv("VR_"+name, value)
 	}
 	c := &Consul{
-		Address: "https://{env.VR_ADDR}", Service: "{env.VR_NAME}-s", Tag: "{env.VR_NAME}-t", CheckID: "{env.VR_NAME}-c", Token: "{env.VR_TOKEN}",
+		Address: "https://{env.VR_ADDR}", Service: "{env.VR_NAME}-s", Tag: "{env.VR_NAME}-t", CheckID: "{env.VR_NAME}-c", Token: new("{env.VR_TOKEN}"),
 		Datacenter: "{env.VR_NAME}-d", Namespace: "{env.VR_NAME}-n", Partition: "{env.VR_NAME}-p", Peer: "{env.VR_NAME}-e",
 		TLS: &TLS{CA: "{env.VR_CERT}", Cert: "{env.VR_CERT}", Key: "{env.VR_KEY}", ServerName: "{env.VR_NAME}"},
 	}
@@ -249,108 +255,17 @@ func TestResolvePlaceholders(t *testing.T) {
 		t.Errorf("error %v: the config was %s and is %s", err, before, after)
 	}
 	s := c.resolved
-	got := []string{s.Service, s.Tag, s.CheckID, s.Token, s.Datacenter, s.Namespace, s.Partition, s.Peer, c.Endpoint(), s.endpoint.scheme, s.tls.ServerName, s.tlsSettings.Key}
-	if want := []string{"n-s", "n-t", "n-c", "hunter2", "n-d", "n-n", "n-p", "n-e", "10.0.0.1:8500", "https", "n", key}; !reflect.DeepEqual(got, want) {
+	got := []string{s.Service, s.Tag, s.CheckID, s.token, s.Datacenter, s.Namespace, s.Partition, s.Peer, c.Endpoint(), s.endpoint.Scheme, s.tls.ServerName, s.tlsSettings.Key}
+	if want := []string{"n-s", "n-t", "n-c", "hunter2", "n-d", "n-n", "n-p", "n-e", "127.10.0.1:8500", "https", "n", key}; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if want := (Selection{Mode: "auto", Tag: "n-t", CheckID: "n-c", Service: "n-s"}); c.Selection() != want {
+	if want := (discovery.Selection{Mode: "auto", Tag: "n-t", CheckID: "n-c", Service: "n-s"}); c.Selection() != want {
 		t.Errorf("selection %+v", c.Selection())
 	}
 	tokenFile := writeFile(t, dir, "token", "hunter3\n")
-	for _, c := range []*Consul{{TokenFile: tokenFile}, {Token: "{file." + tokenFile + "}"}} {
+	for _, c := range []*Consul{{TokenFile: tokenFile}, {Token: new("{file." + tokenFile + "}")}} {
 		if err := c.Provision(caddy.Context{}); err != nil || c.MaxWait() != 30*time.Second || strings.Contains(fmt.Sprintf("%+v", *c), "hunter3") {
 			t.Errorf("error %v, interval %s, config %+v", err, c.MaxWait(), *c)
 		}
 	}
-}
-
-func TestConsulKey(t *testing.T) {
-	ca, _ := writePair(t, t.TempDir(), "ca")
-	key := func(c Consul, e env) string {
-		t.Helper()
-		s, err := c.resolve(caddy.NewEmptyReplacer(), e.get)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.resolved = s
-		return c.Key()
-	}
-	base := key(Consul{Token: "hunter2", TLS: &TLS{CA: ca}}, env{"CONSUL_HTTP_AUTH": "user:hunter4"})
-	for _, tc := range []struct {
-		name   string
-		change func(*Consul)
-		env    env
-		same   bool
-	}{
-		{name: "nothing", change: func(*Consul) {}, same: true},
-		{name: "select", change: func(c *Consul) { c.Select = "check" }, same: true},
-		{name: "tag", change: func(c *Consul) { c.Tag = "x" }, same: true},
-		{name: "check_id", change: func(c *Consul) { c.CheckID = "x" }, same: true},
-		{name: "a default by name", change: func(c *Consul) { c.Address, c.Service, c.Consistency = "127.0.0.1:8500", "vault", "default" }, same: true},
-		{name: "a default by environment", change: func(*Consul) {}, env: env{"CONSUL_HTTP_ADDR": "127.0.0.1:8500"}, same: true},
-		{name: "address", change: func(c *Consul) { c.Address = "127.0.0.2:8500" }},
-		{name: "service", change: func(c *Consul) { c.Service = "x" }},
-		{name: "token", change: func(c *Consul) { c.Token = "hunter3" }},
-		{name: "datacenter", change: func(c *Consul) { c.Datacenter = "x" }},
-		{name: "namespace", change: func(c *Consul) { c.Namespace = "x" }},
-		{name: "partition", change: func(c *Consul) { c.Partition = "x" }},
-		{name: "peer", change: func(c *Consul) { c.Peer = "x" }},
-		{name: "consistency", change: func(c *Consul) { c.Consistency = "stale" }},
-		{name: "poll_interval", change: func(c *Consul) { c.PollInterval = caddy.Duration(time.Second) }},
-		{name: "tls", change: func(c *Consul) { c.TLS = nil }},
-		{name: "tls server_name", change: func(c *Consul) { c.TLS.ServerName = "x" }},
-		{name: "tls insecure_skip_verify", change: func(c *Consul) { c.TLS.InsecureSkipVerify = true }},
-		{name: "user", change: func(*Consul) {}, env: env{"CONSUL_HTTP_AUTH": "user:other"}},
-		{name: "content of the CA file", change: func(*Consul) { writePair(t, filepath.Dir(ca), "ca") }}, // last: it changes the file
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			c := Consul{Token: "hunter2", TLS: &TLS{CA: ca}}
-			tc.change(&c)
-			e := env{"CONSUL_HTTP_AUTH": "user:hunter4"}
-			for name, value := range tc.env {
-				e[name] = value
-			}
-			got := key(c, e)
-			if (got == base) != tc.same {
-				t.Errorf("keys %s and %s, want the same: %v", base, got, tc.same)
-			}
-			if strings.Contains(got, "hunter") || !strings.HasPrefix(got, "consul:") {
-				t.Errorf("key %q", got)
-			}
-		})
-	}
-}
-
-// FuzzJSON loads any JSON as the handler's config, up to where files or the network would be needed.
-func FuzzJSON(f *testing.F) {
-	f.Add([]byte(`{}`), "", "")
-	f.Add([]byte(`{"discovery":{"address":"http://u:p@[::1]:8500/x?y","token":"hunter2"},"scheme":"http","port":-1,"max_stale":"1d"}`), "https://a:1", "1")
-	f.Add([]byte(`{"discovery":{"address":"unix:///x","select":"tag","poll_interval":"10m","service":"{x}"},"redirect_to":"{node}.{meta.a}.b"}`), "a:1", "x")
-	f.Add([]byte(`{"discovery":{"address":"[fe80::1%25lo]:8500"},"redirect_to":"tagged:","port":1e9}`), "unix://", "")
-	f.Add([]byte(`{"discovery":null,"redirect_to":"{node","max_stale":null}`), "a:0", "true")
-	f.Fuzz(func(t *testing.T, config []byte, addr, ssl string) {
-		h, c := new(Handler), new(Consul)
-		if caddy.StrictUnmarshalJSON(config, h) != nil {
-			return
-		}
-		if a, err := newAddressing(h.Scheme, h.RedirectTo, h.Port); err == nil {
-			n := &Node{Name: "n", ID: "i", Address: "10.0.0.1", Datacenter: "d", Port: 8200, Meta: map[string]string{"a": "b"}, Tagged: map[string]TaggedAddress{"wan": {"w", 0}}}
-			if to, err := a.target(n); err == nil {
-				checkURL(t, to.url, cmp.Or(a.scheme, "https"), to)
-			}
-		}
-		if len(h.DiscoveryRaw) > 0 && caddy.StrictUnmarshalJSON(h.DiscoveryRaw, c) != nil {
-			return
-		}
-		c.TokenFile, c.TLS = "", nil
-		s, err := c.resolve(caddy.NewEmptyReplacer(), env{"CONSUL_HTTP_ADDR": addr, "CONSUL_HTTP_SSL": ssl}.get)
-		if err != nil {
-			return
-		}
-		c.resolved = s
-		if s.endpoint.host == "" || strings.Contains(s.endpoint.host, "@") || s.Service == "" || s.Tag == "" || c.MaxWait() < 100*time.Millisecond ||
-			c.MaxWait() > 10*time.Minute || len(c.Key()) != len("consul:")+64 {
-			t.Fatalf("settings %+v", s)
-		}
-	})
 }

@@ -9,12 +9,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -58,7 +61,7 @@ func faultsOfTheIndex(t *testing.T) {
 	together(t, rows, func(t *testing.T, row row) {
 		consul := newConsul(t, truthBefore()...)
 		consul.SetIndex(5000)
-		s := newSite(t, consul, "", nil)
+		s := newSite(t, consul, "")
 		s.follows(t, time.Now(), "vault-1", 1)
 
 		began := time.Now()
@@ -78,7 +81,7 @@ func faultsOfTheIndex(t *testing.T) {
 		consul.Set("vault", standin.Active("vault-1"), standin.Standby("vault-2"))
 		s.follows(t, ended, "vault-1", 3)
 		s.bounded(t)
-		if lines := s.logs.All(); len(lines) != 0 {
+		if lines := s.lines(); len(lines) != 0 {
 			t.Errorf("log lines %v", lines)
 		}
 	})
@@ -98,28 +101,28 @@ func faultChurn(t *testing.T) {
 	}
 	together(t, changes, func(t *testing.T, change func(*standin.Consul, int)) {
 		consul := newConsul(t, truthBefore()...)
-		s := newSite(t, consul, "", nil)
+		s := newSite(t, consul, "")
 		s.follows(t, time.Now(), "vault-1", 1)
 
 		tick := time.NewTicker(time.Second / 200)
 		defer tick.Stop()
 		for i := range 200 * 4 {
 			change(consul, i)
-			if st := s.h.view.current.Load(); !st.active() || st.node.health() <= healthCritical {
-				t.Fatalf("reason %s, node %+v", st.reason, st.node)
+			if st := s.h.view.State(); !st.Active() || slices.ContainsFunc(st.Node.Checks, func(c discovery.Check) bool { return c.Status == api.HealthCritical }) {
+				t.Fatalf("reason %s, node %+v", st.ReasonAt(time.Now()), st.Node)
 			}
 			<-tick.C
 		}
 		ended := time.Now()
 		consul.Set("vault", standin.Standby("vault-1"), standin.Active("vault-2"))
-		until(t, s.h, "the last change", func(st *state) bool {
-			return st.nodes == 2 && st.active() && st.node.Name == "vault-2" && len(st.node.Checks) == 2
+		until(t, s.h, "the last change", func(st *engine.State) bool {
+			return st.Nodes() == 2 && st.Active() && st.Node.Name == "vault-2" && len(st.Node.Checks) == 2
 		})
-		if took := s.h.view.current.Load().made.Sub(ended); took > back {
+		if took := s.h.view.State().Made.Sub(ended); took > back {
 			t.Errorf("the last change took %s", took)
 		}
 		s.bounded(t)
-		if lines := s.logs.All(); len(lines) != 0 {
+		if lines := s.lines(); len(lines) != 0 {
 			t.Errorf("log lines %v", lines)
 		}
 	})
@@ -127,7 +130,7 @@ func faultChurn(t *testing.T) {
 
 // critical is a node that still has the tag, as kill -9 leaves it.
 func critical(name string) *api.ServiceEntry {
-	return standin.Active(name, standin.Check(standin.SealedCheckID("10.0.0.1", 8200), api.HealthCritical))
+	return standin.Active(name, standin.Check(standin.SealedCheckID("127.10.0.1", 8200), api.HealthCritical))
 }
 
 // doubtful edits the headers of the answers that have such headers: those that did not come from a stream.
@@ -147,13 +150,14 @@ func faultsThatHide(t *testing.T) {
 	filtered := doubtful("X-Consul-Results-Filtered-By-ACLs", "true")
 	leaderless := doubtful("X-Consul-KnownLeader", "false")
 	rows := map[string]fault{
-		"all filtered":         {begin: filtered, visible: []*api.ServiceEntry{}, reason: ReasonACLFiltered, detail: "service:read"},
-		"some filtered":        {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: ReasonACLFiltered, detail: "node:read"},
-		"all without a leader": {begin: leaderless, visible: []*api.ServiceEntry{}, reason: ReasonConsulError, detail: "no leader"},
-		"old without a leader": {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: ReasonConsulError, detail: "no leader"},
+		"all filtered":              {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
+		"some filtered":             {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
+		"all without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{}, reason: discovery.ReasonConsulError, detail: "no leader"},
+		"the same without a leader": {begin: leaderless, visible: truthBefore(), reason: discovery.ReasonConsulError, detail: "no leader"},
+		"old without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
-		newSite(t, newConsul(t, truthBefore()...), `, "poll_interval": "30s"`, nil).suffer(t, f)
+		newSite(t, newConsul(t, truthBefore()...), `, "poll_interval": "30s"`).suffer(t, f)
 	})
 }
 
@@ -161,7 +165,7 @@ func faultsThatHide(t *testing.T) {
 func faultHidesFromTheStart(t *testing.T) {
 	consul := newConsul(t, standin.Standby("vault-2"))
 	doubtful("X-Consul-Results-Filtered-By-ACLs", "true")(consul)
-	s := newSite(t, consul, `, "poll_interval": "100ms"`, nil)
+	s := newSite(t, consul, `, "poll_interval": "1s"`)
 	ctx, cancel := context.WithTimeout(t.Context(), back)
 	defer cancel()
 	for n := 2; n < 8; n += 2 {
@@ -169,8 +173,8 @@ func faultHidesFromTheStart(t *testing.T) {
 		if err := consul.Await(ctx, func() bool { return consul.Queries() >= n+1 && consul.Open() == 1 }); err != nil {
 			t.Fatal(err)
 		}
-		if st := s.h.view.current.Load(); st.reason != ReasonACLFiltered && st.reason != ReasonStarting {
-			t.Errorf("reason %s, want %s", st.reason, ReasonACLFiltered)
+		if st := s.h.view.State(); st.ReasonAt(time.Now()) != discovery.ReasonACLFiltered && st.ReasonAt(time.Now()) != discovery.ReasonStarting {
+			t.Errorf("reason %s, want %s", st.ReasonAt(time.Now()), discovery.ReasonACLFiltered)
 		}
 	}
 }

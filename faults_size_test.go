@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -41,21 +42,21 @@ func TestFaultsOfSize(t *testing.T) {
 	rows := []struct {
 		name   string
 		answer func(w http.ResponseWriter, out io.Writer)
-		reason Reason
+		reason discovery.Reason
 		detail string
 		limit  int64 // of bytes on the wire; beyond it, buffers of the kernel are filled
 	}{
-		{"instances", func(_ http.ResponseWriter, out io.Writer) { endless(out, "[", entries) }, ReasonConsulError, "too large", maxAnswer},
-		{"one string", func(_ http.ResponseWriter, out io.Writer) { endless(out, `["`, strings.Repeat("x", 1<<16)) }, ReasonConsulError, "too large", maxAnswer},
-		{"blanks", func(_ http.ResponseWriter, out io.Writer) { endless(out, "", strings.Repeat(" ", 1<<16)) }, ReasonConsulError, "too large", maxAnswer},
+		{"instances", func(_ http.ResponseWriter, out io.Writer) { endless(out, "[", entries) }, discovery.ReasonConsulError, "too large", maxAnswer},
+		{"one string", func(_ http.ResponseWriter, out io.Writer) { endless(out, `["`, strings.Repeat("x", 1<<16)) }, discovery.ReasonConsulError, "too large", maxAnswer},
+		{"blanks", func(_ http.ResponseWriter, out io.Writer) { endless(out, "", strings.Repeat(" ", 1<<16)) }, discovery.ReasonConsulError, "too large", maxAnswer},
 		{"zipped", func(w http.ResponseWriter, out io.Writer) {
 			w.Header().Set("Content-Encoding", "gzip")
 			endless(out, zip("["), zip(strings.Repeat(entries, 16)))
-		}, ReasonConsulError, "too large", maxAnswer},
+		}, discovery.ReasonConsulError, "too large", maxAnswer},
 		{"an error page", func(w http.ResponseWriter, out io.Writer) {
 			w.WriteHeader(http.StatusInternalServerError)
 			endless(out, "", strings.Repeat("no cluster leader ", 4096))
-		}, ReasonConsulError, "no cluster leader", maxErrorAnswer},
+		}, discovery.ReasonConsulError, "no cluster leader", maxErrorAnswer},
 		{"headers", func(w http.ResponseWriter, _ io.Writer) {
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err != nil {
@@ -63,12 +64,12 @@ func TestFaultsOfSize(t *testing.T) {
 			}
 			defer conn.Close()
 			endless(conn, "HTTP/1.1 200 OK\r\n", "X-Padding: "+strings.Repeat("x", 4096)+"\r\n")
-		}, ReasonConsulUnreachable, "exceeded", 10 << 20},
+		}, discovery.ReasonConsulUnreachable, "exceeded", 10 << 20},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			consul := newConsul(t, truthBefore()...)
-			s := newSite(t, consul, "", nil)
+			s := newSite(t, consul, "")
 			s.follows(t, time.Now(), "vault-1", 1)
 			before, highest := heap(), new(atomic.Uint64)
 			ctx, cancel := context.WithCancel(t.Context())

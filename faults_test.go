@@ -6,9 +6,6 @@
 package vaultredirect
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,92 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/hashicorp/consul/api"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
-
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
-
-const (
-	briefly = 300 * time.Millisecond // max_stale of the impatient handler
-	back    = 12 * time.Second       // within which the truth is to be seen again
-)
-
-// site is a Consul with two handlers that share a watcher: one keeps the last known node for five minutes, one briefly.
-type site struct {
-	consul   *standin.Consul
-	h, brief *Handler
-	logs     *observer.ObservedLogs // of their watcher
-}
-
-// newSite returns a site whose handlers have seen the answer, if there is an active node in it. discovery is JSON that
-// overrides where and how Consul is asked, prepare a last chance to change the connection before anything is asked.
-func newSite(t *testing.T, consul *standin.Consul, discovery string, prepare func(*consulSource)) *site {
-	t.Helper()
-	s := &site{consul: consul}
-	provisioning.Lock()
-	defer provisioning.Unlock()
-	base, err := caddy.ProvisionContext(&caddy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	t.Cleanup(cancel)
-	load := func(config string) *Handler {
-		raw := fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q, "poll_interval": "1s" %s}, "hold": 0 %s}`, consul.Addr(), discovery, config)
-		mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", []byte(raw))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return mod.(*Handler)
-	}
-	s.h, s.brief = load(""), load(fmt.Sprintf(`, "max_stale": %q`, briefly))
-	var core zapcore.Core
-	core, s.logs = observer.New(zapcore.InfoLevel)
-	watcher := s.h.view.watcher
-	watcher.logs.add(zap.New(core))
-	if prepare != nil {
-		prepare(watcher.source.(*consulSource))
-	}
-	app, err := ctx.App(appID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := app.(*App).Start(); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// The truth before a fault; and what it becomes meanwhile: the active node dies, which leaves it its tag, and another
-// takes over. What a fault makes up has vault-9 as the active node: it must never be believed.
-func truthBefore() []*api.ServiceEntry {
-	return []*api.ServiceEntry{standin.Active("vault-1"), standin.Standby("vault-2")}
-}
-
-func truthAfter() []*api.ServiceEntry {
-	return []*api.ServiceEntry{standin.Active("vault-1", standin.NodeCheck("serfHealth", api.HealthCritical)), standin.Active("vault-2")}
-}
-
-var lie = sync.OnceValue(func() string {
-	body, err := json.Marshal([]*api.ServiceEntry{standin.Active("vault-9")})
-	if err != nil {
-		panic(err)
-	}
-	return string(body)
-})
-
-// fault is what happens to Consul, and what is to be seen of it.
-type fault struct {
-	begin   func(*standin.Consul)
-	end     func(*standin.Consul) // nil: begin set a handler or edited headers, which are taken back
-	visible []*api.ServiceEntry   // what answers show while the fault lasts; nil: they show nothing
-	reason  Reason
-	detail  string // part of it
-}
 
 // on makes a fault of an answer to all requests.
 func on(answer http.HandlerFunc) func(*standin.Consul) {
@@ -174,56 +88,56 @@ func TestFaults(t *testing.T) {
 func faultsThatEndQueries(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	rows := map[string]fault{
-		"refuses": {begin: (*standin.Consul).Refuse, reason: ReasonConsulUnreachable, end: func(c *standin.Consul) {
+		"refuses": {begin: (*standin.Consul).Refuse, reason: discovery.ReasonConsulUnreachable, end: func(c *standin.Consul) {
 			if err := c.Accept(); err != nil {
 				t.Error(err)
 			}
 		}},
-		"hangs before headers": {begin: on(hang), reason: ReasonConsulUnreachable, detail: "no answer in time"},
+		"hangs before headers": {begin: on(hang), reason: discovery.ReasonConsulUnreachable, detail: "no answer in time"},
 		"hangs after headers": {begin: on(func(w http.ResponseWriter, r *http.Request) {
 			flush(w, "")
 			hang(w, r)
-		}), reason: ReasonConsulUnreachable, detail: "no answer in time"},
+		}), reason: discovery.ReasonConsulUnreachable, detail: "no answer in time"},
 		"hangs within the body": {begin: on(func(w http.ResponseWriter, r *http.Request) {
 			flush(w, lie()[:20])
 			hang(w, r)
-		}), reason: ReasonConsulUnreachable, detail: "no answer in time"},
-		"drips": {begin: on(drip), reason: ReasonConsulUnreachable, detail: "no answer in time"},
+		}), reason: discovery.ReasonConsulUnreachable, detail: "no answer in time"},
+		"drips": {begin: on(drip), reason: discovery.ReasonConsulUnreachable, detail: "no answer in time"},
 		"resets": {begin: func(c *standin.Consul) {
 			on(func(http.ResponseWriter, *http.Request) { c.Reset() })(c)
-		}, reason: ReasonConsulUnreachable},
+		}, reason: discovery.ReasonConsulUnreachable},
 		"resets within the body": {begin: func(c *standin.Consul) {
 			on(func(w http.ResponseWriter, _ *http.Request) { flush(w, lie()[:20]); c.Reset() })(c)
-		}, reason: ReasonConsulError},
-		"closes":               {begin: writes("", false), reason: ReasonConsulUnreachable},
-		"speaks no HTTP":       {begin: writes("SSH-2.0-OpenSSH_9.9\r\n", true), reason: ReasonConsulUnreachable},
-		"switches protocols":   {begin: writes("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", true), reason: ReasonConsulError, detail: "101"},
-		"403":                  {begin: replies(403, "Permission denied: "+lie()), reason: ReasonACLDenied, detail: "answered 403"},
-		"401":                  {begin: replies(401, lie()), reason: ReasonACLDenied, detail: "answered 401"},
-		"404":                  {begin: replies(404, lie()), reason: ReasonConsulError, detail: "answered 404"},
-		"429":                  {begin: replies(429, "Your IP is issuing too many concurrent connections", "Retry-After", "3600"), reason: ReasonConsulError, detail: "answered 429"},
-		"500":                  {begin: replies(500, "No cluster leader"), reason: ReasonConsulError, detail: "No cluster leader"},
-		"503":                  {begin: replies(503, lie()), reason: ReasonConsulError, detail: "answered 503"},
-		"204":                  {begin: replies(204, ""), reason: ReasonConsulError, detail: "answered 204"},
-		"HTML":                 {begin: replies(200, "<html><body>Sign in</body></html>", "Content-Type", "text/html"), reason: ReasonConsulError, detail: "unusable answer"},
-		"half a JSON":          {begin: replies(200, lie()[:len(lie())/2]), reason: ReasonConsulError, detail: "unusable answer"},
-		"empty body":           {begin: replies(200, ""), reason: ReasonConsulError, detail: "unusable answer"},
-		"an object":            {begin: replies(200, `{"vault": `+lie()+`}`), reason: ReasonConsulError, detail: "unusable answer"},
-		"null":                 {begin: replies(200, "null"), reason: ReasonConsulError, detail: "unusable answer"},
-		"a string":             {begin: replies(200, `"127.0.0.1:8300"`), reason: ReasonConsulError, detail: "unusable answer"},
-		"a list of null":       {begin: replies(200, "[null]"), reason: ReasonConsulError, detail: "unusable answer"},
-		"a list of empties":    {begin: replies(200, "[{}]"), reason: ReasonConsulError, detail: "unusable answer"},
-		"the catalog's answer": {begin: replies(200, `[{"Node":"vault-9","Address":"10.0.0.9","ServiceTags":["active"],"ServicePort":8200}]`), reason: ReasonConsulError, detail: "unusable answer"},
-		"half a pair":          {begin: replies(200, strings.Replace(lie(), `"Service":{`, `"Svc":{`, 1)), reason: ReasonConsulError, detail: "unusable answer"},
+		}, reason: discovery.ReasonConsulError},
+		"closes":               {begin: writes("", false), reason: discovery.ReasonConsulUnreachable},
+		"speaks no HTTP":       {begin: writes("SSH-2.0-OpenSSH_9.9\r\n", true), reason: discovery.ReasonConsulUnreachable},
+		"switches protocols":   {begin: writes("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", true), reason: discovery.ReasonConsulError, detail: "101"},
+		"403":                  {begin: replies(403, "Permission denied: "+lie()), reason: discovery.ReasonACLDenied, detail: "answered 403"},
+		"401":                  {begin: replies(401, lie()), reason: discovery.ReasonACLDenied, detail: "answered 401"},
+		"404":                  {begin: replies(404, lie()), reason: discovery.ReasonConsulError, detail: "answered 404"},
+		"429":                  {begin: replies(429, "Your IP is issuing too many concurrent connections", "Retry-After", "3600"), reason: discovery.ReasonConsulError, detail: "answered 429"},
+		"500":                  {begin: replies(500, "No cluster leader"), reason: discovery.ReasonConsulError, detail: "No cluster leader"},
+		"503":                  {begin: replies(503, lie()), reason: discovery.ReasonConsulError, detail: "answered 503"},
+		"204":                  {begin: replies(204, ""), reason: discovery.ReasonConsulError, detail: "answered 204"},
+		"HTML":                 {begin: replies(200, "<html><body>Sign in</body></html>", "Content-Type", "text/html"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"half a JSON":          {begin: replies(200, lie()[:len(lie())/2]), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"empty body":           {begin: replies(200, ""), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"an object":            {begin: replies(200, `{"vault": `+lie()+`}`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"null":                 {begin: replies(200, "null"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"a string":             {begin: replies(200, `"127.0.0.1:8300"`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"a list of null":       {begin: replies(200, "[null]"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"a list of empties":    {begin: replies(200, "[{}]"), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"the catalog's answer": {begin: replies(200, `[{"Node":"vault-9","Address":"127.10.0.9","ServiceTags":["active"],"ServicePort":8200}]`), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"half a pair":          {begin: replies(200, strings.Replace(lie(), `"Service":{`, `"Svc":{`, 1)), reason: discovery.ReasonConsulError, detail: "unusable answer"},
 		"Content-Length too long": {
-			begin: replies(200, lie()[:len(lie())-1], "Content-Length", strconv.Itoa(len(lie()))), reason: ReasonConsulError,
+			begin: replies(200, lie()[:len(lie())-1], "Content-Length", strconv.Itoa(len(lie()))), reason: discovery.ReasonConsulError,
 			detail: "unusable answer",
 		},
-		"Content-Length too short": {begin: writes("HTTP/1.1 200 OK\r\nX-Consul-Index: 7000\r\nContent-Length: 20\r\n\r\n"+lie(), true), reason: ReasonConsulError, detail: "unusable answer"},
-		"Content-Length no number": {begin: writes("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"+lie(), true), reason: ReasonConsulUnreachable},
+		"Content-Length too short": {begin: writes("HTTP/1.1 200 OK\r\nX-Consul-Index: 7000\r\nContent-Length: 20\r\n\r\n"+lie(), true), reason: discovery.ReasonConsulError, detail: "unusable answer"},
+		"Content-Length no number": {begin: writes("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"+lie(), true), reason: discovery.ReasonConsulUnreachable},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
-		newSite(t, newConsul(t, truthBefore()...), "", nil).suffer(t, f)
+		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, f)
 	})
 }
 
@@ -234,7 +148,7 @@ func faultRedirect(t *testing.T) {
 		begin := on(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL()+r.URL.RequestURI(), code)
 		})
-		newSite(t, newConsul(t, truthBefore()...), "", nil).suffer(t, fault{begin: begin, reason: ReasonConsulError, detail: "redirects are not followed"})
+		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, fault{begin: begin, reason: discovery.ReasonConsulError, detail: "redirects are not followed"})
 		if n := len(other.Requests()); n != 0 {
 			t.Errorf("%d requests to another host", n)
 		}
@@ -248,120 +162,4 @@ func together[R any](t *testing.T, rows map[string]R, run func(*testing.T, R)) {
 		all.Go(func() { t.Run(name, func(t *testing.T) { run(t, row) }) })
 	}
 	all.Wait()
-}
-
-// suffer has the fault begin and end, and checks what is seen.
-func (s *site) suffer(t *testing.T, f fault) {
-	t.Helper()
-	s.follows(t, time.Now(), "vault-1", 1)
-	began := time.Now()
-	f.begin(s.consul)
-	if f.visible != nil {
-		s.consul.Set("vault", f.visible...)
-	} else {
-		s.consul.Set("vault", truthAfter()...)
-	}
-
-	// The last known node is used for max_stale, not longer.
-	until(t, s.brief, "the fault is seen", func(st *state) bool { return !st.stale.IsZero() })
-	expiry := s.brief.view.current.Load().expiry
-	code, d := readHealth(t, s.brief)
-	if time.Now().Before(expiry) && (code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1") {
-		t.Errorf("before max_stale: status %d, document %+v", code, d)
-	}
-	pass(t, time.Until(expiry))
-	code, d = readHealth(t, s.brief)
-	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonStaleExpired {
-		t.Errorf("after max_stale: status %d, document %+v", code, d)
-	}
-	if resp := ask(t, s.brief, "GET", "/v1/x"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Location") != "" {
-		t.Errorf("after max_stale: status %d, Location %q", resp.StatusCode, resp.Header.Get("Location"))
-	}
-
-	// Whoever has patience is told why nothing newer is known.
-	pass(t, 1500*time.Millisecond-time.Since(began)) // a few more queries
-	until(t, s.h, "the reason", func(st *state) bool { return st.reason == f.reason && strings.Contains(st.detail, f.detail) })
-	code, d = readHealth(t, s.h)
-	if code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1" || d.Reason != f.reason || d.Detail == "" {
-		t.Errorf("while it lasts: status %d, document %+v", code, d)
-	}
-	if d.StaleSince == nil || d.StaleSince.Before(began) || d.StaleSince.After(expiry.Add(-briefly)) {
-		t.Errorf("stale since %v, want %s or shortly after", d.StaleSince, began)
-	}
-	if got := ask(t, s.h, "GET", "/v1/x").Header.Get("Location"); got != "https://10.0.0.1:8200/v1/x" {
-		t.Errorf("while it lasts: Location %q", got)
-	}
-
-	ended := time.Now()
-	if f.visible != nil {
-		s.consul.SetQuietly("vault", truthAfter()...)
-	}
-	if f.end != nil {
-		f.end(s.consul)
-	} else {
-		s.consul.Header(nil)
-		s.consul.Handle(nil)
-	}
-	s.follows(t, ended, "vault-2", 2)
-	s.bounded(t)
-	lines := s.logs.All()
-	if len(lines) != 2 || lines[0].Level != zapcore.WarnLevel || lines[1].Level != zapcore.InfoLevel {
-		t.Errorf("log lines %v, want one WARN and one INFO", lines)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), back)
-	defer cancel()
-	if s.consul.Await(ctx, func() bool { return s.consul.Connections() <= 1 }) != nil {
-		t.Errorf("%d connections are left", s.consul.Connections())
-	}
-}
-
-// follows checks that both handlers redirect to the node soon after the truth could be known, and that no other node came
-// in between: so many became active.
-func (s *site) follows(t *testing.T, since time.Time, node string, changes uint64) {
-	t.Helper()
-	for _, h := range []*Handler{s.h, s.brief} {
-		until(t, h, "redirect to "+node, func(st *state) bool { return st.reason == ReasonOK && st.active() && st.node.Name == node })
-		st := h.view.current.Load()
-		if took := st.made.Sub(since); took > back {
-			t.Errorf("%s until %s, want %s at most", took, node, back)
-		}
-		code, d := readHealth(t, h)
-		if code != http.StatusOK || !d.Healthy || d.Reason != ReasonOK || d.ActiveNode != node || d.StaleSince != nil || d.Changes != changes {
-			t.Errorf("%s: status %d, document %+v", node, code, d)
-		}
-		if got, want := ask(t, h, "GET", "/v1/x").Header.Get("Location"), "https://10.0.0."+node[len(node)-1:]+":8200/v1/x"; got != want {
-			t.Errorf("Location %q, want %q", got, want)
-		}
-	}
-}
-
-// bounded checks that in no stretch of time more queries came than the token bucket lets through. One may come late,
-// and the transport sends one again where a connection was closed while it was idle.
-func (s *site) bounded(t *testing.T) {
-	t.Helper()
-	asked := s.consul.Requests()
-	for i := range asked {
-		for j := i; j < len(asked); j++ {
-			took := asked[j].Time.Sub(asked[i].Time)
-			if n := j - i + 1; float64(n) > queryBurst+float64(queryRate)*took.Seconds()+2 {
-				t.Fatalf("%d queries in %s", n, took)
-			}
-		}
-	}
-}
-
-// readHealth reads the status document.
-func readHealth(t *testing.T, h *Handler) (code int, d status) {
-	t.Helper()
-	resp := ask(t, h, "GET", defaultHealthPath)
-	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
-		t.Error(err)
-	}
-	return resp.StatusCode, d
-}
-
-// pass lets time pass, where time is what the test is about.
-func pass(t *testing.T, d time.Duration) {
-	t.Helper()
-	pause(t.Context(), d)
 }

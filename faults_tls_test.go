@@ -6,22 +6,21 @@
 package vaultredirect
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -89,93 +88,29 @@ func faultsOfTheCertificate(t *testing.T) {
 		}
 		t.Cleanup(consul.Close)
 		consul.Set("vault", truthBefore()...)
-		newSite(t, consul, fmt.Sprintf(`, "tls": {"ca": %q}`, file), nil).
-			suffer(t, fault{begin: show(row.cert), end: show(good), reason: ReasonConsulUnreachable, detail: row.detail})
+		newSite(t, consul, fmt.Sprintf(`, "tls": {"ca": %q}`, file)).
+			suffer(t, fault{begin: show(row.cert), end: show(good), reason: discovery.ReasonConsulUnreachable, detail: row.detail})
 	})
-}
-
-// names is a DNS server that has one address for all names.
-type names struct {
-	address atomic.Pointer[net.IP] // nil: there is no such name
-	silent  atomic.Bool
-}
-
-func (n *names) set(ip string) {
-	address := net.ParseIP(ip).To4()
-	n.address.Store(&address)
-}
-
-// dial connects to the server, with DNS over TCP on a pipe: each message after its length.
-func (n *names) dial(context.Context, string, string) (net.Conn, error) {
-	client, server := net.Pipe()
-	go func() {
-		defer server.Close()
-		for {
-			var length uint16
-			if binary.Read(server, binary.BigEndian, &length) != nil {
-				return
-			}
-			query := make([]byte, length)
-			if _, err := io.ReadFull(server, query); err != nil {
-				return
-			}
-			if n.silent.Load() {
-				_, _ = server.Read(query) // until the client goes
-				return
-			}
-			answer := n.answer(query)
-			if _, err := server.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil {
-				return
-			}
-		}
-	}()
-	return client, nil
-}
-
-// answer answers a query: see RFC 1035, section 4.1.
-func (n *names) answer(query []byte) []byte {
-	const header = 12
-	end := header
-	for query[end] != 0 { // labels
-		end += 1 + int(query[end])
-	}
-	kind := binary.BigEndian.Uint16(query[end+1:])
-	end += 5 // the root, type and class
-	a := append([]byte(nil), query[:end]...)
-	a[2] |= 0x80                                // a response
-	copy(a[6:header], []byte{0, 0, 0, 0, 0, 0}) // no records so far
-	address := n.address.Load()
-	switch {
-	case address == nil:
-		a[3] = a[3]&0xf0 | 3 // no such name
-	case kind == 1: // one record A: the name above, type, class, TTL 0, four bytes
-		a[7] = 1
-		a = append(append(a, 0xc0, header, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4), *address...)
-	}
-	return a
 }
 
 func faultsOfTheName(t *testing.T) {
 	const here, there = "127.0.0.1", "127.0.0.2"
 	type row struct {
-		begin  func(*names, *standin.Consul)
+		begin  func(*dnsName)
 		detail string
 	}
-	resetting := func(f func(*names)) func(*names, *standin.Consul) {
-		return func(n *names, c *standin.Consul) { f(n); c.Reset() }
-	}
 	together(t, map[string]row{
-		"does not exist": {resetting(func(n *names) { n.address.Store(nil) }), "no such host"},
-		"is not told":    {resetting(func(n *names) { n.silent.Store(true) }), "no answer in time"},
-		"leads nowhere":  {resetting(func(n *names) { n.set(there) }), "refused"},
+		"does not exist": {func(n *dnsName) { n.set("") }, "no such host"},
+		"is not told":    {(*dnsName).hush, "no answer in time"},
+		"leads nowhere":  {func(n *dnsName) { n.set(there) }, "refused"},
 	}, func(t *testing.T, row row) {
 		consul := newConsul(t, truthBefore()...)
-		dns := new(names)
-		dns.set(here)
-		siteByName(t, consul, dns).suffer(t, fault{
-			begin:  func(c *standin.Consul) { row.begin(dns, c) },
-			end:    func(*standin.Consul) { dns.set(here); dns.silent.Store(false) },
-			reason: ReasonConsulUnreachable, detail: row.detail,
+		s, name := siteByName(t, consul)
+		name.set(here)
+		s.suffer(t, fault{
+			begin:  func(c *standin.Consul) { row.begin(name); c.Reset() },
+			end:    func(*standin.Consul) { name.set(here) },
+			reason: discovery.ReasonConsulUnreachable, detail: row.detail,
 		})
 	})
 
@@ -189,32 +124,32 @@ func faultsOfTheName(t *testing.T) {
 		}
 		t.Cleanup(moved.Close)
 		moved.Set("vault", truthAfter()...)
-		dns := new(names)
-		dns.set(here)
-		siteByName(t, consul, dns).suffer(t, fault{
-			begin: (*standin.Consul).Refuse, end: func(*standin.Consul) { dns.set(there) },
-			reason: ReasonConsulUnreachable, detail: "refused",
+		s, name := siteByName(t, consul)
+		name.set(here)
+		s.suffer(t, fault{
+			begin: (*standin.Consul).Refuse, end: func(*standin.Consul) { name.set(there) },
+			reason: discovery.ReasonConsulUnreachable, detail: "refused",
 		})
 	})
 	t.Run("does not exist at the start", func(t *testing.T) {
-		consul, dns := newConsul(t, truthBefore()...), new(names)
-		s := siteByName(t, consul, dns)
-		until(t, s.h, "no such name", func(st *state) bool { return st.reason == ReasonConsulUnreachable })
+		s, name := siteByName(t, newConsul(t, truthBefore()...))
+		until(t, s.h, "no such name", func(st *engine.State) bool { return st.ReasonAt(time.Now()) == discovery.ReasonConsulUnreachable })
 		if code, d := readHealth(t, s.h); code != 503 || d.Healthy || d.LastConsulPoll != nil || d.StaleSince != nil {
 			t.Errorf("status %d, document %+v", code, d)
 		}
 		since := time.Now()
-		dns.set(here)
+		name.set(here)
 		s.follows(t, since, "vault-1", 1)
 	})
 }
 
-// siteByName returns a site that asks Consul by a name.
-func siteByName(t *testing.T, consul *standin.Consul, dns *names) *site {
+// siteByName returns a site that asks Consul by a name, and the name, which does not exist yet.
+func siteByName(t *testing.T, consul *standin.Consul) (*site, *dnsName) {
 	t.Helper()
+	host := fmt.Sprintf("consul-%d.example.test", sites.Add(1))
+	name := dns.register(t, host)
 	_, port, _ := net.SplitHostPort(consul.Addr())
-	return newSite(t, consul, fmt.Sprintf(`, "address": %q`, net.JoinHostPort("consul.example.test", port)), func(c *consulSource) {
-		c.dialer.Resolver = &net.Resolver{PreferGo: true, Dial: dns.dial}
-		c.transport.Proxy = nil
-	})
+	return newSite(t, consul, fmt.Sprintf(`, "address": %q`, net.JoinHostPort(host, port))), name
 }
+
+var sites atomic.Int64

@@ -81,7 +81,7 @@ func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	if d.Healthy {
 		d.ActiveVault, d.ActiveNode, d.RedirectURL = &s.Target.Authority, s.Node.Name, s.Target.URL
 	}
-	if s.Node.Name != "" && !s.StaleSince.IsZero() {
+	if !s.StaleSince.IsZero() {
 		stale := s.StaleSince.UTC()
 		d.StaleSince = &stale
 	}

@@ -6,18 +6,27 @@
 package vaultredirect
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestHealth(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")), standin.Standby("vault-2"))
+	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")), standin.Standby("vault-2"))
 	h := provision(t, consul, "")
 	resp := ask(t, h, "GET", "http://any.example.com/vault-redirector-health?x=1")
 	body, err := io.ReadAll(resp.Body)
@@ -37,8 +46,8 @@ func TestHealth(t *testing.T) {
 	delete(doc, "last_consul_poll")
 	want := map[string]any{
 		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
-		"consul_host_port": consul.Addr(), "active_vault": "10.0.0.1:8200",
-		"reason": "ok", "active_node": "vault-1", "redirect_to": "https://10.0.0.1:8200",
+		"consul_host_port": consul.Addr(), "active_vault": "127.10.0.1:8200",
+		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://127.10.0.1:8200",
 		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,
 	}
 	for key, value := range want {
@@ -67,7 +76,7 @@ func TestHealth(t *testing.T) {
 
 func TestHealthWithoutActiveNode(t *testing.T) {
 	consul := newConsul(t)
-	h := provision(t, consul, `, "max_stale": 0`)
+	h := provision(t, consul, `, "max_stale": 0, "hold": 0`)
 	read := func() (int, status) {
 		resp := ask(t, h, "GET", "/vault-redirector-health")
 		var d status
@@ -76,15 +85,15 @@ func TestHealthWithoutActiveNode(t *testing.T) {
 		}
 		return resp.StatusCode, d
 	}
-	if code, d := read(); code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonNoService {
+	if code, d := read(); code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != discovery.ReasonNoService {
 		t.Errorf("status %d, document %+v", code, d)
 	}
 	consul.Set("vault", standin.Active("vault-1"))
-	until(t, h, "registered", (*state).active)
+	until(t, h, "registered", (*engine.State).Active)
 	consul.Refuse()
-	until(t, h, "consul gone", func(s *state) bool { return !s.active() })
+	until(t, h, "consul gone", func(s *engine.State) bool { return !s.Active() })
 	code, d := read()
-	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != ReasonStaleExpired || d.StaleSince == nil || d.Detail == "" {
+	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != discovery.ReasonStaleExpired || d.StaleSince == nil || d.Detail == "" {
 		t.Errorf("status %d, document %+v", code, d)
 	}
 }
@@ -114,7 +123,82 @@ func TestHealthInALoop(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != ReasonBadAddress || d.Detail == "" {
+	if resp.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != discovery.ReasonBadAddress || d.Detail == "" {
 		t.Errorf("status %d, document %+v", resp.StatusCode, d)
+	}
+}
+
+// Anybody may read the document: it quotes no file, no address but Consul's and the node's, and nothing that a foreign
+// server said (C24).
+func TestHealthQuotesNobody(t *testing.T) {
+	clearConsulEnv(t)
+	dir := t.TempDir()
+	cert, key := writePair(t, dir, "PLANTED")
+	banner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	t.Cleanup(func() { banner.Close(); group.Wait() })
+	group.Go(func() {
+		for {
+			conn, err := banner.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("SSH-2.0-PLANTED_9.9 Debian-2\r\n"))
+			conn.Close()
+		}
+	})
+	host, port := hostPortOf(t, banner.Addr().String())
+	registered := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	mutual, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(mutual.Close)
+	foreign := newConsul(t)
+	answerWith(500, "PLANTED, and try http://127.0.0.1:9/PLANTED")(foreign)
+	odd := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("PLANTED address")))
+	for _, row := range []struct {
+		name, config string
+		reason       discovery.Reason
+		hides        string // what the log has
+	}{
+		{"what Consul says", handlerJSON(foreign.Addr(), ""), discovery.ReasonConsulError, "PLANTED"},
+		{"an address that Consul has", handlerJSON(odd.Addr(), ""), discovery.ReasonBadAddress, "PLANTED"},
+		{"files of a client certificate", handlerWith(mutual.URL(), fmt.Sprintf(`"tls": {"cert": %q, "key": %q, "insecure_skip_verify": true}`, cert, key), ""), discovery.ReasonConsulUnreachable, dir},
+		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "Debian"},
+		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner.Addr()), discovery.ReasonUnhealthy, "Debian"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			h, end := newHandler(t, row.config)
+			defer end()
+			if strings.Contains(row.config, cert) { // gone after the config was loaded
+				_, _ = os.Remove(cert), os.Remove(key)
+			}
+			h.view.Start()
+			until(t, h, "the reason", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == row.reason })
+			if s := h.view.State(); !strings.Contains(s.Detail, row.hides) {
+				t.Errorf("detail %q has no %q: there is nothing to hide", s.Detail, row.hides)
+			}
+			resp := ask(t, h, "GET", defaultHealthPath)
+			body, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var d status
+			if err := json.Unmarshal(body, &d); err != nil || resp.StatusCode != http.StatusServiceUnavailable || d.Reason != row.reason || d.Detail != explain(row.reason) {
+				t.Errorf("status %d, document %s, %v", resp.StatusCode, body, err)
+			}
+			rest := strings.ReplaceAll(string(body), h.discoverer.Endpoint(), "")
+			for _, secret := range []string{"PLANTED", "Debian", dir, "127.0.0.1"} {
+				if strings.Contains(rest, secret) {
+					t.Errorf("%s is in the document: %s", secret, body)
+				}
+			}
+		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -54,17 +55,20 @@ func (noDiscovery) CaddyModule() caddy.ModuleInfo {
 }
 
 // unopened is a discovery whose source cannot be opened.
-type unopened struct{ *scripted }
+type unopened struct{ given }
 
 func (unopened) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_unopened", New: func() caddy.Module { return &unopened{} }}
+	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_unopened", New: func() caddy.Module { return new(unopened) }}
 }
-func (unopened) Key() string           { return "unopened" }
-func (unopened) Open() (Source, error) { return nil, errors.New("as told, in open") }
+func (*unopened) Key() string { return "unopened" }
+func (*unopened) Selection() discovery.Selection {
+	return discovery.Selection{Mode: discovery.ByTag, Tag: "active"}
+}
+func (*unopened) Open() (discovery.Source, error) { return nil, errors.New("as told, in open") }
 
 // handlerJSON is the config of a handler that asks Consul at an address. more begins with a comma.
 func handlerJSON(address, more string) string {
-	return fmt.Sprintf(`{"handler": "vault_redirect", "discovery": {"source": "consul", "address": %q, "poll_interval": "10m"} %s}`, address, more)
+	return fmt.Sprintf(`{"handler": "vault_redirect", "discovery": {"source": "consul", "address": %q, "poll_interval": "10m"} %s}`, address, unprobed(more))
 }
 
 // keyOf is the key of the watcher that handlerJSON leads to.
@@ -79,7 +83,7 @@ func keyOf(t *testing.T, address string) string {
 
 func wantReferences(t *testing.T, key string, want int) {
 	t.Helper()
-	if n, _ := watchers.References(key); n != want {
+	if n := pool.Users(key); n != want {
 		t.Errorf("%d references to the watcher, want %d", n, want)
 	}
 }
@@ -94,19 +98,23 @@ func wantGoroutines(t *testing.T, want int) {
 		stacks = string(buffer[:runtime.Stack(buffer, true)])
 		n = 0
 		for stack := range strings.SplitSeq(stacks, "\n\n") {
-			if strings.Contains(stack, "(*watcher).run(") || strings.Contains(stack, "(*Transport).") || strings.Contains(stack, "(*persistConn).") {
-				n++
+			for _, f := range []string{"engine.(*watcher).run(", "engine.(*teller).run(", "engine.(*View).run(", "engine.(*prober).", "(*Transport).", "(*persistConn)."} {
+				if strings.Contains(stack, f) {
+					n++
+					break
+				}
 			}
 		}
 		if n == want {
 			return
 		}
 	}
-	t.Errorf("%d goroutines of watchers and their connections, want %d:\n%s", n, want, stacks)
+	t.Errorf("%d goroutines of watchers, views and their connections, want %d:\n%s", n, want, stacks)
 }
 
-// perWatcher is how many goroutines a watcher has that waits for Consul: its own, and the connection's two.
-const perWatcher = 3
+// perWatcher is how many goroutines a watcher has that waits for Consul: its own, that of its log lines, and the
+// connection's two. A view has one.
+const perWatcher, perView = 4, 1
 
 // loader returns a function that has Caddy load a config with handlers and other apps, as a reload does.
 func loader(t *testing.T) func(apps string, handlers ...string) error {
@@ -147,7 +155,7 @@ func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
 		wantReferences(t, key2, 2)
 		idle(t, one, 1)
 		idle(t, two, 1)
-		wantGoroutines(t, 2*perWatcher)
+		wantGoroutines(t, 2*perWatcher+4*perView)
 	}
 	if err := load("", good...); err != nil {
 		t.Fatal(err)

@@ -7,8 +7,6 @@ package vaultredirect
 
 import (
 	"bufio"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -17,8 +15,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/consul/api"
-	"go.uber.org/zap"
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // readRequest reads a request as net/http's server does.
@@ -26,19 +24,9 @@ func readRequest(line string) (*http.Request, error) {
 	return http.ReadRequest(bufio.NewReader(strings.NewReader(line + "\r\nHost: redirector.test\r\n\r\n")))
 }
 
-// locationHandler is a handler that knows one active node.
-func locationHandler(n *Node, to target) *Handler {
-	v := new(view)
-	v.current.Store(&state{node: n, target: to, reason: ReasonOK, changed: make(chan struct{})})
-	return &Handler{Active: Active{view: v, logger: zap.NewNop()}, healthPath: defaultHealthPath, retryAfter: []string{"1"}}
-}
-
 func TestLocation(t *testing.T) {
-	node := &Node{Name: "vault-1", ID: "vault", ServiceAddress: "vault-1.test", Port: 8200}
-	to, err := addressing{scheme: "https", redirectTo: toAuto}.target(node)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h, end := handlerOf(t, "https", "", nodeAt("vault-1.test", 8200))
+	defer end()
 	rewrite := func(path, raw string) func(*http.Request) {
 		return func(r *http.Request) { r.URL.Path, r.URL.RawPath = path, raw }
 	}
@@ -113,7 +101,7 @@ func TestLocation(t *testing.T) {
 				tc.change(r)
 			}
 			w := httptest.NewRecorder()
-			if err := locationHandler(node, to).ServeHTTP(w, r, nil); err != nil {
+			if err := h.ServeHTTP(w, r, nil); err != nil {
 				t.Fatal(err)
 			}
 			if tc.want == "400" {
@@ -135,11 +123,8 @@ func TestLocation(t *testing.T) {
 // TestLocationHTTP2 has a target that HTTP/1 cannot carry, but HTTP/2 does.
 // HTTP/2 lets a space in the query through.
 func TestLocationHTTP2(t *testing.T) {
-	to, err := addressing{scheme: "https", redirectTo: toAuto}.target(&Node{Name: "vault-1", ServiceAddress: "vault-1.test", Port: 8200})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := locationHandler(&Node{Name: "vault-1"}, to)
+	h, end := handlerOf(t, "https", "", nodeAt("vault-1.test", 8200))
+	defer end()
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = h.ServeHTTP(w, r, nil) }))
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
@@ -163,14 +148,14 @@ func TestLocationHTTP2(t *testing.T) {
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?$`)
 
 // checkURL fails unless a URL parses and is of the scheme and on the authority of the target, which is one host and a port.
-func checkURL(t *testing.T, text, scheme string, to target) *url.URL {
+func checkURL(t *testing.T, text, scheme string, to engine.Target) *url.URL {
 	t.Helper()
 	u, err := url.Parse(text)
 	if err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
-	if u.Scheme != scheme || u.Host != to.authority || u.User != nil || u.Opaque != "" || u.Fragment != "" {
-		t.Fatalf("%q is not %s on %s", text, scheme, to.authority)
+	if u.Scheme != scheme || u.Host != to.Authority || u.User != nil || u.Opaque != "" || u.Fragment != "" {
+		t.Fatalf("%q is not %s on %s", text, scheme, to.Authority)
 	}
 	if u.Port() == "" || u.Port() == "0" || strings.Trim(u.Port(), "0123456789") != "" {
 		t.Fatalf("%q has port %q", text, u.Port())
@@ -189,12 +174,12 @@ func checkURL(t *testing.T, text, scheme string, to target) *url.URL {
 
 // FuzzLocation checks that whatever a client and Consul send, the Location is that path on the elected node.
 func FuzzLocation(f *testing.F) {
-	modes := []string{toAuto, toNodeName, toNodeAddress, toServiceAddress, "tagged:wan", "{node}.{datacenter}.test", "{meta.h}"}
-	f.Add("GET /v1/secret/a%2Fb?c=d%20e HTTP/1.1", "vault-1", "10.0.0.1", "", "wan.test", 8200, 0, uint8(0))
-	f.Add("GET //evil.com/ HTTP/1.1", "vault-1", "10.0.0.1", "[2001:db8::1]", "wan.test", 443, 8443, uint8(0))
+	modes := []string{engine.ToAuto, engine.ToNodeName, engine.ToNodeAddress, engine.ToServiceAddress, "tagged:wan", "{node}.{datacenter}.test", "{meta.h}"}
+	f.Add("GET /v1/secret/a%2Fb?c=d%20e HTTP/1.1", "vault-1", "127.10.0.1", "", "wan.test", 8200, 0, uint8(0))
+	f.Add("GET //evil.com/ HTTP/1.1", "vault-1", "127.10.0.1", "[2001:db8::1]", "wan.test", 443, 8443, uint8(0))
 	f.Add("GET http://u:p@evil.com/?#@ HTTP/1.1", "a@evil.com", "evil.com/", "x:1", "a\r\nb", 1, 80, uint8(4))
 	f.Add("CONNECT evil.com:443 HTTP/1.1", "vault-1", "fe80::1%25eth0", "", "0x7f.1", 65536, -1, uint8(2))
-	f.Add("OPTIONS * HTTP/1.1", "vault-1", "::ffff:10.0.0.1", "127.1", "", 65535, 0, uint8(3))
+	f.Add("OPTIONS * HTTP/1.1", "vault-1", "::ffff:127.10.0.1", "127.1", "", 65535, 0, uint8(3))
 	f.Add("GET /\xff?\x80 HTTP/1.1", "v", "1.2.3.4.", "%2e", "[::1]", 8200, 1, uint8(6))
 	f.Add("GET http:evil.com HTTP/1.0", strings.Repeat("a.", 130), "-a", " ", "a b", 8200, 1, uint8(5))
 	f.Fuzz(func(t *testing.T, line, name, address, service, other string, port, otherPort int, mode uint8) {
@@ -203,20 +188,17 @@ func FuzzLocation(f *testing.F) {
 			return
 		}
 		scheme := []string{"http", "https"}[mode&1]
-		a, err := newAddressing(scheme, modes[int(mode>>1)%len(modes)], 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nodes := []Node{{
+		h, end := handlerOf(t, scheme, modes[int(mode>>1)%len(modes)], discovery.Node{
 			Name: name, ID: "vault", Address: address, ServiceAddress: service, Port: port, Datacenter: other, Tags: []string{"active"},
-			Meta: map[string]string{"h": other}, Tagged: map[string]TaggedAddress{"wan": {other, otherPort}},
-		}}
-		e := elect(nodes, policy{selection: Selection{Mode: selectAuto, Tag: "active", Service: "vault"}, addressing: a}, "")
-		if e.node == nil {
+			Meta: map[string]string{"h": other}, Tagged: map[string]discovery.TaggedAddress{"wan": {Host: other, Port: otherPort}},
+		})
+		defer end()
+		s := h.view.State()
+		if !s.Active() {
 			return
 		}
 		w := httptest.NewRecorder()
-		if err := locationHandler(e.node, e.target).ServeHTTP(w, r, nil); err != nil {
+		if err := h.ServeHTTP(w, r, nil); err != nil {
 			t.Fatal(err)
 		}
 		locations := w.Header()["Location"]
@@ -226,7 +208,7 @@ func FuzzLocation(f *testing.F) {
 			}
 			return
 		}
-		u := checkURL(t, locations[0], scheme, e.target)
+		u := checkURL(t, locations[0], scheme, s.Target)
 		if want := r.URL.Path; u.Path != want && (want != "" || u.Path != "/") {
 			t.Fatalf("%q: path %q became %q", locations[0], want, u.Path)
 		}
@@ -240,66 +222,8 @@ func FuzzLocation(f *testing.F) {
 		if found {
 			path += "?" + strings.ReplaceAll(query, "#", "%23")
 		}
-		if locations[0] != e.target.url+path {
+		if locations[0] != s.Target.URL+path {
 			t.Fatalf("%q became %q", uri, locations[0])
 		}
-	})
-}
-
-// FuzzConsulAnswer takes any bytes for the body of Consul's answer.
-func FuzzConsulAnswer(f *testing.F) {
-	entry := `{"Node":{"Node":"%s","Address":"10.0.0.1","TaggedAddresses":{"wan":"x"}},"Service":{"ID":"v","Tags":["active"],"Address":"%s","Port":8200,
-		"TaggedAddresses":{"wan":{"Address":"w","Port":1}},"ModifyIndex":7},"Checks":[{"CheckID":"serfHealth","Status":"%s"},{"CheckID":"service:vault","ServiceID":"v","Status":"passing"}]}`
-	for _, body := range []string{
-		"", "null", "[]", "{}", "[null]", `[{"Node":null}]`, `[{"Node":{"Node":"a"},"Service":{},"Checks":[null]}]`,
-		"[" + fmt.Sprintf(entry, "a", "", "passing") + "," + fmt.Sprintf(entry, "b", "evil.com/", "warning") + "]",
-		"[" + fmt.Sprintf(entry, "a", "::1", "critical") + "," + fmt.Sprintf(entry, "a", "0.0.0.0", "") + "]", strings.Repeat("[", 1000),
-	} {
-		f.Add([]byte(body), uint8(len(body)))
-	}
-	f.Fuzz(func(t *testing.T, body []byte, mode uint8) {
-		var entries []*api.ServiceEntry
-		if json.Unmarshal(body, &entries) != nil {
-			return
-		}
-		nodes, err := nodesOf(entries)
-		if err != nil {
-			return
-		}
-		if len(entries) != len(nodes) {
-			t.Fatalf("%d entries became %d nodes", len(entries), len(nodes))
-		}
-		own := 0 // checks of instances: counted up in Consul's answer, down in the nodes
-		for i := range nodes {
-			for _, c := range entries[i].Checks {
-				if c.ServiceID != "" {
-					own++
-				}
-			}
-			for _, c := range nodes[i].Checks {
-				if c.Service {
-					own--
-				}
-			}
-		}
-		if own != 0 {
-			t.Fatalf("checks of instances and of nodes are mixed up: %+v", nodes)
-		}
-		to := []string{toAuto, toNodeName, toNodeAddress, toServiceAddress, "tagged:wan", "{node}.{meta.a}"}[int(mode>>2)%6]
-		p := policy{selection: Selection{Mode: []string{selectAuto, selectTag, selectCheck}[mode%3], Tag: "active", Service: "vault"}, addressing: addressing{scheme: "https", redirectTo: to}}
-		e := elect(nodes, p, "")
-		if (e.node == nil) != (e.reason != ReasonOK) {
-			t.Fatalf("election %+v", e)
-		}
-		if e.node == nil {
-			return
-		}
-		checkURL(t, e.target.url, "https", e.target)
-		for _, entry := range entries {
-			if status := entry.Checks.AggregatedStatus(); entry.Node.Node == e.node.Name && entry.Service.ID == e.node.ID && (status == api.HealthPassing || status == api.HealthWarning) {
-				return
-			}
-		}
-		t.Fatalf("elected %s, which is not eligible", e.node.key())
 	})
 }

@@ -21,27 +21,18 @@ import (
 
 // leadsBack reports whether a client that follows a redirect to t would come back to where r came in: either the client
 // addressed this site by t's own name and port, or t is the very socket that took the connection. Only the latter is
-// proven; a client can send any Host. The request is judged as it came in, whatever handlers before this one made of it.
+// proven; a client can send any Host.
 func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
 	if t.Addr.IsValid() && isSocketOf(t.Addr, r.Context()) {
 		return true, true
 	}
-	host, _ := incoming(r)
-	if strings.EqualFold(host, t.Authority) {
+	if strings.EqualFold(r.Host, t.Authority) {
 		return true, false
 	}
-	if t.PortOf != "" && t.PortOf == clientScheme(r) && strings.EqualFold(strings.Trim(host, "[]"), t.Host) {
+	if t.PortOf != "" && t.PortOf == clientScheme(r) && strings.EqualFold(strings.Trim(r.Host, "[]"), t.Host) {
 		return true, false
 	}
 	return false, false
-}
-
-// incoming returns host and headers of the request as it came in.
-func incoming(r *http.Request) (host string, header http.Header) {
-	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		return o.Host, o.Header
-	}
-	return r.Host, r.Header
 }
 
 // isSocketOf reports whether an address is that of the socket through which a request came. A socket for HTTP/3 may not
@@ -108,20 +99,25 @@ func isLocal(r *http.Request) bool {
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
 var viaMark = "1.1 vault-redirect-" + strings.ToLower(rand.Text()[:12])
 
-// comesBack reports whether a request was proxied by this process before.
-func comesBack(r *http.Request) bool {
-	_, header := incoming(r)
-	for _, line := range header["Via"] {
-		if strings.Contains(line, viaMark) {
+// passVar is the variable of a request that has got the mark here: a retry is no return.
+const passVar = "vault_redirect.marked"
+
+// mark has a request that is about to be proxied carry the mark of this process, and reports whether it came with it: then
+// this process has proxied it before.
+func mark(r *http.Request) (comesBack bool) {
+	if caddyhttp.GetVar(r.Context(), passVar) == nil {
+		if marked(r) {
 			return true
 		}
+		caddyhttp.SetVar(r.Context(), passVar, true)
+	}
+	if !marked(r) {
+		r.Header.Add("Via", viaMark)
 	}
 	return false
 }
 
-// mark has a request that is about to be proxied carry the mark. A retry carries it already.
-func mark(r *http.Request) {
-	if !slices.Contains(r.Header["Via"], viaMark) {
-		r.Header.Add("Via", viaMark)
-	}
+// marked reports whether a request carries the mark. Whoever is in between may have put several into one line.
+func marked(r *http.Request) bool {
+	return slices.ContainsFunc(r.Header["Via"], func(line string) bool { return strings.Contains(line, viaMark) })
 }

@@ -7,6 +7,7 @@ package vaultredirect
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"time"
 
@@ -82,7 +83,7 @@ func (p *Probe) mode() (engine.Mode, error) {
 // engine completes and checks the settings.
 func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
 	if mode == engine.ProbeOff {
-		return engine.Probe{}, nil
+		return engine.Probe{}, p.checkOff()
 	}
 	c := engine.Probe{
 		Mode:     mode,
@@ -109,6 +110,14 @@ func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
 	}
 	c.TLS, c.TLSKey, err = settings.config()
 	return c, err
+}
+
+// checkOff checks the settings of probes that are off.
+func (p *Probing) checkOff() error {
+	if *p != (Probing{}) {
+		return errors.New("mode off goes without interval, timeout, fall and tls")
+	}
+	return nil
 }
 
 func checkProbe(name string, d time.Duration) error {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -24,9 +25,9 @@ func TestProbesNoticeDeathAtOnce(t *testing.T) {
 	}
 	t.Cleanup(c.Close)
 	h := provision(t, c.Consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "1h"}`)
-	until(t, h, "active", (*state).active)
+	until(t, h, "active", (*engine.State).Active)
 	c.Vaults[0].Kill() // Consul goes on saying that it is active
-	until(t, h, "not active", func(s *state) bool { return !s.active() })
+	until(t, h, "not active", func(s *engine.State) bool { return !s.Active() })
 }
 
 // A node that closes each connection after its answer is not probed in a hot loop.
@@ -47,7 +48,7 @@ func TestProbesOfNodeThatClosesConnections(t *testing.T) {
 	t.Cleanup(s.Close)
 	h := provision(t, newConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), fmt.Sprintf(
 		`, "scheme": "http", "port": %d, "probe": {"interval": %q}`, s.Listener.Addr().(*net.TCPAddr).Port, interval))
-	until(t, h, "active", (*state).active)
+	until(t, h, "active", (*engine.State).Active)
 	const probes = 40
 	begin := <-asked
 	var last time.Time
@@ -57,7 +58,7 @@ func TestProbesOfNodeThatClosesConnections(t *testing.T) {
 	if took, least := last.Sub(begin), (probes/2-2)*interval*9/10; took < least {
 		t.Errorf("%d probes within %s, want at least %s", probes, took, least)
 	}
-	if !h.view.current.Load().active() {
+	if !h.view.State().Active() {
 		t.Error("the node is no longer active")
 	}
 }
@@ -88,9 +89,9 @@ func TestHoldWhileActiveNodeIsMute(t *testing.T) {
 			t.Cleanup(c.Close)
 			const probe = `, "scheme": "http", "probe": {"interval": "50ms", "timeout": "1m"}, "hold": `
 			h, hasty := provision(t, c.Consul, probe+`"1m"`), provision(t, c.Consul, probe+`0`)
-			until(t, h, "active", (*state).active)
+			until(t, h, "active", (*engine.State).Active)
 			c.Vaults[0].Hang(true)
-			until(t, h, "mute", (*state).waits)
+			until(t, h, "mute", waits)
 			if got := ask(t, hasty, "GET", "http://r.example.com/x").Header.Get("Location"); got != c.Vaults[0].URL()+"/x" {
 				t.Errorf("without hold: Location %q", got)
 			}
@@ -98,14 +99,14 @@ func TestHoldWhileActiveNodeIsMute(t *testing.T) {
 			go func() { location <- ask(t, h, "GET", "http://r.example.com/x").Header.Get("Location") }()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
-			for h.waiting.Load() == 0 {
+			for h.queue.Waiting() == 0 {
 				select {
 				case got := <-location:
 					t.Fatalf("Location %q at once", got)
 				case <-tick.C:
 				}
 			}
-			if changes := h.view.current.Load().changes; changes != 1 {
+			if changes := h.view.State().Changes; changes != 1 {
 				t.Errorf("%d changes of the active node", changes)
 			}
 			row.then(c.Vaults[0], c.Vaults[1])

@@ -6,49 +6,18 @@
 package vaultredirect
 
 import (
-	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
-
-func TestVerdicts(t *testing.T) {
-	vault := `{"initialized":true,"sealed":false,"standby":false}`
-	for _, row := range []struct {
-		code            int
-		body            string
-		active, standby bool
-	}{
-		{200, vault, true, false},
-		{200, `{"initialized":true,"sealed":false,"standby":true}`, false, true},
-		{200, `{"initialized":true,"sealed":true,"standby":false}`, false, false},
-		{200, `{}`, false, false},
-		{200, `<html>It works!</html>`, false, false},
-		{200, ``, false, false},
-		{204, vault, false, false},
-		{307, vault, false, false},
-		{429, vault, false, true},
-		{472, vault, false, true},
-		{473, vault, false, true},
-		{474, vault, false, true},
-		{501, vault, false, false},
-		{503, vault, false, false},
-		{530, vault, false, false},
-		{404, vault, false, false},
-	} {
-		v := verdictOf(row.code, []byte(row.body))
-		if !v.known || v.active != row.active || v.standby != row.standby {
-			t.Errorf("%d %s: %+v", row.code, row.body, v)
-		}
-		if !v.active && !strings.HasPrefix(v.detail, fmt.Sprintf("probe: %d", row.code)) {
-			t.Errorf("%d %s: detail %q", row.code, row.body, v.detail)
-		}
-	}
-}
 
 // probing returns a cluster of stand-ins and a handler that probes them.
 func probing(t *testing.T, n int) (*standin.Cluster, *Handler) {
@@ -67,10 +36,10 @@ func probing(t *testing.T, n int) (*standin.Cluster, *Handler) {
 func untilTarget(t *testing.T, h *Handler, v *standin.Vault) {
 	t.Helper()
 	if v == nil {
-		until(t, h, "no active node", func(s *state) bool { return !s.active() && s.reason != ReasonStarting })
+		until(t, h, "no active node", func(s *engine.State) bool { return !s.Active() && s.ReasonAt(time.Now()) != discovery.ReasonStarting })
 		return
 	}
-	until(t, h, v.Name()+" is active", func(s *state) bool { return s.active() && s.target.url == v.URL() })
+	until(t, h, v.Name()+" is active", func(s *engine.State) bool { return s.Active() && s.Target.URL == v.URL() })
 }
 
 func TestProbesOutrankConsul(t *testing.T) {
@@ -89,8 +58,8 @@ func TestProbesOutrankConsul(t *testing.T) {
 	untilTarget(t, h, b)
 	b.Kill()
 	untilTarget(t, h, nil)
-	if s := h.view.current.Load(); s.reason != ReasonNoActive && s.reason != ReasonUnhealthy {
-		t.Errorf("reason %s", s.reason)
+	if s := h.view.State(); s.ReasonAt(time.Now()) != discovery.ReasonNoActive && s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
+		t.Errorf("reason %s", s.ReasonAt(time.Now()))
 	}
 	a.SetActive(true)
 	untilTarget(t, h, a)
@@ -119,7 +88,7 @@ func TestProbesFollowWithoutConsul(t *testing.T) {
 	t.Parallel()
 	c, h := probing(t, 3)
 	c.Consul.Refuse()
-	until(t, h, "consul gone", func(s *state) bool { return s.reason == ReasonConsulUnreachable })
+	until(t, h, "consul gone", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonConsulUnreachable })
 	for _, next := range []*standin.Vault{c.Vaults[1], c.Vaults[2], c.Vaults[0]} {
 		for _, v := range c.Vaults {
 			v.SetActive(false)
@@ -127,63 +96,103 @@ func TestProbesFollowWithoutConsul(t *testing.T) {
 		untilTarget(t, h, nil)
 		next.SetActive(true)
 		untilTarget(t, h, next)
-		s := h.view.current.Load()
-		if !s.stale.IsZero() || s.reason != ReasonConsulUnreachable {
-			t.Errorf("reason %s, stale since %s: a node that proves itself is not stale", s.reason, s.stale)
+		s := h.view.State()
+		if !s.StaleSince.IsZero() || s.ReasonAt(time.Now()) != discovery.ReasonConsulUnreachable {
+			t.Errorf("reason %s, stale since %s: a node that proves itself is not stale", s.ReasonAt(time.Now()), s.StaleSince)
 		}
 	}
 	if err := c.Consul.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, h, "consul back", func(s *state) bool { return s.reason == ReasonOK })
+	until(t, h, "consul back", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonOK })
 }
 
-// Whatever it says itself: a node that is critical or in maintenance is out while Consul can be asked.
-func TestProbesDoNotOutrankChecks(t *testing.T) {
+// What a node says itself outranks its checks, such as that of a dead agent of Consul, but never an operator's word (C5).
+func TestProbesOutrankChecksButNotMaintenance(t *testing.T) {
 	t.Parallel()
-	for _, check := range []string{"serfHealth", "_node_maintenance"} {
-		v, err := standin.NewVault("", "vault-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(v.Close)
-		v.SetActive(true)
-		host, port, _ := strings.Cut(v.Addr(), ":")
-		var p int
-		fmt.Sscan(port, &p)
-		entry := func(status string) *api.ServiceEntry {
-			return standin.Active("vault-1", standin.Address(host), standin.Port(p), standin.NodeCheck(check, status))
-		}
-		consul := newConsul(t, entry("critical"))
-		h := provision(t, consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms"}`)
-		until(t, h, check, func(s *state) bool { return s.reason == ReasonUnhealthy })
-		if check == "_node_maintenance" {
-			continue
-		}
-		// What Consul said last says nothing of now.
-		consul.Refuse()
-		untilTarget(t, h, v)
+	v, err := standin.NewVault("", "vault-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	v.SetActive(true)
+	host, port := hostPortOf(t, v.Addr())
+	for _, row := range []struct {
+		check string
+		used  bool
+	}{{"serfHealth", true}, {"_node_maintenance", false}, {"_service_maintenance:vault", false}} {
+		t.Run(row.check, func(t *testing.T) {
+			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port), standin.NodeCheck(row.check, "critical")))
+			h := provision(t, consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms"}`)
+			if row.used {
+				untilTarget(t, h, v)
+				v.SetActive(false)
+				untilTarget(t, h, nil)
+				v.SetActive(true)
+				untilTarget(t, h, v)
+				return
+			}
+			until(t, h, row.check, func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonUnhealthy })
+			before := len(v.Requests())
+			if err := v.Await(t.Context(), func() bool { return len(v.Requests()) >= before+5 }); err != nil {
+				t.Fatal(err)
+			}
+			if s := h.view.State(); s.Active() || s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
+				t.Errorf("reason %s, active %v although it is in maintenance", s.ReasonAt(time.Now()), s.Active())
+			}
+		})
 	}
 }
 
-func TestOnlyTheActiveNodeIsProbed(t *testing.T) {
+// hostPortOf splits an address.
+func hostPortOf(t testing.TB, addr string) (host string, port int) {
+	t.Helper()
+	a, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Addr().String(), int(a.Port())
+}
+
+// Standbys are asked now and then, so that a sealed one is known before the failover that needs it; and each probe has a
+// connection of its own, of which the last one is kept.
+func TestStandbysAreProbedSeldom(t *testing.T) {
 	t.Parallel()
 	c, h := probing(t, 3)
 	a, b := c.Vaults[0], c.Vaults[1]
 	// The rounds of the start are over when the active node has been asked a few times more.
-	more := func(n int) int {
-		before := len(a.Requests())
-		if err := a.Await(t.Context(), func() bool { return len(a.Requests()) >= before+n }); err != nil {
+	more := func(v *standin.Vault, n int) []standin.VaultRequest {
+		before := len(v.Requests())
+		if err := v.Await(t.Context(), func() bool { return len(v.Requests()) >= before+n }); err != nil {
 			t.Fatal(err)
 		}
-		return len(b.Requests())
+		return v.Requests()[before:]
 	}
-	before := more(5)
-	if after := more(10); after != before {
-		t.Errorf("a standby was probed %d times", after-before)
+	more(a, 5)
+	of := len(a.Requests())
+	asked := more(b, 3)
+	// 50ms and ten times that; the first may come at once.
+	if took := asked[2].Time.Sub(asked[0].Time); took < 2*10*50*time.Millisecond*8/10 {
+		t.Errorf("a standby was probed twice within %s", took)
 	}
-	if n := a.Connections(); n != 1 {
-		t.Errorf("%d connections to the active node, want 1", n)
+	if n := len(a.Requests()) - of; n < 8 {
+		t.Errorf("%d probes of the active node for three of a standby", n)
+	}
+	from := map[string]bool{}
+	for _, r := range more(a, 10) {
+		from[r.RemoteAddr] = true
+	}
+	if len(from) < 9 { // a port may be used again
+		t.Errorf("10 probes came over %d connections", len(from))
+	}
+	if err := a.Await(t.Context(), func() bool { return a.Connections() <= 2 }); err != nil {
+		t.Errorf("%d connections to the active node", a.Connections())
+	}
+	for range 20 {
+		more(a, 1)
+		if n := a.Connections(); n > 3 { // the kept one, the one that asks, and one that is being closed
+			t.Fatalf("%d connections to the active node", n)
+		}
 	}
 	// The end of the last handler is the end of the probes.
 	if err := h.Cleanup(); err != nil {
@@ -214,32 +223,9 @@ func TestProbesByLeader(t *testing.T) {
 	}
 }
 
-func TestLeaderAddress(t *testing.T) {
-	for _, row := range []struct{ leader, scheme, want, wrong string }{
-		{"https://10.0.0.1:8200", "https", "10.0.0.1:8200", ""},
-		{"https://vault.example.com", "https", "vault.example.com:443", ""},
-		{"http://[::1]:8200/", "http", "::1:8200", ""},
-		{"http://10.0.0.1:8200", "https", "", "is not https"},
-		{"", "https", "", "not a URL"},
-		{"https://u:p@vault", "https", "", "not a URL"},
-		{"https://vault:99999999999999999999", "https", "", "port"},
-	} {
-		host, port, err := parseLeader(row.leader, row.scheme)
-		if row.wrong != "" {
-			if err == nil || !strings.Contains(err.Error(), row.wrong) {
-				t.Errorf("%s: %v, want %q", row.leader, err, row.wrong)
-			}
-			continue
-		}
-		if got := fmt.Sprintf("%s:%d", host, port); err != nil || got != row.want {
-			t.Errorf("%s: %s, %v", row.leader, got, err)
-		}
-	}
-}
-
 func TestProbesNeedAnAddress(t *testing.T) {
 	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("no host"))), `, "probe": {}`)
-	until(t, h, "bad address", func(s *state) bool { return s.reason == ReasonBadAddress })
+	until(t, h, "bad address", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonBadAddress })
 }
 
 // A check that has merely passed again, and so has a new index, says nothing new.
@@ -247,54 +233,54 @@ func TestProbesOutliveNewIndexes(t *testing.T) {
 	t.Parallel()
 	c, h := probing(t, 2)
 	entry := func(index uint64) *api.ServiceEntry {
-		host, port, _ := strings.Cut(c.Vaults[0].Addr(), ":")
-		var p int
-		fmt.Sscan(port, &p)
-		return standin.Active("vault-0", standin.Address(host), standin.Port(p), standin.Check("api", "passing"), standin.Index(index))
+		host, port := hostPortOf(t, c.Vaults[0].Addr())
+		return standin.Active("vault-0", standin.Address(host), standin.Port(port), standin.Check("api", "passing"), standin.Index(index))
 	}
 	c.Consul.Set("vault", entry(1))
 	untilTarget(t, h, c.Vaults[0])
-	until(t, h, "one node", func(s *state) bool { return s.nodes == 1 && s.active() })
-	changes := h.view.current.Load().changes
+	until(t, h, "one node", func(s *engine.State) bool { return s.Nodes() == 1 && s.Active() })
+	changes := h.view.State().Changes
 	for i := range uint64(5) {
-		polled := h.view.current.Load().polled
+		polled := h.view.State().Polled
 		c.Consul.Set("vault", entry(i+2))
-		until(t, h, "the next answer", func(s *state) bool {
-			if !s.active() {
-				t.Fatalf("no active node: %s (%s)", s.reason, s.detail)
+		until(t, h, "the next answer", func(s *engine.State) bool {
+			if !s.Active() {
+				t.Fatalf("no active node: %s (%s)", s.ReasonAt(time.Now()), s.Detail)
 			}
-			return s.polled.After(polled)
+			return s.Polled.After(polled)
 		})
 	}
-	if n := h.view.current.Load().changes; n != changes {
+	if n := h.view.State().Changes; n != changes {
 		t.Errorf("%d changes, want none", n-changes)
 	}
 	// What is known of a node goes with it.
 	c.Consul.Set("vault")
 	untilTarget(t, h, nil)
-	h.view.watcher.mu.Lock()
-	defer h.view.watcher.mu.Unlock()
-	if n := len(h.view.verdicts); n != 0 {
-		t.Errorf("%d verdicts, want none", n)
+	for _, v := range c.Vaults {
+		if err := v.Await(t.Context(), func() bool { return v.Connections() == 0 }); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
 func TestSelectionByProbeNeedsProbes(t *testing.T) {
-	for mode, want := range map[string]string{selectProbe: "needs probe", "": "selects by", "Tag": "selects by"} {
-		d := &oddDiscovery{newScripted(Answer{}), mode}
-		err := (&Active{discovery: d}).checkSelection(false)
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("mode %q: %v, want %q", mode, err, want)
+	for _, row := range []struct {
+		by    string
+		mode  engine.Mode
+		wrong string
+	}{
+		{discovery.ByTag, engine.ProbeOff, ""},
+		{discovery.ByAuto, engine.ProbeAuto, ""},
+		{discovery.ByCheck, engine.ProbeStrict, ""},
+		{discovery.ByProbe, engine.ProbeStrict, ""},
+		{discovery.ByProbe, engine.ProbeAuto, "needs probe strict"},
+		{discovery.ByProbe, engine.ProbeOff, "needs probe strict"},
+		{"", engine.ProbeStrict, "selects by"},
+		{"Tag", engine.ProbeStrict, "selects by"},
+	} {
+		err := checkSelection(&given{selection: discovery.Selection{Mode: row.by}}, row.mode)
+		if row.wrong == "" && err != nil || row.wrong != "" && (err == nil || !strings.Contains(err.Error(), row.wrong)) {
+			t.Errorf("by %q with probes %q: %v, want %q", row.by, row.mode, err, row.wrong)
 		}
 	}
-	if err := (&Active{discovery: &oddDiscovery{newScripted(Answer{}), selectProbe}}).checkSelection(true); err != nil {
-		t.Error(err)
-	}
 }
-
-type oddDiscovery struct {
-	*scripted
-	mode string
-}
-
-func (d *oddDiscovery) Selection() Selection { return Selection{Mode: d.mode} }

@@ -17,7 +17,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -65,7 +68,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 			http.Redirect(w, r, other.URL()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 			return true
 		})
-		until(t, provision(t, consul, ""), "refused", func(s *state) bool { return s.reason == ReasonConsulError })
+		until(t, provision(t, consul, ""), "refused", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonConsulError })
 		if n := len(other.Requests()); n != 0 {
 			t.Errorf("%d requests where the redirect leads", n)
 		}
@@ -85,7 +88,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 				})
 				return true
 			})
-			until(t, provision(t, consul, ""), "refused", func(s *state) bool { return s.reason == ReasonConsulError })
+			until(t, provision(t, consul, ""), "refused", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonConsulError })
 			if err := consul.Await(t.Context(), func() bool { return consul.Open() == 0 }); err != nil {
 				t.Error(err)
 			}
@@ -98,7 +101,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 	t.Run("TLS 1.1 is refused", func(t *testing.T) {
 		server := httptest.NewTLSServer(nil)
 		server.Close() // only its certificate is wanted
-		for version, want := range map[uint16]Reason{tls.VersionTLS11: ReasonConsulUnreachable, tls.VersionTLS12: ReasonNoService} {
+		for version, want := range map[uint16]discovery.Reason{tls.VersionTLS11: discovery.ReasonConsulUnreachable, tls.VersionTLS12: discovery.ReasonNoService} {
 			consul, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: version})
 			if err != nil {
 				t.Fatal(err)
@@ -106,12 +109,12 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 			t.Cleanup(consul.Close)
 			t.Setenv("CONSUL_HTTP_SSL_VERIFY", "false")
 			t.Setenv("CONSUL_HTTP_ADDR", consul.URL())
-			h, end := newHandler(t, `{}`)
+			h, end := newHandler(t, `{"probe": {"mode": "off"}}`)
 			t.Cleanup(end)
-			h.view.watcher.start()
-			until(t, h, "an outcome", func(s *state) bool { return s.reason != ReasonStarting })
-			if s := h.view.current.Load(); s.reason != want {
-				t.Errorf("%s: reason %s (%s), want %s", tls.VersionName(version), s.reason, s.detail, want)
+			h.view.Start()
+			until(t, h, "an outcome", func(s *engine.State) bool { return s.ReasonAt(time.Now()) != discovery.ReasonStarting })
+			if s := h.view.State(); s.ReasonAt(time.Now()) != want {
+				t.Errorf("%s: reason %s (%s), want %s", tls.VersionName(version), s.ReasonAt(time.Now()), s.Detail, want)
 			}
 		}
 	})
@@ -128,7 +131,7 @@ func (unread) Close() error { return nil }
 
 // TestRequestStaysHere has a request that carries secrets: nothing of it is read, repeated or passed on but path and query.
 func TestRequestStaysHere(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	var mu sync.Mutex
 	var sent bytes.Buffer
 	consul.Handle(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -138,7 +141,8 @@ func TestRequestStaysHere(t *testing.T) {
 		return false
 	})
 	h := provision(t, consul, "")
-	for _, host := range []string{"redirector.example.com", "evil.example.com", "10.0.0.1:8200" /* 508 */} {
+	until(t, h, "active", (*engine.State).Active) // while it waits, up to 256 KiB of the body are read, and thrown away
+	for _, host := range []string{"redirector.example.com", "evil.example.com", "127.10.0.1:8200" /* 508 */} {
 		r := httptest.NewRequest("PUT", "http://"+host+"/v1/secret/PLANTEDpath?PLANTEDquery", unread{t})
 		r.Header.Set("X-Vault-Token", "PLANTEDtoken")
 		r.Header.Set("X-Forwarded-Host", "evil.example.com")
@@ -146,7 +150,7 @@ func TestRequestStaysHere(t *testing.T) {
 		if err := h.ServeHTTP(w, r, nil); err != nil {
 			t.Fatal(err)
 		}
-		if location := w.Header().Get("Location"); w.Code == http.StatusTemporaryRedirect && location != "https://10.0.0.1:8200/v1/secret/PLANTEDpath?PLANTEDquery" {
+		if location := w.Header().Get("Location"); w.Code == http.StatusTemporaryRedirect && location != "https://127.10.0.1:8200/v1/secret/PLANTEDpath?PLANTEDquery" {
 			t.Errorf("Host %s: Location %s", host, location)
 		}
 		var answer bytes.Buffer
@@ -156,10 +160,16 @@ func TestRequestStaysHere(t *testing.T) {
 		}
 	}
 	consul.Set("vault", standin.Active("vault-2")) // another query
-	until(t, h, "another node", func(s *state) bool { return s.active() && s.node.Name == "vault-2" })
+	until(t, h, "another node", func(s *engine.State) bool { return s.Active() && s.Node.Name == "vault-2" })
 	mu.Lock()
 	defer mu.Unlock()
 	if strings.Contains(sent.String(), "PLANTED") || !strings.Contains(sent.String(), "/v1/health/service/vault") {
 		t.Errorf("Consul was sent %s", sent.String())
 	}
 }
+
+// What is taken of an answer of Consul's, and of one that is an error.
+const (
+	maxAnswer      = 16 << 20
+	maxErrorAnswer = 64 << 10
+)

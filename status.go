@@ -134,8 +134,11 @@ func (c *cluster) status(now time.Time) clusterStatus {
 		Hold: map[string]uint64{"limit": uint64(c.holdLimit()), "waiting": uint64(max(0, c.view.Waiting()))},
 	}
 	d.Ready = !caddy.Exiting() && (d.Healthy || !blind(d.Reason))
-	if phase.Situation == engine.Stale {
+	switch {
+	case phase.Situation == engine.Stale:
 		d.StaleUntil = moment(phase.Time)
+	case phase.Situation == engine.None && !phase.Time.IsZero():
+		d.Since = moment(phase.Time) // the use of a stale node ends without a new state
 	}
 	if d.Healthy {
 		d.Active = &activeStatus{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}

@@ -60,6 +60,7 @@ active, the newest first, and for how long there was no active node.`,
 		c.Flags().String("adapter", "", "Adapter of the config file")
 		parent.AddCommand(c)
 	}
+	addCheckCommand(parent)
 }
 
 // adminTimeout is how long the admin API may take for an answer, which it has at hand.

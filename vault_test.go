@@ -6,18 +6,14 @@
 package vaultredirect
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net/netip"
-	"reflect"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -28,7 +24,7 @@ func TestVaultURLs(t *testing.T) {
 		want  string // endpoint
 		wrong string
 	}{
-		{[]string{"https://vault-0:8200", "http://10.0.0.1"}, "https://vault-0:8200,http://10.0.0.1:80", ""},
+		{[]string{"https://vault-0:8200", "http://127.10.0.1"}, "https://vault-0:8200,http://127.10.0.1:80", ""},
 		{[]string{"https://vault.example.com/", "https://[::1]:8200"}, "https://vault.example.com:443,https://[::1]:8200", ""},
 		{[]string{"{env.VAULT_NODE}"}, "https://vault-9:8200", ""},
 		{nil, "", "missing"},
@@ -54,69 +50,6 @@ func TestVaultURLs(t *testing.T) {
 			t.Errorf("%v: endpoint %s, %v", row.urls, v.Endpoint(), err)
 		}
 	}
-}
-
-func TestVaultNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := &Vault{URLs: []string{"https://one:8200", "https://many:8200", "https://both:8200", "https://none:8200", "https://10.0.0.9:8200"}}
-		if err := v.Provision(caddy.Context{}); err != nil {
-			t.Fatal(err)
-		}
-		names := map[string][]netip.Addr{
-			"one":  {netip.MustParseAddr("10.0.0.1")},
-			"many": {netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("::ffff:10.0.0.2")},
-			"both": {netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("2001:db8::4")},
-		}
-		s := &vaultSource{known: make([][]Node, len(v.nodes)), nodes: v.nodes, lookup: func(_ context.Context, _, host string) ([]netip.Addr, error) {
-			if a, ok := names[host]; ok {
-				return a, nil
-			}
-			return nil, errors.New("no such host")
-		}}
-		a, err := s.Query(t.Context(), 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := ""
-		for _, n := range a.Nodes {
-			to, err := addressing{redirectTo: toAuto}.target(&n)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got += fmt.Sprintf("%s %s\n", to.url, n.ServerName)
-		}
-		want := "https://one:8200 \nhttps://10.0.0.2:8200 many\nhttps://10.0.0.3:8200 many\nhttps://both:8200 \nhttps://none:8200 \nhttps://10.0.0.9:8200 \n"
-		if got != want {
-			t.Errorf("nodes\n%swant\n%s", got, want)
-		}
-		// An error is no answer: what a name stood for still holds. And one that takes long holds up no other.
-		names["one"] = nil
-		delete(names, "many")
-		lookup := s.lookup
-		s.lookup = func(ctx context.Context, network, host string) ([]netip.Addr, error) {
-			if host == "both" || host == "none" {
-				<-ctx.Done()
-				return nil, ctx.Err()
-			}
-			return lookup(ctx, network, host)
-		}
-		ctx5, cancel5 := context.WithTimeout(t.Context(), querySlack)
-		defer cancel5()
-		if again, err := s.Query(ctx5, 0, 0); err != nil || !reflect.DeepEqual(again.Nodes, a.Nodes) {
-			t.Errorf("%v: nodes %v, want %v", err, again.Nodes, a.Nodes)
-		}
-		s.lookup = lookup
-		// The next answer is there when the wait is over, and earlier when nobody waits any more.
-		began := time.Now()
-		if _, err := s.Query(t.Context(), a.Index, 10*time.Second); err != nil || time.Since(began) != 10*time.Second {
-			t.Errorf("after %s: %v", time.Since(began), err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := s.Query(ctx, a.Index, 10*time.Second); err == nil {
-			t.Error("no error although nobody waits")
-		}
-	})
 }
 
 func TestVaultDiscovery(t *testing.T) {
@@ -146,8 +79,8 @@ func TestVaultDiscovery(t *testing.T) {
 		v.Kill()
 	}
 	untilTarget(t, h, nil)
-	if s := h.view.current.Load(); s.reason != ReasonUnhealthy || !strings.Contains(s.detail, "refused") {
-		t.Errorf("reason %s (%s)", s.reason, s.detail)
+	if s := h.view.State(); s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy || !strings.Contains(s.Detail, "refused") {
+		t.Errorf("reason %s (%s)", s.ReasonAt(time.Now()), s.Detail)
 	}
 	for _, v := range c.Vaults {
 		if err := v.Start(); err != nil {

@@ -14,7 +14,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -180,36 +179,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // await returns the state for a request, which may wait for it, and how long it waited.
 func (h *Handler) await(r *http.Request) outcome {
-	switch s := h.view.State(); s.Phase().Situation {
-	case engine.Active, engine.Stale:
+	s := h.view.State()
+	switch p := s.Phase(); {
+	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
 		return outcome{state: s}
 	}
-	drained := drain(r)
+	defer drain(r)()
 	came := time.Now()
-	s := h.view.Await(r.Context(), h.queue)
-	select {
-	case <-drained: // and seen to be: Caddy's access log looks at how much of it was read
-	default:
-	}
+	s = h.view.Await(r.Context(), h.queue)
 	return outcome{state: s, held: heldSince(came)}
-}
-
-// maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
-const maxDrained = 256 << 10
-
-// drain reads the body of a request that may wait. Over HTTP/1.1 the server notices that a client has left only once the
-// body is read, and those that left would keep their places. The end of the request ends the reading.
-// What it returns is closed when that is over; nil if there is nothing to read.
-func drain(r *http.Request) (drained <-chan struct{}) {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 { // Caddy wraps a body that is none, too
-		return nil
-	}
-	body, done := r.Body, make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.CopyN(io.Discard, body, maxDrained)
-	}()
-	return done
 }
 
 // serveUnavailable answers while no node is active.

@@ -6,102 +6,32 @@
 package vaultredirect
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// provision returns a handler as Caddy would run it, asking the stand-in. config is JSON without the discovery.
-func provision(t testing.TB, consul *standin.Consul, config string) *Handler {
-	t.Helper()
-	return provisionJSON(t, fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), config))
-}
-
-// provisioning is held while a config is provisioned, for which Caddy has globals.
-var provisioning sync.Mutex
-
-// provisionJSON returns a handler as Caddy would run it.
-func provisionJSON(t testing.TB, raw string) *Handler {
-	t.Helper()
-	provisioning.Lock()
-	base, err := caddy.ProvisionContext(&caddy.Config{})
-	provisioning.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := caddy.NewContext(base)
-	t.Cleanup(cancel)
-	mod, err := ctx.LoadModuleByID("http.handlers.vault_redirect", []byte(raw))
-	if err != nil {
-		t.Fatal(err)
-	}
-	app, err := ctx.App(appID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := app.(*App).Start(); err != nil {
-		t.Fatal(err)
-	}
-	return mod.(*Handler)
-}
-
-// newConsul returns a stand-in that has the entries.
-func newConsul(t testing.TB, entries ...*api.ServiceEntry) *standin.Consul {
-	t.Helper()
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", entries...)
-	return consul
-}
-
-// ask sends a request to the handler alone.
-func ask(t testing.TB, h *Handler, method, target string) *http.Response {
-	t.Helper()
-	rec := httptest.NewRecorder()
-	if err := h.ServeHTTP(rec, httptest.NewRequest(method, target, nil), nil); err != nil {
-		t.Fatalf("the handler returned an error, which Caddy would log with the request: %v", err)
-	}
-	return rec.Result()
-}
-
-// until waits for the handler's state to be as it should.
-func until(t testing.TB, h *Handler, what string, ok func(*state) bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for s := h.view.current.Load(); !ok(s); s = h.view.current.Load() {
-		select {
-		case <-s.changed:
-		case <-deadline:
-			t.Fatalf("%s: still reason %s (%s), url %q", what, s.reason, s.detail, s.target.url)
-		}
-	}
-}
-
 func TestRedirect(t *testing.T) {
 	h := provision(t, newConsul(t,
-		standin.Standby("vault-1", standin.Address("10.0.0.1")),
-		standin.Active("vault-2", standin.Address("10.0.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
+		standin.Standby("vault-1", standin.Address("127.10.0.1")),
+		standin.Active("vault-2", standin.Address("127.10.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
 	), "")
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "LIST", "SCAN"} {
 		resp := ask(t, h, method, "http://redirector.example.com/v1/secret/a%2Fb//c?list=true&x")
 		if resp.StatusCode != http.StatusTemporaryRedirect {
 			t.Errorf("%s: status %d", method, resp.StatusCode)
 		}
-		if got, want := resp.Header.Get("Location"), "https://10.0.0.2:8200/v1/secret/a%2Fb//c?list=true&x"; got != want {
+		if got, want := resp.Header.Get("Location"), "https://127.10.0.2:8200/v1/secret/a%2Fb//c?list=true&x"; got != want {
 			t.Errorf("%s: Location %s, want %s", method, got, want)
 		}
 		if got := resp.Header.Get("Cache-Control"); got != "no-store" {
@@ -114,12 +44,12 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestRedirectFollowsConfig(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-2", standin.Address("10.0.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
+	consul := newConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
 	for config, want := range map[string]string{
 		``:                                          "https://10.9.9.9:8200/",
 		`, "scheme": "http"`:                        "http://10.9.9.9:8200/",
 		`, "redirect_to": "node_name"`:              "https://vault-2:8200/",
-		`, "redirect_to": "node_address"`:           "https://10.0.0.2:8200/",
+		`, "redirect_to": "node_address"`:           "https://127.10.0.2:8200/",
 		`, "redirect_to": "tagged:wan"`:             "https://198.51.100.7:8443/",
 		`, "redirect_to": "{node}.example.com"`:     "https://vault-2.example.com:8200/",
 		`, "redirect_to": "node_name", "port": 443`: "https://vault-2:443/",
@@ -130,39 +60,23 @@ func TestRedirectFollowsConfig(t *testing.T) {
 	}
 }
 
-// errorsOf returns the text of an answer in the form of Vault's errors.
-func errorsOf(t testing.TB, resp *http.Response) string {
-	t.Helper()
-	var body struct{ Errors []string }
-	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || len(body.Errors) != 1 {
-		t.Fatalf("the answer is not in the form of Vault's errors: %v %v", body, err)
-	}
-	if got := resp.Header.Get("Content-Type"); got != "application/json" {
-		t.Errorf("Content-Type %q", got)
-	}
-	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("Cache-Control %q", got)
-	}
-	return body.Errors[0]
-}
-
 func TestUnavailable(t *testing.T) {
 	rows := []struct {
 		name    string
 		entries []*api.ServiceEntry
 		fault   func(*standin.Consul)
-		reason  Reason
+		reason  discovery.Reason
 	}{
-		{name: "none registered", reason: ReasonNoService},
-		{name: "none active", entries: []*api.ServiceEntry{standin.Standby("vault-1")}, reason: ReasonNoActive},
-		{name: "critical", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.NodeCheck("serfHealth", "critical"))}, reason: ReasonUnhealthy},
-		{name: "bad address", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.ServiceAddress("evil.example.com/"))}, reason: ReasonBadAddress},
-		{name: "refused", fault: (*standin.Consul).Refuse, reason: ReasonConsulUnreachable},
-		{name: "denied", fault: answerWith(403, "Permission denied"), reason: ReasonACLDenied},
-		{name: "broken", fault: answerWith(200, "<html>"), reason: ReasonConsulError},
+		{name: "none registered", reason: discovery.ReasonNoService},
+		{name: "none active", entries: []*api.ServiceEntry{standin.Standby("vault-1")}, reason: discovery.ReasonNoActive},
+		{name: "critical", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.NodeCheck("serfHealth", "critical"))}, reason: discovery.ReasonUnhealthy},
+		{name: "bad address", entries: []*api.ServiceEntry{standin.Active("vault-1", standin.ServiceAddress("evil.example.com/"))}, reason: discovery.ReasonBadAddress},
+		{name: "refused", fault: (*standin.Consul).Refuse, reason: discovery.ReasonConsulUnreachable},
+		{name: "denied", fault: answerWith(403, "Permission denied"), reason: discovery.ReasonACLDenied},
+		{name: "broken", fault: answerWith(200, "<html>"), reason: discovery.ReasonConsulError},
 		{name: "filtered", fault: func(c *standin.Consul) {
 			c.Header(func(h http.Header) { h.Set("X-Consul-Results-Filtered-By-ACLs", "true") })
-		}, reason: ReasonACLFiltered},
+		}, reason: discovery.ReasonACLFiltered},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -181,8 +95,8 @@ func TestUnavailable(t *testing.T) {
 			if text := errorsOf(t, resp); !strings.Contains(text, explain(row.reason)) || explain(row.reason) == string(row.reason) {
 				t.Errorf("text %q does not explain %s", text, row.reason)
 			}
-			if s := h.view.current.Load(); s.reason != row.reason {
-				t.Errorf("reason %s, want %s", s.reason, row.reason)
+			if s := h.view.State(); s.ReasonAt(time.Now()) != row.reason {
+				t.Errorf("reason %s, want %s", s.ReasonAt(time.Now()), row.reason)
 			}
 		})
 	}
@@ -235,11 +149,65 @@ func TestNoPath(t *testing.T) {
 		req := httptest.NewRequest("GET", "/", nil)
 		req.Method = r.Method
 		req.URL.Path = r.RequestURI
-		rec := httptest.NewRecorder()
-		if err := h.ServeHTTP(rec, req, nil); err != nil || rec.Code != http.StatusBadRequest {
-			t.Errorf("%s: status %d, %v", r.Method, rec.Code, err)
+		resp := serve(t, h, req)
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: status %d", r.Method, resp.StatusCode)
 		}
-		errorsOf(t, rec.Result())
+		errorsOf(t, resp)
+	}
+}
+
+// Instances whose names and IDs make the same text are two instances (C26).
+func TestIdentitiesWithSlashes(t *testing.T) {
+	entry := func(build func(string, ...standin.Opt) *api.ServiceEntry, node, id, address string) *api.ServiceEntry {
+		e := build(node, standin.ServiceAddress(address))
+		e.Service.ID = id
+		return e
+	}
+	h := provision(t, newConsul(t, entry(standin.Standby, "vault-1", "x/y", "127.10.0.1"), entry(standin.Active, "vault-1/x", "y", "127.10.0.2")), "")
+	if resp := ask(t, h, "GET", "/"); resp.Header.Get("Location") != "https://127.10.0.2:8200/" {
+		t.Errorf("status %d, Location %q, %s", resp.StatusCode, resp.Header.Get("Location"), h.view.State().Detail)
+	}
+	if n := h.view.State().Nodes(); n != 2 {
+		t.Errorf("%d nodes, want 2", n)
+	}
+}
+
+// What one word configures is the best that is known.
+func TestDefaults(t *testing.T) {
+	clearConsulEnv(t)
+	h, end := newHandler(t, `{}`)
+	defer end()
+	c := h.view.Config
+	if c.Name != "vault" || c.MaxStale != 5*time.Minute || h.queue.Hold != 50*time.Second || h.queue.Most != 10000 {
+		t.Errorf("name %s, max_stale %s, hold %s, hold_max %d", c.Name, c.MaxStale, h.queue.Hold, h.queue.Most)
+	}
+	if p := c.Probe; p.Mode != engine.ProbeAuto || p.Interval != 500*time.Millisecond || p.Timeout != time.Second || p.Fall != 3 || p.TLS == nil || p.TLS.InsecureSkipVerify {
+		t.Errorf("probes %+v", p)
+	}
+	if h.healthPath != "/vault-redirector-health" || h.retryAfter[0] != "1" || h.discoverer.Endpoint() != "127.0.0.1:8500" {
+		t.Errorf("health_path %s, retry_after %s, Consul at %s", h.healthPath, h.retryAfter, h.discoverer.Endpoint())
+	}
+}
+
+// A cluster has the name that the config gives it, else that of what is watched.
+func TestName(t *testing.T) {
+	clearConsulEnv(t)
+	for config, want := range map[string]string{
+		`{}`:               "vault",
+		`{"name": "prod"}`: "prod",
+		`{"discovery": {"source": "consul", "service": "vault-eu"}}`:                             "vault-eu",
+		`{"discovery": {"source": "vault", "urls": ["https://vault-0.test:8200", "http://b"]}}`:  "vault-0.test",
+		`{"name": "x", "discovery": {"source": "vault", "urls": ["https://vault-0.test:8200"]}}`: "x",
+	} {
+		h, end := newHandler(t, config)
+		if got := h.view.Name; got != want {
+			t.Errorf("%s: name %s, want %s", config, got, want)
+		}
+		end()
+	}
+	if got := clusterName(new(given)); got != "given" {
+		t.Errorf("of somebody else's discovery: %s", got)
 	}
 }
 
@@ -250,7 +218,7 @@ func benchmarkRedirect(b *testing.B, instances int) {
 		entries = append(entries, standin.Standby(fmt.Sprintf("vault-%d", i)))
 	}
 	h := provision(b, newConsul(b, entries...), "")
-	until(b, h, "start", (*state).active)
+	until(b, h, "start", (*engine.State).Active)
 	r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/team/app?version=3", nil)
 	w := &discard{header: http.Header{}}
 	b.ReportAllocs()

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Every file in this folder is loaded here, as far as that is possible without a network, and so are the Caddyfiles in
-// the README: an example that does not work is worse than none. A new file needs a row in checks.
+// Every file in this folder is loaded here, as far as that is possible without a network: an example that does not work is
+// worse than none. A new file needs a row in checks.
 
 package examples_test
 
@@ -41,6 +41,7 @@ var checks = map[string]func(t *testing.T, text string){
 	"production.Caddyfile":     production,
 	"without-consul.Caddyfile": withoutConsul,
 	"proxy.Caddyfile":          proxy,
+	"status.Caddyfile":         status,
 	"config.json":              config,
 	"vault-redirector.service": service,
 	"consul-policy.hcl":        consulPolicy,
@@ -77,41 +78,11 @@ func TestAllAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.IsDir() || e.Name() == "examples_test.go" { // a folder has tests of its own
+		if e.IsDir() || strings.HasSuffix(e.Name(), "_test.go") { // a folder has tests of its own
 			continue
 		}
 		if checks[e.Name()] == nil {
 			t.Errorf("%s has no row in checks", e.Name())
-		}
-	}
-}
-
-// TestReadme loads the Caddyfiles in the README, and looks for its rows on the options.
-func TestReadme(t *testing.T) {
-	text, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	readme := string(text)
-	blocks := regexp.MustCompile("(?ms)^```caddyfile\n(.*?)^```$").FindAllStringSubmatch(readme, -1)
-	if len(blocks) == 0 {
-		t.Error("there is no Caddyfile")
-	}
-	for _, b := range blocks {
-		if !strings.Contains(b[1], "<") { // one is the syntax
-			adapt(t, b[1])
-		}
-	}
-	for _, module := range []any{vaultredirect.Handler{}, vaultredirect.Consul{}, vaultredirect.Vault{}} {
-		for _, name := range optionsOf(module) {
-			if name != "discovery" && name != "tls" && !regexp.MustCompile("(?m)^\\| `?"+name+"`? \\|").MatchString(readme) {
-				t.Errorf("there is no row for the option %s", name)
-			}
-		}
-	}
-	for _, name := range optionsOf(vaultredirect.TLS{}) {
-		if !strings.Contains(readme, "| `tls "+name+"` |") {
-			t.Errorf("there is no row for the option tls %s", name)
 		}
 	}
 }
@@ -170,7 +141,7 @@ func setFiles(t *testing.T) files {
 // filtered fails for a Caddyfile whose logs would have tokens.
 func filtered(t *testing.T, text string) {
 	t.Helper()
-	for _, header := range []string{"X-Vault-Token", "X-Consul-Token", "Authorization"} {
+	for _, header := range []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"} {
 		if !strings.Contains(text, "request>headers>"+header+" delete") {
 			t.Errorf("%s is not filtered from the logs", header)
 		}
@@ -180,6 +151,7 @@ func filtered(t *testing.T, text string) {
 func withoutConsul(t *testing.T, text string) {
 	setFiles(t)
 	caddyfile(t, text)
+	filtered(t, text)
 	// What is commented out is to be true as well.
 	leader := strings.Replace(text, "#   redirect_to leader", "redirect_to leader", 1)
 	if leader == text {
@@ -203,10 +175,33 @@ func proxy(t *testing.T, text string) {
 	caddyfile(t, named)
 }
 
+func status(t *testing.T, text string) {
+	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil); err == nil {
+		t.Error("it is served without a password")
+	}
+	t.Setenv("VAULT_REDIRECT_PASSWORD_HASH", "$2a$14$g4VWYh4L2fAc1aP3fLFzjuHpX1iK/OAn2bzdrWFRqpIbxMsRqGvsG")
+	caddyfile(t, text)
+	t.Setenv("VAULT_REDIRECT_OPERATORS", "10.0.0.0/8")
+	caddyfile(t, text)
+}
+
 func production(t *testing.T, text string) {
 	f := setFiles(t)
 	caddyfile(t, text)
 	filtered(t, text)
+	// What is commented out is to be true as well.
+	for _, comment := range []string{"\t# admin unix", "\t# log\n", "\t\t\t\t# server_name "} {
+		with := strings.Replace(text, comment, strings.Replace(comment, "# ", "", 1), 1)
+		if with == text {
+			t.Fatalf("%q is not found", comment)
+		}
+		caddyfile(t, with)
+	}
+	const plain = "# http:// {\n# \timport redirect\n# }\n"
+	if !strings.Contains(text, plain) {
+		t.Fatal("the http site is not found")
+	}
+	caddyfile(t, strings.Replace(text, plain, strings.ReplaceAll(plain, "# ", ""), 1))
 	// The alternative that is commented out is loaded in place of the site before it.
 	site := regexp.MustCompile(`(?ms)^https:// \{.*?^\}\n`)
 	commented := regexp.MustCompile(`(?ms)^# https://vault\.example\.com \{\n.*?^# \}\n`)
@@ -257,6 +252,9 @@ func config(t *testing.T, text string) {
 func complete(t *testing.T, where string, object map[string]any, module any) {
 	t.Helper()
 	for _, name := range optionsOf(module) {
+		if name == "token" { // excludes token_file
+			continue
+		}
 		if _, ok := object[name]; !ok {
 			t.Errorf("%s: the option %q is missing", where, name)
 		}
@@ -323,12 +321,12 @@ func consulPolicy(t *testing.T, text string) {
 func vaultService(t *testing.T, text string) {
 	var file struct {
 		Service struct {
-			Name  string
-			Port  int
-			Tags  []string
-			Check struct {
-				ID, Name, HTTP, Interval, Timeout string
-				ServerName                        string `json:"tls_server_name"`
+			Name, Address string
+			Port          int
+			Tags          []string
+			Check         struct {
+				ID, Name, Notes, HTTP, Interval, Timeout string
+				ServerName                               string `json:"tls_server_name"`
 			}
 		}
 	}
@@ -343,6 +341,9 @@ func vaultService(t *testing.T, text string) {
 	}
 	if s.Name != "vault" || s.Port == 0 || s.Check.ID != "api" || len(s.Tags) > 0 {
 		t.Errorf("service %+v: the check api of the service vault is to mark the active node, tags are not", s)
+	}
+	if s.Address == "" || s.Address != s.Check.ServerName || s.Check.Notes == "" {
+		t.Errorf("service %+v: redirects lead to its address, which is a name in the certificate; a note says so", s)
 	}
 	for _, text := range []string{s.Check.Interval, s.Check.Timeout} {
 		if _, err := time.ParseDuration(text); err != nil {

@@ -6,24 +6,17 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 const asDemo = "TEST_RUNS_THE_DEMO"
@@ -33,39 +26,24 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asDemo) != "" {
 		main()
 	}
-	os.Exit(runTests(m))
+	os.Exit(harness.Main(m))
 }
 
-var caddyDir string
-
-func runTests(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "demo-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	caddyDir = dir
-	return m.Run()
-}
-
-// buildCaddy returns the path of a Caddy with this plugin.
-var buildCaddy = sync.OnceValues(func() (string, error) {
-	program := filepath.Join(caddyDir, "caddy")
-	if out, err := exec.Command("go", "build", "-o", program, "../../cmd/caddy").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build caddy: %w\n%s", err, out)
-	}
-	return program, nil
-})
-
-func TestDemo(t *testing.T) {
+// built returns a Caddy with this plugin.
+func built(t *testing.T) string {
+	t.Helper()
 	if testing.Short() {
-		t.Skip("builds and runs Caddy")
+		t.Skip("builds and runs Caddy: left out with -short (make test-quick)")
 	}
-	program, err := buildCaddy()
+	program, err := harness.Build(t.Context(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return program
+}
+
+func TestDemo(t *testing.T) {
+	program := built(t)
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1") // somebody's own, which must not matter
 	t.Setenv("CONSUL_HTTP_SSL", "true")
 
@@ -119,113 +97,14 @@ func TestDemo(t *testing.T) {
 			checkRedirects(t, out.String(), test.failovers)
 		})
 	}
-
-	t.Run("port taken", func(t *testing.T) {
-		leavesNothing(t, program)
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer listener.Close()
-		var out, errs strings.Builder
-		code := run(t.Context(), []string{"-caddy", program, "-listen", listener.Addr().String()}, nil, &out, &errs)
-		if code != 1 || out.Len() > 0 || strings.Count(errs.String(), "\n") != 1 ||
-			!strings.Contains(errs.String(), listener.Addr().String()+" is taken") || !strings.Contains(errs.String(), "-listen") {
-			t.Errorf("exit code %d, want 1 and one line\n%s\n%s", code, &out, &errs)
-		}
-	})
-
-	t.Run("caddy fails", func(t *testing.T) {
-		leavesNothing(t, program)
-		broken := filepath.Join(t.TempDir(), "caddy")
-		if err := os.WriteFile(broken, []byte("#!/bin/sh\necho I cannot\nexit 7\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		var out, errs strings.Builder
-		code := run(t.Context(), []string{"-caddy", broken, "-listen", "127.0.0.1:0"}, nil, &out, &errs)
-		if code != 1 || !strings.Contains(errs.String(), "exit status 7") || !strings.Contains(errs.String(), "I cannot") {
-			t.Errorf("exit code %d, want 1 and the log\n%s\n%s", code, &out, &errs)
-		}
-	})
-
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		t.Run(sig.String(), func(t *testing.T) {
-			leavesNothing(t, program)
-			p := start(t, program)
-			if err := p.cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			p.rest()
-			if err := p.cmd.Wait(); err != nil || !strings.Contains(p.out.String(), "The end:") {
-				t.Errorf("%v\n%s", err, &p.out)
-			}
-		})
-	}
-
-	t.Run("reader gone", func(t *testing.T) {
-		leavesNothing(t, program)
-		p := start(t, program)
-		if err := p.stdout.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.WriteString(p.stdin, "\n"); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
-
-	if runtime.GOOS != "linux" {
-		return // the rest needs /proc and the parent's death signal
-	}
-
-	t.Run("caddy dies", func(t *testing.T) {
-		leavesNothing(t, program)
-		p := start(t, program)
-		for _, pid := range processes(t, program) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-		p.rest()
-		_ = p.cmd.Wait()
-		if code := p.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(p.errs.String(), "caddy has ended (signal: killed)") {
-			t.Errorf("exit code %d, want 1 and a word on it\n%s\n%s", code, &p.out, &p.errs)
-		}
-	})
-
-	t.Run("killed", func(t *testing.T) {
-		t.Setenv("TMPDIR", t.TempDir()) // its folder remains
-		p := start(t, program)
-		if err := p.cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		p.rest()
-		_ = p.cmd.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		for tick := time.Tick(10 * time.Millisecond); len(processes(t, program)) > 0; {
-			select {
-			case <-tick:
-			case <-ctx.Done():
-				t.Fatal("Caddy outlives the demo")
-			}
-		}
-	})
 }
 
 // TestReal runs the demo once on real servers.
 func TestReal(t *testing.T) {
-	if testing.Short() || runtime.GOOS != "linux" {
-		t.Skip("needs Linux, and a real Consul and Vault, which may have to be built first")
-	}
-	program, err := buildCaddy()
-	if err != nil {
-		t.Fatal(err)
-	}
+	cluster.Needed(t)
+	program := built(t)
 	for _, name := range []string{"consul", "vault"} {
-		if _, err := cluster.Program(t.Context(), name); err != nil {
+		if _, err := cluster.Program(t.Context(), name, t.Logf); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -262,101 +141,37 @@ func checkRedirects(t *testing.T, out string, failovers int) {
 	}
 }
 
-// leavesNothing checks at the end of the test that no process and no file is left.
-func leavesNothing(t *testing.T, program string) {
-	t.Helper()
-	temp, home := t.TempDir(), t.TempDir()
-	t.Setenv("TMPDIR", temp)
-	if os.Getenv("XDG_CACHE_HOME") == "" { // where the real servers are
-		cache, err := os.UserCacheDir()
+// TestDemoCannotStart takes its port away, and its Caddy.
+func TestDemoCannotStart(t *testing.T) {
+	program := built(t)
+	t.Run("port taken", func(t *testing.T) {
+		leavesNothing(t, program)
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Setenv("XDG_CACHE_HOME", cache)
-	}
-	t.Setenv("HOME", home)
-	t.Cleanup(func() {
-		if left := processes(t, program); len(left) > 0 {
-			t.Errorf("processes %v are left", left)
-		}
-		for _, dir := range []string{temp, home} {
-			entries, err := os.ReadDir(dir)
-			if err != nil || len(entries) > 0 {
-				t.Errorf("%v is left in %s (%v)", entries, dir, err)
-			}
+		defer listener.Close()
+		var out, errs strings.Builder
+		code := run(t.Context(), []string{"-caddy", program, "-listen", listener.Addr().String()}, nil, &out, &errs)
+		if code != 1 || out.Len() > 0 || strings.Count(errs.String(), "\n") != 1 ||
+			!strings.Contains(errs.String(), listener.Addr().String()+" is taken") || !strings.Contains(errs.String(), "-listen") {
+			t.Errorf("exit code %d, want 1 and one line\n%s\n%s", code, &out, &errs)
 		}
 	})
-}
 
-// processes returns those that run the program, on Linux.
-func processes(t *testing.T, program string) (pids []int) {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		text, _ := os.ReadFile(file) // gone meanwhile
-		if !strings.HasPrefix(string(text), program+"\x00") {
-			continue
+	t.Run("caddy fails", func(t *testing.T) {
+		if runtime.GOOS == "windows" {
+			t.Skip("needs a shell")
 		}
-		pid, err := strconv.Atoi(strings.Split(file, "/")[2])
-		if err != nil {
+		leavesNothing(t, program)
+		broken := filepath.Join(t.TempDir(), "caddy")
+		if err := os.WriteFile(broken, []byte("#!/bin/sh\necho I cannot\nexit 7\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		pids = append(pids, pid)
-	}
-	return pids
-}
-
-// process is a demo in a process of its own.
-type process struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	stdout io.ReadCloser
-	lines  *bufio.Scanner
-	out    strings.Builder
-	errs   strings.Builder // complete after cmd.Wait
-}
-
-// start returns when the demo is at its prompt.
-func start(t *testing.T, program string) *process {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: exec.CommandContext(t.Context(), self, "-caddy", program, "-listen", "127.0.0.1:0")}
-	p.cmd.Env = append(os.Environ(), asDemo+"=1")
-	p.cmd.Stderr = &p.errs
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if p.stdout, err = p.cmd.StdoutPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.lines = bufio.NewScanner(p.stdout)
-	for p.next() {
-		if strings.HasPrefix(p.lines.Text(), "Enter:") {
-			return p
+		var out, errs strings.Builder
+		code := run(t.Context(), []string{"-caddy", broken, "-listen", "127.0.0.1:0"}, nil, &out, &errs)
+		if code != 1 || !strings.Contains(errs.String(), "exit status 7") || !strings.Contains(errs.String(), "I cannot") {
+			t.Errorf("exit code %d, want 1 and the log\n%s\n%s", code, &out, &errs)
 		}
-	}
-	_ = p.cmd.Wait()
-	t.Fatalf("no prompt\n%s\n%s", &p.out, &p.errs)
-	return nil
-}
-
-func (p *process) next() bool {
-	ok := p.lines.Scan()
-	fmt.Fprintln(&p.out, p.lines.Text())
-	return ok
-}
-
-// rest reads to the end of the output.
-func (p *process) rest() {
-	for p.next() {
-	}
+	})
 }

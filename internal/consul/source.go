@@ -33,7 +33,7 @@ type Settings struct {
 	Peer        string
 	Consistency string
 	Token       string
-	TokenFile   string // read before each query
+	TokenFile   string // read before each query; Token is used until it could be read
 	Auth        *api.HttpBasicAuth
 	TLS         *tls.Config
 }
@@ -62,7 +62,7 @@ func New(s Settings) (*Source, error) {
 		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &Source{settings: s, token: tokenFile{path: s.TokenFile}, transport: &http.Transport{
+	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, load: ReadToken}, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.TLS,
@@ -82,11 +82,10 @@ func New(s Settings) (*Source, error) {
 	}
 	var err error
 	c.client, err = api.NewClient(&api.Config{
-		Address:   address,
-		Scheme:    s.Endpoint.Scheme,
-		HttpAuth:  s.Auth,
-		Token:     s.Token, // lest the client looks for one itself
-		TokenFile: s.TokenFile,
+		Address:  address,
+		Scheme:   s.Endpoint.Scheme,
+		HttpAuth: s.Auth,
+		Token:    noToken,
 		HttpClient: &http.Client{
 			Transport: boundedTransport{c.transport},
 			// A redirect would carry the token to wherever it points.
@@ -152,27 +151,25 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 		AllowStale:        s.Consistency == ConsistencyStale,
 		RequireConsistent: s.Consistency == ConsistencyConsistent,
 		WaitIndex:         index,
-		Token:             c.currentToken(ctx),
 	}
 	if index > 0 {
 		options.WaitTime = wait
 	}
-	// The headers are read here since the client stops at the first one that it cannot parse.
-	var header http.Header
-	ctx = context.WithValue(ctx, headerKey{}, &header)
+	e := exchange{token: c.currentToken(ctx)}
+	ctx = context.WithValue(ctx, exchangeKey{}, &e)
 	entries, _, err := c.client.Health().Service(s.Service, "", false, options.WithContext(ctx))
 	if err != nil {
 		// Whatever is wrong with the connection, the next query is to have another one.
 		c.transport.CloseIdleConnections()
-		return discovery.Answer{}, nil, c.queryError(err, options.Token)
+		return discovery.Answer{}, nil, c.queryError(err, e.token)
 	}
 	nodes, err := nodesOf(entries)
 	if err != nil {
 		return discovery.Answer{}, nil, &discovery.Error{Reason: discovery.ReasonConsulError, Err: fmt.Errorf("consul at %s: %w", s.Endpoint, err)}
 	}
 	a := discovery.Answer{Nodes: nodes}
-	a.Index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64) // one that is not a number is none
-	return a, header, nil
+	a.Index, _ = strconv.ParseUint(e.header.Get("X-Consul-Index"), 10, 64) // one that is not a number is none
+	return a, e.header, nil
 }
 
 // currentToken returns the token for the next query. While its file is being replaced, the last one is still good.

@@ -18,6 +18,8 @@ import (
 // that could be read is used meanwhile.
 type tokenFile struct {
 	path    string
+	first   string                            // what was read before there was a source
+	load    func(path string) (string, error) // ReadToken
 	reading atomic.Bool
 	last    atomic.Pointer[string]
 }
@@ -32,7 +34,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 		go func() {
 			defer t.reading.Store(false)
 			defer close(done)
-			if token, err := ReadToken(t.path); err == nil {
+			if token, err := t.load(t.path); err == nil {
 				t.last.Store(&token)
 			}
 		}()
@@ -47,7 +49,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 	if last := t.last.Load(); last != nil {
 		return *last
 	}
-	return ""
+	return t.first
 }
 
 // ReadToken reads a token file. It must be a regular one: a pipe would have its reader wait.

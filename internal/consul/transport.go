@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the limits of what is read from Consul.
+// This file holds what Consul's client leaves open: which token is sent, and the limits of what is read.
 
 package consul
 
@@ -17,13 +17,30 @@ const (
 	maxErrorAnswer = 64 << 10
 )
 
-// headerKey is the key of the context for a *http.Header that takes the headers of the answer.
-type headerKey struct{}
+// exchange is what one query has besides the options of Consul's client. It is in the context under exchangeKey.
+type exchange struct {
+	token  string      // to be sent
+	header http.Header // of the answer: the client itself stops at the first one that it cannot parse
+}
 
-// boundedTransport bounds the body of each answer, and hands out its headers.
+type exchangeKey struct{}
+
+const tokenHeader = "X-Consul-Token"
+
+// noToken is what Consul's client is told to be the token, and never sent. Without one it would take one from the
+// environment, for a Consul that is to get none as well.
+const noToken = "none"
+
+// boundedTransport sends the token of the exchange or none, bounds the body of each answer, and hands out its headers.
 type boundedTransport struct{ base *http.Transport }
 
 func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Del(tokenHeader)
+	e, ok := r.Context().Value(exchangeKey{}).(*exchange)
+	if ok && e.token != "" {
+		r.Header.Set(tokenHeader, e.token)
+	}
 	resp, err := t.base.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -32,8 +49,8 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody
 	}
-	if h, ok := r.Context().Value(headerKey{}).(*http.Header); ok {
-		*h = resp.Header
+	if ok {
+		e.header = resp.Header
 	}
 	limit := int64(maxAnswer)
 	if resp.StatusCode != http.StatusOK {

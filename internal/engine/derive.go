@@ -7,7 +7,6 @@ package engine
 
 import (
 	"cmp"
-	"slices"
 	"sync"
 	"time"
 
@@ -146,40 +145,4 @@ func firstOf(times ...time.Time) (t time.Time) {
 		}
 	}
 	return t
-}
-
-// inherit has a new view begin with what its predecessor knew: who is active or how long nobody is, what the nodes said,
-// and which nodes there are.
-func (v *View) inherit(first *State, predecessor *View) {
-	s := predecessor.current.Load()
-	now := time.Now()
-	phase := s.PhaseAt(now)
-	var known []discovery.Node
-	for _, m := range s.members {
-		known = append(known, m.node)
-	}
-	v.undoubted, v.members = known, v.policy().members(known)
-	for i := range v.members { // the same nodes in the same order
-		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
-			m.word, m.finding, m.since, m.reached = old.word, old.finding, old.since, old.reached && m.probeURL == old.probeURL
-			m.latest = old.latest
-		}
-		v.members[i].state, v.members[i].stateSince = s.members[i].state, s.members[i].stateSince
-	}
-	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
-	first.Since, first.Polled, first.Made, first.Changes = s.Since, s.Polled, now, s.Changes
-	first.members = slices.Clone(v.members) // those of the view change, those of a state do not
-	if !phase.HasTarget() {
-		return
-	}
-	for i := range v.members {
-		m := &v.members[i]
-		if m.node.Identity() == s.Node.Identity() && m.bad == "" {
-			first.Node, first.Target, first.By, first.StaleSince = m.node, m.target, s.By, s.StaleSince
-			v.last = reached{m.node.Name, m.target.URL}
-			return
-		}
-	}
-	// The new config has no address for the node that is active.
-	first.phase, first.reason, first.Detail, first.Since = Phase{None, now}, discovery.ReasonBadAddress, "", now
 }

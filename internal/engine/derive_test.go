@@ -117,3 +117,91 @@ func TestWatcherDropsANodeThatADoubtfulAnswerShowsAsDead(t *testing.T) {
 		}
 	})
 }
+
+// An answer of a server without a leader is the last one before an outage, whatever it shows, and whatever follows.
+func TestAnswersWithoutLeaderExpire(t *testing.T) {
+	noLeader := doubted(discovery.ReasonConsulError)
+	for name, answer := range map[string]discovery.Answer{
+		"frozen":  answerOf(5, "a", noLeader),
+		"hiding":  answerOf(5, "a", noLeader, only("b")),
+		"emptied": {Index: 5, Doubt: discovery.ReasonConsulError},
+		"no mark": answerOf(5, "", noLeader),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := watch(t, NewPool(), newScripted(answerOf(4, "a")), plain(t))
+				began := time.Now()
+				w.say(answer)
+				for range 59 {
+					w.expect(t, "a", discovery.ReasonConsulError)
+					if s := w.State(); !s.StaleSince.Equal(began) || s.Phase() != (Phase{Stale, began.Add(time.Minute)}) {
+						t.Fatalf("stale since %s, phase %v", s.StaleSince, s.Phase())
+					}
+					settle(time.Second)
+				}
+				settle(time.Second)
+				w.expect(t, "", discovery.ReasonStaleExpired)
+				settle(time.Hour)
+				w.expect(t, "", discovery.ReasonStaleExpired)
+				w.say(answerOf(9, "b"))
+				settle(backoffMax)
+				w.expect(t, "b", discovery.ReasonOK)
+				if s := w.State(); !s.StaleSince.IsZero() {
+					t.Errorf("stale since %s", s.StaleSince)
+				}
+			})
+		})
+	}
+}
+
+// Doubtful answers take no node from the probes: one that says that it is active proves it, seen or hidden.
+func TestDoubtfulAnswersWithProbes(t *testing.T) {
+	for name, doubt := range map[string]discovery.Reason{"filtered": discovery.ReasonACLFiltered, "no leader": discovery.ReasonConsulError} {
+		for shown, only := range map[string]func(*discovery.Answer){
+			"nothing": only(), "a standby": only("b"), "all": only("a", "b", "c"),
+		} {
+			t.Run(name+", shows "+shown, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n, w := probedCluster(t)
+					w.set(func(s *scripted) { s.answer = answerOf(6, "a", only, doubted(doubt)) })
+					active := func(want string) {
+						t.Helper()
+						s := w.State()
+						if activeOf(s) != want || want != "" && (s.Phase().Situation != Active || s.By != ByProbe || !s.StaleSince.IsZero()) {
+							t.Fatalf("active %q (%v) by %s, stale since %s, want %q", activeOf(s), s.Phase(), s.By, s.StaleSince, want)
+						}
+					}
+					for range 120 { // twice max_stale
+						active("a")
+						settle(time.Second)
+					}
+					n.node("a").answers(429)
+					settle(500 * time.Millisecond)
+					active("")
+					n.node("c").answers(200)
+					settle(time.Second)
+					active("c")
+				})
+			})
+		}
+	}
+}
+
+// What has expired is a state of its own, with a line in the log and a place in the history.
+func TestExpiryIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		w.set(func(s *scripted) { s.answer = discovery.Answer{Index: 6, Doubt: discovery.ReasonACLFiltered} }) // no query tells it
+		settle(time.Minute)
+		if n := w.lines("no active node"); n != 1 {
+			t.Errorf("%d lines, want 1", n)
+		}
+		last := w.History()[0]
+		if last.Active || last.Reason != discovery.ReasonStaleExpired || last.Previous != "a" || time.Since(last.At) != 0 {
+			t.Errorf("%+v", last)
+		}
+		if s := w.State(); s.phase != (Phase{None, time.Now()}) || !s.Since.Equal(time.Now()) {
+			t.Errorf("phase %v since %s", s.phase, s.Since)
+		}
+	})
+}

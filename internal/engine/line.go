@@ -54,7 +54,7 @@ func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 }
 
 // line returns a new line; broken is called when the other side ends its connection.
-func (d *dialer) line(broken func()) *line {
+func (d *dialer) line(timeout time.Duration, broken func()) *line {
 	l := new(line)
 	config := d.tls.Clone() // shares the cache of sessions
 	if d.verify {
@@ -68,7 +68,8 @@ func (d *dialer) line(broken func()) *line {
 	}
 	l.transport = &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := d.known.dial(ctx, d.dial, network, address)
+			// The transport ends it when it is closed: the context of the request does not reach here.
+			conn, err := d.known.dial(ctx, timeout/2, d.dial, network, address)
 			if err != nil {
 				return nil, err
 			}
@@ -130,15 +131,16 @@ func (c *watchedConn) Close() error {
 // addresses remembers what a name stood for: that it cannot be looked up says nothing of the node.
 type addresses struct{ last atomic.Pointer[string] } // where the name was reached last
 
-// dial connects to an address. Where the name is not looked up, or not within half the time that there is, it connects to
-// where the name was reached last.
-func (a *addresses) dial(ctx context.Context, dial dialFunc, network, address string) (net.Conn, error) {
-	last := a.last.Load()
-	first, cancel := ctx, context.CancelFunc(func() {})
-	if deadline, ok := ctx.Deadline(); ok && last != nil && *last != address {
-		first, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+// dial connects to an address. Where its name cannot be looked up, or not in time, it connects to where the name was
+// reached last.
+func (a *addresses) dial(ctx context.Context, inTime time.Duration, dial dialFunc, network, address string) (net.Conn, error) {
+	last, first := a.last.Load(), ctx
+	again := last != nil && *last != address
+	if again {
+		var cancel context.CancelFunc
+		first, cancel = context.WithTimeout(ctx, inTime)
+		defer cancel()
 	}
-	defer cancel()
 	conn, err := dial(first, network, address)
 	if err == nil {
 		reached := conn.RemoteAddr().String()
@@ -146,7 +148,7 @@ func (a *addresses) dial(ctx context.Context, dial dialFunc, network, address st
 		return conn, nil
 	}
 	var lookup *net.DNSError
-	if last != nil && *last != address && ctx.Err() == nil && (errors.As(err, &lookup) || first.Err() != nil) {
+	if again && ctx.Err() == nil && (errors.As(err, &lookup) || first.Err() != nil) {
 		return dial(ctx, network, *last)
 	}
 	return nil, err

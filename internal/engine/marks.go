@@ -50,27 +50,37 @@ func (p policy) locate(m *member) {
 	}
 }
 
-// marksOf returns the test for what marks the active node; the test also gives the index of what it decided on.
-func marksOf(s discovery.Selection, nodes []discovery.Node) func(*discovery.Node) (index uint64, marked bool) {
-	mode := s.Mode
-	if mode == discovery.ByAuto {
+// MarkedBy says what marks the active node among nodes, with mode auto resolved to what it amounts to. With by check, an
+// empty checkID stands for all checks of an instance.
+func MarkedBy(s discovery.Selection, nodes []discovery.Node) (mode, checkID string) {
+	if mode = s.Mode; mode == discovery.ByAuto {
 		mode = discovery.ByCheck
 		if slices.ContainsFunc(nodes, func(n discovery.Node) bool { return tagged(s, &n) }) {
 			mode = discovery.ByTag
 		}
 	}
-	if mode == discovery.ByProbe {
-		return func(*discovery.Node) (uint64, bool) { return 0, true }
+	if mode != discovery.ByCheck {
+		return mode, ""
 	}
-	if mode == discovery.ByTag {
-		return func(n *discovery.Node) (uint64, bool) { return n.Index, slices.Contains(n.Tags, s.Tag) }
-	}
-	id := s.CheckID
-	if id == "" {
-		id = "service:" + s.Service
-		if !slices.ContainsFunc(nodes, func(n discovery.Node) bool { return checkOf(&n, id) != nil }) {
-			return allServiceChecksPass
+	if checkID = s.CheckID; checkID == "" {
+		checkID = "service:" + s.Service
+		if !slices.ContainsFunc(nodes, func(n discovery.Node) bool { return checkOf(&n, checkID) != nil }) {
+			checkID = ""
 		}
+	}
+	return mode, checkID
+}
+
+// marksOf returns the test for what marks the active node; the test also gives the index of what it decided on.
+func marksOf(s discovery.Selection, nodes []discovery.Node) func(*discovery.Node) (index uint64, marked bool) {
+	mode, id := MarkedBy(s, nodes)
+	switch {
+	case mode == discovery.ByProbe:
+		return func(*discovery.Node) (uint64, bool) { return 0, true }
+	case mode == discovery.ByTag:
+		return func(n *discovery.Node) (uint64, bool) { return n.Index, slices.Contains(n.Tags, s.Tag) }
+	case id == "":
+		return allServiceChecksPass
 	}
 	return func(n *discovery.Node) (uint64, bool) {
 		c := checkOf(n, id)
@@ -157,15 +167,4 @@ func healthOf(n *discovery.Node) health {
 		}
 	}
 	return h
-}
-
-// failingChecks returns the IDs of the checks that are not passing.
-func failingChecks(n *discovery.Node) []string {
-	var ids []string
-	for _, c := range n.Checks {
-		if c.Status != discovery.StatusPassing {
-			ids = append(ids, c.ID)
-		}
-	}
-	return ids
 }

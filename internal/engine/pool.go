@@ -75,7 +75,7 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 				return nil, err
 			}
 		}
-		v = newView(c, w, p.predecessor(w, d.Cluster()))
+		v = newView(c, w, p.predecessor(w, c))
 		v.stats = p.counted(v)
 		p.views = append(p.views, v)
 		w.add(v)
@@ -101,20 +101,36 @@ func (p *Pool) find(key string, c Config) (w *watcher, v *View) {
 	return w, nil
 }
 
-// predecessor returns the view that knows best what a new view on a watcher is to begin with: the latest on the same
-// watcher, else the latest of the same cluster, nil if there is none.
-func (p *Pool) predecessor(w *watcher, cluster string) *View {
-	var best *View
+// predecessor returns the view that knows best what a view with a config on a watcher is to begin with, nil if there is
+// none: of the views on the same cluster that know anything the latest of those that are most like it.
+func (p *Pool) predecessor(w *watcher, c Config) (best *View) {
+	most := 0
 	for _, v := range p.views {
-		switch {
-		case v.current.Load().phase.Situation == Starting: // knows nothing
-		case v.watcher == w:
-			best = v
-		case cluster != "" && v.watcher.discoverer.Cluster() == cluster && (best == nil || best.watcher != w):
-			best = v
+		if likeness := v.likeness(w, c); likeness > 0 && likeness >= most {
+			best, most = v, likeness
 		}
 	}
 	return best
+}
+
+// likeness says how much a view has in common with another one. 0: nothing, or it knows nothing yet.
+func (v *View) likeness(w *watcher, c Config) (n int) {
+	cluster := w.discoverer.Cluster()
+	switch {
+	case v.current.Load().phase.Situation == Starting:
+		return 0
+	case v.watcher == w:
+		n = 8
+	case cluster == "" || v.watcher.discoverer.Cluster() != cluster:
+		return 0
+	}
+	if v.Addressing == c.Addressing { // so that nodes were probed at the same addresses
+		n += 4
+	}
+	if v.Name == c.Name {
+		n += 2
+	}
+	return n + 1
 }
 
 // counted returns what was counted under the name of a new view by the one of an earlier config that it replaces.
@@ -193,7 +209,7 @@ func (p *Pool) successor(v *View) *View {
 	if _, same := p.find(v.watcher.discoverer.Key(), v.Config); same != nil {
 		return same
 	}
-	return p.predecessor(v.watcher, v.watcher.discoverer.Cluster())
+	return p.predecessor(v.watcher, v.Config)
 }
 
 // leave is called for each request that has entered.

@@ -260,7 +260,7 @@ func (p *prober) search(now, lost time.Time) time.Duration {
 // probe probes a node. However many nodes there are, the active one is asked at once.
 func (p *prober) probe(ctx context.Context, s *subject, now time.Time, first bool) {
 	s.busy, s.asap, s.asked = true, false, now
-	l := s.dialer.line(func() { signal(p.broken) })
+	l := s.dialer.line(p.Timeout, func() { signal(p.broken) })
 	p.group.Go(func() {
 		if !first {
 			select {

@@ -182,3 +182,14 @@ func (v *View) Discovery() DiscoveryStatus {
 	}
 	return d
 }
+
+// failingChecks returns the IDs of the checks that are not passing.
+func failingChecks(n *discovery.Node) []string {
+	var ids []string
+	for _, c := range n.Checks {
+		if c.Status != discovery.StatusPassing {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}

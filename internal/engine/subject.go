@@ -32,6 +32,7 @@ type subject struct {
 	patience   time.Time                // until when a node that was never asked before is waited for
 	reached    bool                     // it has answered once
 	unanswered int                      // probes in a row
+	timed      bool                     // it has answered this view, so that there is
 	usual      time.Duration            // what an answer takes, rather more than less
 	died       time.Time                // since when it is dead; zero: it is not
 	believed   bool                     // dead, but discovery has insisted for long enough that it is active
@@ -54,7 +55,7 @@ func (s *subject) silentAfter() time.Duration { return max(silenceLeast, silence
 // silent reports whether the node leaves a probe unanswered, although it once answered them.
 func (s *subject) silent(now time.Time) bool {
 	return s.reached && !s.believed && s.died.IsZero() &&
-		(s.suspect || s.unanswered > 0 || s.busy && now.Sub(s.asked) >= s.silentAfter())
+		(s.suspect || s.unanswered > 0 || s.busy && s.timed && now.Sub(s.asked) >= s.silentAfter())
 }
 
 // wavers reports whether the node has left its last probe unanswered, but not so many that it is dead.
@@ -84,7 +85,7 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 	was, suspected := s.word, s.suspect || s.unanswered > 0
 	if f.Result.answered() {
 		s.reached, s.unanswered, s.suspect, s.believed, s.died = true, 0, false, false, time.Time{}
-		s.usual = max(f.Took, s.usual-s.usual/8)
+		s.timed, s.usual = true, max(f.Took, s.usual-s.usual/8)
 	}
 	switch f.Result {
 	case ResultActive:
@@ -134,16 +135,4 @@ func (s *subject) believe(now time.Time) (begins bool) {
 	}
 	s.believed = true
 	return true
-}
-
-// inherit has the node begin with what was known of it, until it has answered.
-func (s *subject) inherit(m *member) {
-	switch {
-	case m.word == WordActive, m.word == WordPassive:
-	case m.word == WordDead && m.reached:
-		s.died = m.since
-	default:
-		return
-	}
-	s.word, s.reached, s.finding, s.since, s.usual = m.word, m.reached, m.finding, m.since, m.finding.Took
 }

@@ -223,7 +223,8 @@ func findingOfError(err error) Finding {
 		return Finding{Result: ResultTimeout, Detail: "no answer in time"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return Finding{Result: ResultRefused, Detail: "connection refused"}
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.Contains(err.Error(), "server closed idle connection"): // before the request was on its way
 		return Finding{Result: ResultRefused, Detail: "connection closed without an answer"}
 	case errors.As(err, &lookup):
 		return Finding{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
@@ -232,7 +233,7 @@ func findingOfError(err error) Finding {
 	case errors.As(err, &operation):
 		return Finding{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
 	}
-	return Finding{Result: ResultInvalid, Detail: "no answer of Vault's: " + sanitize.Line(err.Error())}
+	return Finding{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
 }
 
 // isTLS reports whether the node lives, but TLS does not come about.

@@ -31,9 +31,7 @@ type Config struct {
 
 // same reports whether two configs can share a view.
 func (c Config) same(o Config) bool {
-	probes := c.Probe.same(o.Probe)
-	c.Probe, o.Probe = Probe{}, Probe{}
-	return probes && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
+	return c.Probe.same(o.Probe) && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
 }
 
 // View elects the active node by one config, for any number of readers. It is shared by all handlers whose config is the
@@ -169,21 +167,6 @@ func (v *View) run() {
 		}
 		v.apply()
 	}
-}
-
-// begin begins with what was inherited, until there is a report.
-func (v *View) begin() {
-	v.began = time.Now()
-	if len(v.members) == 0 {
-		return
-	}
-	v.prober.sync(v.members, nil, v.began)
-	for i := range v.members {
-		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
-			s.inherit(&v.members[i])
-		}
-	}
-	v.plan()
 }
 
 // take takes over a report: which nodes there are, and what is new of them.

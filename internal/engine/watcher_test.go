@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
@@ -140,3 +142,45 @@ func TestWatcherRefusesInstancesThatAreTheSame(t *testing.T) {
 		w.expect(t, "a", discovery.ReasonConsulError)
 	})
 }
+
+// A query that ends before its wait does did wait nevertheless: a server or a proxy may have a limit of its own.
+func TestWatcherKnowsServersWithALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(answerOf(5, "a"))
+		s.limit = 2 * time.Second // of the 30s that are asked for
+		w := watch(t, NewPool(), s, plain(t))
+		settle(5*time.Minute + time.Second)
+		w.say(answerOf(6, "b")) // at once
+		w.expect(t, "b", discovery.ReasonOK)
+		if n := len(w.queries()); n > 155 {
+			t.Errorf("%d queries in five minutes, want one each 2s", n)
+		}
+	})
+}
+
+// Queries that did wait are bounded by themselves: changes are seen at once, however short the interval is.
+func TestWatcherAtTheShortestInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shortest{newScripted(answerOf(5, "a"))}
+		p := NewPool()
+		v, err := p.Acquire(s, plain(t), zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Start()
+		settle(time.Minute + 300*time.Millisecond)
+		if n := len(s.queries()); n != 62 {
+			t.Errorf("%d queries in a minute, want 62: the first, and one each second, which is the least", n)
+		}
+		s.say(answerOf(6, "b"))
+		if active := activeOf(v.State()); active != "b" {
+			t.Errorf("active %q, want b at once", active)
+		}
+		v.Release(zap.NewNop())
+	})
+}
+
+// shortest is a discovery that wants to be asked all the time.
+type shortest struct{ *scripted }
+
+func (*shortest) MaxWait() time.Duration { return 0 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 )
 
 // Host returns host without brackets if it is an IP address that can be connected to, or a host name in the sense of
@@ -66,9 +67,15 @@ func validLabel(label string) bool {
 // maxLine is how many bytes of foreign text a log line takes.
 const maxLine = 300
 
-// Line returns text, such as that of an error page, as one short line.
+// Line returns text, such as that of an error page, as one short line without control characters.
 func Line(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, text)
 	if len(text) > maxLine {
 		text = text[:maxLine] + "…"
 	}

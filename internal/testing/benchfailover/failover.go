@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 const (
@@ -58,7 +59,7 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	}
 	b.current.Store(r)
 	defer b.current.Store(nil)
-	if err := pause(ctx, 500*time.Millisecond); err != nil {
+	if err := wait.Sleep(ctx, 500*time.Millisecond); err != nil {
 		return nil, err
 	}
 	if how == kill {
@@ -88,7 +89,7 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	if how == stepDown {
 		rest = blocked + 500*time.Millisecond
 	}
-	if err := pause(ctx, time.Until(r.begin.Add(rest))); err != nil {
+	if err := wait.Sleep(ctx, time.Until(r.begin.Add(rest))); err != nil {
 		return nil, err
 	}
 	b.current.Store(nil)
@@ -152,7 +153,7 @@ func (b *bench) await(ctx context.Context, what string, ok func() bool) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("wait for %s: %w", what, errLate)
 		}
-		if err := pause(ctx, watchEvery); err != nil {
+		if err := wait.Sleep(ctx, watchEvery); err != nil {
 			return err
 		}
 	}

@@ -7,17 +7,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // front is what clients ask for Vault.
@@ -38,7 +41,7 @@ func (b *bench) newFront(name string) *front {
 		return nil
 	}
 	f := &front{name: name, key: fmt.Sprintf("front%d", len(b.fronts)), newClient: newHTTPClient}
-	f.url = fmt.Sprintf("http://%s:%d", b.cluster.IP(100), 8001+len(b.fronts))
+	f.url = fmt.Sprintf("http://%s:%d", b.cluster.IP(cluster.FirstFreeHost), 8001+len(b.fronts))
 	b.fronts = append(b.fronts, f)
 	return f
 }
@@ -82,13 +85,13 @@ var variants = []struct{ name, block string }{
 }
 
 // startPlugin starts one Caddy for all variants.
-func (b *bench) startPlugin(context.Context) error {
+func (b *bench) startPlugin(ctx context.Context) error {
 	var urls []string
 	for _, v := range b.cluster.Vaults {
 		urls = append(urls, v.URL)
 	}
 	var file strings.Builder
-	fmt.Fprintf(&file, "{\nadmin off\ndefault_bind %s\n}\n", b.cluster.IP(100))
+	file.WriteString("{\npersist_config off\ndefault_bind {ip}\n}\n")
 	sites := 0
 	for _, v := range variants {
 		f := b.newFront(v.name)
@@ -107,17 +110,12 @@ func (b *bench) startPlugin(context.Context) error {
 	if sites == 0 {
 		return nil
 	}
-	name := filepath.Join(b.dir, "Caddyfile")
-	if err := os.WriteFile(name, []byte(file.String()), 0o600); err != nil {
-		return err
-	}
-	self, err := os.Executable()
+	caddy, err := harness.Start(ctx, harness.Options{IP: b.cluster.IP(cluster.FirstFreeHost), Caddyfile: file.String()})
 	if err != nil {
 		return err
 	}
-	_, err = b.start("caddy", []string{asCaddy + "=1", "XDG_DATA_HOME=" + b.dir, "XDG_CONFIG_HOME=" + b.dir},
-		self, "run", "--config", name, "--adapter", "caddyfile")
-	return err
+	b.closers = append(b.closers, func() error { return errors.Join(caddy.Ended(), caddy.Close()) })
+	return nil
 }
 
 // originalPoll is how often the original asks Consul.
@@ -146,7 +144,7 @@ func (b *bench) startOriginal(ctx context.Context) error {
 				url = "http://" + net.JoinHostPort(entries[0].Service.Address, fmt.Sprint(entries[0].Service.Port))
 			}
 			active.Store(&url)
-			if pause(polling, originalPoll) != nil {
+			if wait.Sleep(polling, originalPoll) != nil {
 				return
 			}
 		}

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // patience is the clients' own timeout.
@@ -68,7 +70,7 @@ func newWorker(f *front, i int, token string) *worker {
 // run works until the context ends.
 func (w *worker) run(ctx context.Context, every, first time.Duration) {
 	defer w.client.CloseIdleConnections()
-	if pause(ctx, first) != nil {
+	if wait.Sleep(ctx, first) != nil {
 		return
 	}
 	tick := time.NewTicker(every)

@@ -27,10 +27,9 @@ import (
 
 	_ "github.com/vault-redirector/caddy-vault-redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
-
-// asCaddy in the environment makes this program the Caddy that it measures.
-const asCaddy = "VAULT_REDIRECT_BENCH_AS_CADDY"
 
 type options struct {
 	failovers int
@@ -43,7 +42,7 @@ type options struct {
 }
 
 func main() {
-	if os.Getenv(asCaddy) != "" {
+	if harness.AsCaddy() { // this program is the Caddy that it measures
 		caddycmd.Main()
 		return
 	}
@@ -133,7 +132,7 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 			background.Go(func() { w.run(working, b.every, time.Duration(i)*b.every/time.Duration(b.clients)) })
 		}
 	}
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.Sleep(ctx, time.Second); err != nil {
 		return err
 	}
 	for i := range b.failovers {
@@ -148,7 +147,7 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 		result.rounds = append(result.rounds, r)
 		fmt.Printf("failover %2d of %d: %-9s %s\n", i+1, b.failovers, how, r.summary())
 	}
-	if err := pause(ctx, time.Second); err != nil {
+	if err := wait.Sleep(ctx, time.Second); err != nil {
 		return err
 	}
 	cancel()
@@ -161,16 +160,4 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 		}
 	}
 	return result.finish(b.log)
-}
-
-// pause waits for a while.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

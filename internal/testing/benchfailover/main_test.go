@@ -14,10 +14,13 @@ import (
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asCaddy) != "" {
+	if harness.AsCaddy() {
 		caddycmd.Main()
 		return
 	}
@@ -25,9 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestFailover(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts real servers")
-	}
+	cluster.Needed(t)
 	file := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
 		failovers: 1, kind: kill, clients: 2, every: 50 * time.Millisecond, out: file,

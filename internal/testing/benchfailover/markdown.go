@@ -56,7 +56,7 @@ func newMachine(ctx context.Context, o options) machine {
 	for _, p := range [...][2]string{{"consul", "version"}, {"vault", "version"}, {"haproxy", "-v"}, {"nginx", "-v"}} {
 		path, err := exec.LookPath(p[0])
 		if p[1] == "version" {
-			path, err = cluster.Program(ctx, p[0])
+			path, err = cluster.Program(ctx, p[0], nil)
 		}
 		if err != nil {
 			continue

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // upstreamHeader is where the proxies say which node they have asked.
@@ -69,7 +71,7 @@ backend vault
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 		return err
 	}
-	_, err := b.start("haproxy", nil, path, "-db", "-f", file)
+	_, err := b.start("haproxy", path, "-db", "-f", file)
 	return err
 }
 
@@ -121,7 +123,7 @@ http {
 	if err != nil {
 		return err
 	}
-	nginx, err := b.start("nginx", nil, path, "-p", b.dir, "-e", "stderr", "-c", file)
+	nginx, err := b.start("nginx", path, "-p", b.dir, "-e", "stderr", "-c", file)
 	if err != nil {
 		return err
 	}
@@ -132,7 +134,7 @@ http {
 		for rendering.Err() == nil {
 			text, next, err := render(rendering, client, upstreams, written, index)
 			if err != nil {
-				_ = pause(rendering, 250*time.Millisecond)
+				_ = wait.Sleep(rendering, 250*time.Millisecond)
 				continue
 			}
 			if index = next; text != written {

@@ -12,6 +12,8 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // vaultRules is what Vault needs to register itself, and for its storage.
@@ -45,7 +47,7 @@ func (c *Cluster) Token(ctx context.Context, rules string) (secret string, err e
 		if !a.Running() {
 			continue
 		}
-		err := poll(ctx, pollEvery, "wait for a new token in "+a.Name, func(ctx context.Context) error {
+		err := wait.Poll(ctx, pollEvery, "wait for a new token in "+a.Name, func(ctx context.Context) error {
 			_, _, err := a.api.ACL().TokenReadSelf((&api.QueryOptions{Token: token.SecretID, AllowStale: true}).WithContext(ctx))
 			return err
 		})

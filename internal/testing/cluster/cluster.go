@@ -20,13 +20,18 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 const (
-	startTimeout = 90 * time.Second // for a machine that is busy with other tests
-	probeTimeout = 2 * time.Second  // for one question to one server, which may be paused
+	startTimeout = 90 * time.Second      // for a machine that is busy with other tests
+	pollEvery    = 50 * time.Millisecond // how often servers are asked whether they are ready: each question costs them well under 1 ms
+	probeTimeout = 2 * time.Second       // for one question to one server, which may be paused
 )
 
 // Storage says where Vault keeps its data.
@@ -81,7 +86,7 @@ type Cluster struct {
 	unsealKey                   string
 	logMu                       sync.Mutex
 	procMu                      sync.Mutex
-	processes                   []*Process
+	processes                   []*process.Process
 	closeOnce                   sync.Once
 	closeErr                    error
 }
@@ -107,18 +112,20 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	c = &Cluster{options: o}
 	switch {
+	case runtime.GOOS != "linux":
+		return c, errNotLinux
 	case o.NoConsul && (o.Storage == ConsulStorage || o.AgentPerNode || o.NoVault):
 		return c, errors.New("start cluster: Consul is left out, but something needs it")
 	case o.Vaults < 0 || o.Vaults > mostVaults || o.Consuls < 0 || o.Consuls > mostConsuls:
 		return c, fmt.Errorf("start cluster: at most %d Vault nodes and %d Consul servers", mostVaults, mostConsuls)
 	}
 	if !o.NoConsul {
-		if c.consulProgram, err = Program(ctx, "consul"); err != nil {
+		if c.consulProgram, err = Program(ctx, "consul", c.note); err != nil {
 			return c, err
 		}
 	}
 	if !o.NoVault {
-		if c.vaultProgram, err = Program(ctx, "vault"); err != nil {
+		if c.vaultProgram, err = Program(ctx, "vault", c.note); err != nil {
 			return c, err
 		}
 	}
@@ -189,11 +196,13 @@ func (c *Cluster) prepare() (err error) {
 	return nil
 }
 
-// process is a Process named name, not started, that Close ends.
-func (c *Cluster) process(name, program string) *Process {
-	p := &Process{
-		Name: name, label: name, LogFile: filepath.Join(c.logDir, name+".log"),
-		path: program, env: childEnv(c.dir), dir: c.dir, note: c.note,
+// process is a process named name, not started, that Close ends. Its environment lacks what would change the settings
+// of the servers or of their clients, and it has another home: a library in Vault makes a folder there.
+func (c *Cluster) process(name, program string) *process.Process {
+	p := &process.Process{
+		Name: name, Label: name, LogFile: filepath.Join(c.logDir, name+".log"), Note: c.note,
+		Path: program, Dir: c.dir,
+		Env: process.Environ([]string{"HOME=" + c.dir}, "VAULT_", "CONSUL_", "HOME="),
 	}
 	c.procMu.Lock()
 	defer c.procMu.Unlock()
@@ -211,7 +220,7 @@ func (c *Cluster) Close() error {
 		c.procMu.Lock()
 		all := c.processes
 		c.procMu.Unlock()
-		errs := []error{each(all, (*Process).close)}
+		errs := []error{wait.Each(all, (*process.Process).Close)}
 		if c.net != nil {
 			errs = append(errs, c.net.release())
 		}

@@ -3,6 +3,8 @@
 
 // Each kind of cluster is started once, and each thing that can be done to a server is done once.
 
+//go:build linux
+
 package cluster
 
 import (
@@ -248,6 +250,7 @@ func TestNoConsul(t *testing.T) {
 }
 
 func TestStartFails(t *testing.T) {
+	Needed(t)
 	t.Parallel()
 	for name, o := range map[string]Options{
 		"storage without consul": {NoConsul: true, Storage: ConsulStorage},

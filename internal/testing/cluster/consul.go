@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // Consul is one Consul agent. Its Name is its node name.
@@ -24,7 +27,7 @@ import (
 // Stop does the same for a server; a client agent takes 3 seconds to leave the cluster with Stop, and its node and
 // services leave the catalog.
 type Consul struct {
-	*Process
+	*process.Process
 	IP        string
 	HTTPAddr  string // "127.x.y.1:8500", plain HTTP, always there
 	HTTPSAddr string // "127.x.y.1:8501", mutual TLS; "" without Options.ConsulTLS
@@ -47,7 +50,7 @@ func (a *Consul) Restart(ctx context.Context) error {
 	if err := a.Stop(ctx); err != nil {
 		return err
 	}
-	if err := a.start(); err != nil {
+	if err := a.Start(); err != nil {
 		return err
 	}
 	if a.dev {
@@ -58,8 +61,8 @@ func (a *Consul) Restart(ctx context.Context) error {
 
 // waitUp waits for an answer, even "no leader": of three killed servers the first to be back has none.
 func (a *Consul) waitUp(ctx context.Context) error {
-	return poll(ctx, pollEvery, "wait for "+a.label+" at "+a.HTTPAddr, func(ctx context.Context) error {
-		if err := a.ended(); err != nil {
+	return wait.Poll(ctx, pollEvery, "wait for "+a.Label+" at "+a.HTTPAddr, func(ctx context.Context) error {
+		if err := a.Ended(); err != nil {
 			return err
 		}
 		_, err := a.api.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
@@ -75,8 +78,8 @@ func (a *Consul) WaitLeader(ctx context.Context) error { return a.waitNodes(ctx,
 
 // waitNodes waits until the catalog holds n nodes.
 func (a *Consul) waitNodes(ctx context.Context, n int) error {
-	return poll(ctx, pollEvery, fmt.Sprintf("wait for %d nodes in %s at %s", n, a.label, a.HTTPAddr), func(ctx context.Context) error {
-		if err := a.ended(); err != nil {
+	return wait.Poll(ctx, pollEvery, fmt.Sprintf("wait for %d nodes in %s at %s", n, a.Label, a.HTTPAddr), func(ctx context.Context) error {
+		if err := a.Ended(); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -143,10 +146,10 @@ func (c *Cluster) newConsul(name string, host int, server bool) (*Consul, error)
 	}
 	cfg["ports"], cfg["addresses"] = ports, addresses
 	file := filepath.Join(c.dir, name+".json")
-	a.args = []string{"agent", "-config-file=" + file}
+	a.Args = []string{"agent", "-config-file=" + file}
 	switch {
 	case a.dev:
-		a.args = append(a.args, "-dev")
+		a.Args = append(a.Args, "-dev")
 		delete(cfg, "retry_join")
 	case server:
 		cfg["server"], cfg["bootstrap_expect"] = true, c.options.Consuls
@@ -191,19 +194,19 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			a.label = a.Name + "-consul" // the Vault node has the same name
-			a.LogFile = filepath.Join(c.logDir, a.label+".log")
+			a.Label = a.Name + "-consul" // the Vault node has the same name
+			a.LogFile = filepath.Join(c.logDir, a.Label+".log")
 			c.Agents = append(c.Agents, a)
 		}
 	}
 	all := append(append([]*Consul(nil), c.Consuls...), c.Agents...)
 	for _, a := range all {
-		if err := a.start(); err != nil {
+		if err := a.Start(); err != nil {
 			return err
 		}
 	}
 	begin := time.Now()
-	if err := each(all, func(a *Consul) error { return a.waitNodes(ctx, len(all)) }); err != nil {
+	if err := wait.Each(all, func(a *Consul) error { return a.waitNodes(ctx, len(all)) }); err != nil {
 		return err
 	}
 	c.note("consul is up after %s", since(begin))

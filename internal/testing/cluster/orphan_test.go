@@ -3,6 +3,8 @@
 
 // Servers end with the process that started them, however it ends.
 
+//go:build linux
+
 package cluster
 
 import (
@@ -17,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 const orphanEnv = "CLUSTER_TEST_ORPHAN"
@@ -30,6 +34,7 @@ func TestOrphan(t *testing.T) {
 		ok(t, syscall.Kill(os.Getpid(), syscall.SIGKILL))
 		select {}
 	}
+	Needed(t)
 	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOrphan$")
 	cmd.Env = append(os.Environ(), orphanEnv+"=1", "TMPDIR="+t.TempDir())
@@ -41,7 +46,7 @@ func TestOrphan(t *testing.T) {
 	pid, err := strconv.Atoi(line)
 	ok(t, err)
 	// Nobody may be there to reap it: then it stays as a zombie.
-	err = poll(within(t), 10*time.Millisecond, "wait for the orphan's end", func(context.Context) error {
+	err = wait.Poll(within(t), 10*time.Millisecond, "wait for the orphan's end", func(context.Context) error {
 		stat, err := os.ReadFile(filepath.Join("/proc", line, "stat"))
 		if errors.Is(err, os.ErrNotExist) || strings.Contains(string(stat), ") Z ") {
 			return nil

@@ -9,22 +9,25 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
-	"time"
 )
 
 // Program returns the path of the program name, "consul" or "vault". It is looked for on PATH, then in the user's
 // cache folder (caddy-vault-redirect/<name>-<version>), else built there from tools/<name>, a Go module with a
 // `tool` line, found in the working directory or above it. Processes that ask at the same time build it once.
 // A build takes minutes: Vault 8 on two cores, so mind the ten minutes of `go test -timeout`.
-func Program(ctx context.Context, name string) (string, error) {
+//
+// progress, unless it is nil, gets a line for where the program was found, and lines that tell how a build goes.
+func Program(ctx context.Context, name string, progress func(format string, args ...any)) (string, error) {
+	if progress == nil {
+		progress = func(string, ...any) {}
+	}
 	if path, err := exec.LookPath(name); err == nil {
+		progress("%s: on PATH: %s", name, path)
 		return filepath.Abs(path)
 	}
 	dir, err := toolDir(name)
@@ -43,19 +46,12 @@ func Program(ctx context.Context, name string) (string, error) {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", fmt.Errorf("cache folder for %s: %w", name, err)
 	}
-	path := filepath.Join(cache, name+"-"+version)
-	if isProgram(path) {
-		return path, nil
+	b := &builder{title: name + " " + version, dir: dir, module: module, path: filepath.Join(cache, name+"-"+version), progress: progress}
+	if isProgram(b.path) {
+		progress("%s: in the cache: %s (%s)", b.title, b.path, size(b.path))
+		return b.path, nil
 	}
-	unlock, err := lock(ctx, path+".lock")
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	if isProgram(path) { // another process built it while this one waited
-		return path, nil
-	}
-	return path, build(ctx, dir, module, path)
+	return b.path, b.buildOnce(ctx, expected[name])
 }
 
 func isProgram(path string) bool {
@@ -108,42 +104,4 @@ func toolModule(file string) (module, version string, err error) {
 		return "", "", fmt.Errorf("%s names no tool with a required version", file)
 	}
 	return module, version, nil
-}
-
-// build compiles module in dir and moves it to path in one step, so that nobody ever starts half a program.
-func build(ctx context.Context, dir, module, path string) (err error) {
-	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
-	defer func() {
-		if rmErr := os.Remove(tmp); err == nil && rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
-			err = rmErr
-		}
-	}()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", tmp, module)
-	cmd.Dir = dir
-	// A caller's workspace or race flags must not decide what is cached for everybody.
-	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s in %s: %w\n%s", module, dir, err, out)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("build %s: %w", module, err)
-	}
-	return nil
-}
-
-// lock takes an exclusive flock on path. It asks again and again rather than blocking in the kernel, where no
-// context reaches. The kernel releases it should this process die.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("lock: %w", err)
-	}
-	err = poll(ctx, 200*time.Millisecond, "lock "+path, func(context.Context) error {
-		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	})
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return func() { _ = f.Close() }, nil
 }

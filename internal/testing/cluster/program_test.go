@@ -3,17 +3,23 @@
 
 // Where programs are found, with a program of four lines in place of Consul, so that it is built in no time.
 
+//go:build linux
+
 package cluster
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func TestProgram(t *testing.T) {
@@ -49,13 +55,17 @@ replace example.com/hello => ../../hello
 	t.Chdir(filepath.Join(root, "a/b"))
 
 	want := filepath.Join(cache, "caddy-vault-redirect", "hello-v1.2.3")
-	err = each(make([]struct{}, 4), func(struct{}) error {
-		if got, err := Program(t.Context(), "hello"); err != nil || got != want {
+	// What a build that was killed has left.
+	write(want+".1.tmp", "half a program", 0o755)
+	var said notes
+	err = wait.Each(make([]struct{}, 4), func(struct{}) error {
+		if got, err := Program(t.Context(), "hello", said.add); err != nil || got != want {
 			t.Errorf("Program: %q, %v, want %q", got, err, want)
 		}
 		return nil
 	})
 	ok(t, err)
+	said.has(t, "hello v1.2.3: building, some minutes", "hello v1.2.3: built in ", "hello v1.2.3: in the cache: "+want+" (")
 	out, err := exec.CommandContext(t.Context(), want).CombinedOutput()
 	if err != nil || string(out) != "hello" {
 		t.Errorf("the program says %q, %v", out, err)
@@ -65,56 +75,104 @@ replace example.com/hello => ../../hello
 	}
 
 	write(filepath.Join(bin, "hello"), "#!/bin/sh\n", 0o755)
-	if got, err := Program(t.Context(), "hello"); err != nil || got != filepath.Join(bin, "hello") {
+	if got, err := Program(t.Context(), "hello", said.add); err != nil || got != filepath.Join(bin, "hello") {
 		t.Errorf("with one on PATH: %q, %v", got, err)
 	}
-	if _, err := Program(t.Context(), "nothing"); err == nil || !strings.Contains(err.Error(), "tools/nothing/go.mod") {
+	said.has(t, "hello: on PATH: "+filepath.Join(bin, "hello"))
+	if _, err := Program(t.Context(), "nothing", nil); err == nil || !strings.Contains(err.Error(), "tools/nothing/go.mod") {
 		t.Errorf("a program that is nowhere: %v", err)
 	}
 	write(filepath.Join(root, "tools/bare/go.mod"), "module bare\n", 0o644)
-	if _, err := Program(t.Context(), "bare"); err == nil || !strings.Contains(err.Error(), "no tool") {
+	if _, err := Program(t.Context(), "bare", nil); err == nil || !strings.Contains(err.Error(), "no tool") {
 		t.Errorf("a go.mod without a tool: %v", err)
+	}
+}
+
+// notes are lines of progress.
+type notes struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (n *notes) add(format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lines = append(n.lines, fmt.Sprintf(format, args...))
+}
+
+// has checks that exactly one line begins with each of these, or at least one where the cache is meant.
+func (n *notes) has(t *testing.T, begins ...string) {
+	t.Helper()
+	for _, begin := range begins {
+		found := 0
+		for _, line := range n.lines {
+			if strings.HasPrefix(line, begin) {
+				found++
+			}
+		}
+		if found == 0 || found > 1 && !strings.Contains(begin, "in the cache") {
+			t.Errorf("%d lines begin with %q: %q", found, begin, n.lines)
+		}
+	}
+}
+
+// TestBuildFails breaks the program, and ends a build before it is over: nothing may be left.
+func TestBuildFails(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"go.mod": "module example.com/broken\n\ngo 1.26\n", "main.go": "package main\n\nfunc main() { broken() }\n"} {
+		ok(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	b := &builder{title: "broken", dir: dir, module: "example.com/broken", path: filepath.Join(t.TempDir(), "broken"), progress: t.Logf}
+	if err := b.buildOnce(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "undefined: broken") {
+		t.Errorf("the error does not say what is wrong: %v", err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.buildOnce(ended, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("a build that was ended: %v", err)
+	}
+	if left, _ := filepath.Glob(b.path + "*"); len(left) != 1 || left[0] != b.path+".lock" {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestGoOutput reads what go says, in pieces as a pipe gives them.
+func TestGoOutput(t *testing.T) {
+	o := &goOutput{}
+	write := func(text string) {
+		t.Helper()
+		if n, err := o.Write([]byte(text)); n != len(text) || err != nil {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+	}
+	write("go: downloading example.com/a v1.0.0\ngo: down")
+	if got := o.count(); got != "1 modules downloaded" {
+		t.Error(got)
+	}
+	write("loading example.com/b v1.0.0\ninternal/abi\nexample.com/a/v2\n# example.com/b\n./b.go:1:2: undefined: x\nexa")
+	if got := o.count(); got != "2 packages compiled" {
+		t.Error(got)
+	}
+	if got := o.errors(); got != "# example.com/b\n./b.go:1:2: undefined: x\nexa" {
+		t.Errorf("%q", got)
 	}
 }
 
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path)
+	unlock, err := lock(t.Context(), path, func() {})
 	ok(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := lock(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
+	waited := false
+	if _, err := lock(ctx, path, func() { waited = true }); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a second lock: %v", err)
 	}
+	if !waited {
+		t.Error("nobody was told of the wait")
+	}
 	unlock()
-	unlock, err = lock(t.Context(), path)
+	unlock, err = lock(t.Context(), path, func() {})
 	ok(t, err)
 	unlock()
-}
-
-// TestEnded starts a program that ends at once: the wait must not last, and the error must hold what it said.
-func TestEnded(t *testing.T) {
-	sh, err := exec.LookPath("sh")
-	ok(t, err)
-	p := &Process{
-		Name: "sh", label: "sh", LogFile: filepath.Join(t.TempDir(), "log"),
-		path: sh, args: []string{"-c", "echo no such luck; exit 3"}, note: t.Logf,
-	}
-	ok(t, p.start())
-	err = poll(within(t), pollEvery, "wait", func(context.Context) error {
-		if err := p.ended(); err != nil {
-			return err
-		}
-		return errors.New("still there")
-	})
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such luck") {
-		t.Errorf("the error is %v", err)
-	}
-	if _, err := p.signal(0); !errors.Is(err, errNotRunning) {
-		t.Errorf("a signal to the dead: %v", err)
-	}
-	if err := p.Pause(t.Context()); !errors.Is(err, errNotRunning) {
-		t.Errorf("pause the dead: %v", err)
-	}
-	ok(t, p.Stop(t.Context()))
 }

@@ -5,23 +5,35 @@
 
 package cluster
 
-import "context"
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+)
 
-// TB is what Run needs of a *testing.T, *testing.B or whatever else ends what it began.
-type TB interface {
-	Helper()
-	Cleanup(func())
-	Fatalf(format string, args ...any)
-	Logf(format string, args ...any)
+var errNotLinux = errors.New("start cluster: it needs Linux, where all of 127.0.0.0/8 is loopback")
+
+// Needed skips a test that starts real servers where they are not wanted (-short, make test-quick) or not possible.
+// Run calls it; a test calls it itself before it does something else that takes long.
+func Needed(tb testing.TB) {
+	tb.Helper()
+	switch {
+	case testing.Short():
+		tb.Skip("starts a real Consul or Vault: left out with -short (make test-quick)")
+	case runtime.GOOS != "linux":
+		tb.Skip("starts a real Consul or Vault: needs Linux, where all of 127.0.0.0/8 is loopback")
+	}
 }
 
 // Run starts a cluster that ends with the test. When the start or the test fails, the end of each server's log is
-// logged.
-func Run(tb TB, o Options) *Cluster {
+// logged. With -short, and on other systems than Linux, the test is skipped.
+func Run(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
+	Needed(tb)
 	c, err := start(context.Background(), o)
 	tb.Cleanup(func() {
-		if f, ok := tb.(interface{ Failed() bool }); ok && f.Failed() {
+		if tb.Failed() {
 			c.logTails(tb)
 		}
 		if err := c.Close(); err != nil {
@@ -34,11 +46,11 @@ func Run(tb TB, o Options) *Cluster {
 	return c
 }
 
-func (c *Cluster) logTails(tb TB) {
+func (c *Cluster) logTails(tb testing.TB) {
 	c.procMu.Lock()
 	all := c.processes
 	c.procMu.Unlock()
 	for _, p := range all {
-		tb.Logf("%s (%s):\n%s", p.label, p.LogFile, p.Tail(20))
+		tb.Logf("%s (%s):\n%s", p.Label, p.LogFile, p.Tail(20))
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // WaitSettled waits until every node whose process runs is unsealed, and one of them is active; and, with Consul,
@@ -19,7 +21,7 @@ import (
 // Start ends with it; between the rounds of a test it says that the last fault is forgotten. A killed node may stay
 // in Consul, critical.
 func (c *Cluster) WaitSettled(ctx context.Context) error {
-	return poll(ctx, pollEvery, "wait for a settled cluster", func(ctx context.Context) error {
+	return wait.Poll(ctx, pollEvery, "wait for a settled cluster", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		active, err := c.settledNodes(ctx)
@@ -90,7 +92,7 @@ func (c *Cluster) WaitHealthy(ctx context.Context) error {
 	if err := c.WaitSettled(ctx); err != nil || c.options.Storage != Raft {
 		return err
 	}
-	return poll(ctx, pollEvery, "wait for a healthy raft cluster", func(ctx context.Context) error {
+	return wait.Poll(ctx, pollEvery, "wait for a healthy raft cluster", func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 		var answer struct {

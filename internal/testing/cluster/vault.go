@@ -12,11 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // Vault is one Vault node.
 type Vault struct {
-	*Process
+	*process.Process
 	IP        string
 	Addr      string  // "127.x.y.11:8200"
 	URL       string  // "http://127.x.y.11:8200", or https with Options.TLS
@@ -95,7 +98,7 @@ func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
 		cfg["storage"] = map[string]any{"consul": storage}
 	}
 	file := filepath.Join(c.dir, name+"-vault.json")
-	v.args = []string{"server", "-config=" + file}
+	v.Args = []string{"server", "-config=" + file}
 	return v, writeJSON(file, cfg)
 }
 
@@ -116,8 +119,8 @@ func (v *Vault) Health(ctx context.Context) (status int, err error) {
 
 // WaitHealth waits until Health says one of the wanted codes.
 func (v *Vault) WaitHealth(ctx context.Context, want ...int) error {
-	return poll(ctx, pollEvery, fmt.Sprintf("wait for health %d of %s at %s", want, v.Name, v.Addr), func(ctx context.Context) error {
-		if err := v.ended(); err != nil {
+	return wait.Poll(ctx, pollEvery, fmt.Sprintf("wait for health %d of %s at %s", want, v.Name, v.Addr), func(ctx context.Context) error {
+		if err := v.Ended(); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -147,7 +150,7 @@ func (v *Vault) restartSealed(ctx context.Context) error {
 	if err := v.Stop(ctx); err != nil {
 		return err
 	}
-	if err := v.start(); err != nil {
+	if err := v.Start(); err != nil {
 		return err
 	}
 	return v.WaitHealth(ctx, http.StatusServiceUnavailable)
@@ -174,15 +177,15 @@ func (v *Vault) Seal(ctx context.Context) error {
 	if err := v.WaitHealth(ctx, http.StatusServiceUnavailable); err != nil {
 		return err
 	}
-	v.note("%s sealed", v.Name)
+	v.cluster.note("%s sealed", v.Name)
 	return nil
 }
 
 // Unseal unseals the node and returns when it is active or standby.
 func (v *Vault) Unseal(ctx context.Context) error {
 	key := map[string]string{"key": v.cluster.unsealKey}
-	err := poll(ctx, pollEvery, "unseal", func(ctx context.Context) error {
-		if err := v.ended(); err != nil {
+	err := wait.Poll(ctx, pollEvery, "unseal", func(ctx context.Context) error {
+		if err := v.Ended(); err != nil {
 			return err
 		}
 		return v.cluster.Do(ctx, v, http.MethodPut, "/v1/sys/unseal", key, nil)
@@ -194,7 +197,7 @@ func (v *Vault) Unseal(ctx context.Context) error {
 	if err := v.WaitHealth(ctx, http.StatusOK, http.StatusTooManyRequests); err != nil {
 		return err
 	}
-	v.note("%s unsealed", v.Name)
+	v.cluster.note("%s unsealed", v.Name)
 	return nil
 }
 
@@ -211,7 +214,7 @@ func (v *Vault) StepDown(ctx context.Context) error {
 	if err := v.cluster.Do(ctx, v, http.MethodPut, "/v1/sys/step-down", nil, nil); err != nil {
 		return err
 	}
-	v.note("%s stepped down", v.Name)
+	v.cluster.note("%s stepped down", v.Name)
 	return nil
 }
 
@@ -224,7 +227,7 @@ func (c *Cluster) startVault(ctx context.Context) error {
 			return err
 		}
 		c.Vaults = append(c.Vaults, v)
-		if err := v.start(); err != nil {
+		if err := v.Start(); err != nil {
 			return err
 		}
 	}
@@ -245,7 +248,7 @@ func (c *Cluster) startVault(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := each(others, func(v *Vault) error { return c.join(ctx, v, first) }); err != nil {
+	if err := wait.Each(others, func(v *Vault) error { return c.join(ctx, v, first) }); err != nil {
 		return err
 	}
 	c.note("all are unsealed after %s", since(begin))

@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // APIError is Vault's answer when it is not a success.
@@ -121,7 +123,7 @@ func (c *Cluster) quickVotes(ctx context.Context, v *Vault) error {
 }
 
 func (c *Cluster) waitVoters(ctx context.Context) error {
-	return poll(ctx, pollEvery, "wait for every node's vote", func(ctx context.Context) error {
+	return wait.Poll(ctx, pollEvery, "wait for every node's vote", func(ctx context.Context) error {
 		var answer struct {
 			Data struct {
 				Config struct {
@@ -185,7 +187,7 @@ func (c *Cluster) Active(ctx context.Context, except ...*Vault) (*Vault, error) 
 
 // WaitActive waits until a node other than the excepted ones is active.
 func (c *Cluster) WaitActive(ctx context.Context, except ...*Vault) (active *Vault, err error) {
-	err = poll(ctx, pollEvery, "wait for an active node", func(ctx context.Context) (err error) {
+	err = wait.Poll(ctx, pollEvery, "wait for an active node", func(ctx context.Context) (err error) {
 		active, err = c.Active(ctx, except...)
 		return err
 	})

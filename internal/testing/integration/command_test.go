@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -29,7 +30,7 @@ func originalData() []*api.ServiceEntry {
 			status = "passing"
 		}
 		entries = append(entries, standin.Node(name,
-			standin.Address("172.17.0."+string(rune('2'+i))), standin.ServiceAddress(""), standin.Tags("secrets"),
+			standin.Address("127.17.0."+string(rune('2'+i))), standin.ServiceAddress(""), standin.Tags("secrets"),
 			standin.Check("service:vault", status), standin.Index([]uint64{7, 17, 21, 16, 23}[i])))
 	}
 	return entries
@@ -45,14 +46,14 @@ func TestDropInCommand(t *testing.T) {
 	}{
 		{"defaults", nil, "http://node2:8200/v1/x?y"},
 		{"https", []string{"-S"}, "https://node2:8200/v1/x?y"},
-		{"address", []string{"-I"}, "http://172.17.0.4:8200/v1/x?y"},
-		{"long flags", []string{"--https", "--ip", "--poll-interval", "1.5", "--checkid", "service:vault"}, "https://172.17.0.4:8200/v1/x?y"},
+		{"address", []string{"-I"}, "http://127.17.0.4:8200/v1/x?y"},
+		{"long flags", []string{"--https", "--ip", "--poll-interval", "1.5", "--checkid", "service:vault"}, "https://127.17.0.4:8200/v1/x?y"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			p := freePort(t)
-			s := startCaddy(t, loopback(t), nil, append(append([]string{"vault-redirect", "-P", p}, row.flags...), consul.Addr())...)
-			site := "http://" + s.ip + ":" + p
+			s := runCommand(t, append(append([]string{"vault-redirect", "-P", p}, row.flags...), consul.Addr())...)
+			site := "http://" + s.IP + ":" + p
 			s.await("it answers", func() bool { return answers(site) })
 			if code, location, _ := get(t, site+"/v1/x?y"); code != http.StatusTemporaryRedirect || location != row.want {
 				t.Errorf("status %d, Location %s, want %s", code, location, row.want)
@@ -81,22 +82,25 @@ func TestDropInCommandByCheck(t *testing.T) {
 		standin.Node("vault-1", standin.Tags("secrets"), standin.Check("api", "warning")),
 		standin.Node("vault-2", standin.Tags("secrets"), standin.Check("api", "passing")))
 	p := freePort(t)
-	s := startCaddy(t, loopback(t), nil, "vault-redirect", "-P", p, "-C", "api", consul.Addr())
-	s.await("it answers", func() bool { return answers("http://" + s.ip + ":" + p) })
-	s.awaitTarget("http://"+s.ip+":"+p, "http://vault-2:8200")
+	s := runCommand(t, "vault-redirect", "-P", p, "-C", "api", consul.Addr())
+	s.await("it answers", func() bool { return answers("http://" + s.IP + ":" + p) })
+	s.awaitTarget("http://"+s.IP+":"+p, "http://vault-2:8200")
 }
 
 func TestDropInCommandServesTLS(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
 	ca := cluster.Run(t, cluster.Options{NoVault: true, TLS: true})
-	ip := loopback(t)
+	ip, err := harness.Loopback()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cert, key, err := ca.Cert(ip)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := freePort(t)
-	s := startCaddy(t, ip, nil, "vault-redirect", "-P", p, "-c", cert, "-k", key, consul.Addr())
+	s := run(t, harness.Options{IP: ip, Args: []string{"vault-redirect", "-P", p, "-c", cert, "-k", key, consul.Addr()}})
 	https := trusting(t, ca.VaultCA)
 	https.CheckRedirect = client.CheckRedirect
 	s.await("it answers https", func() bool {
@@ -113,20 +117,20 @@ func TestDropInCommandChangesItsLogLevel(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
 	p := freePort(t)
-	s := startCaddy(t, loopback(t), nil, "vault-redirect", "-v", "-l", "-P", p, consul.Addr())
-	site := "http://" + s.ip + ":" + p
+	s := runCommand(t, "vault-redirect", "-v", "-l", "-P", p, consul.Addr())
+	site := "http://" + s.IP + ":" + p
 	s.await("it answers", func() bool { return answers(site) })
 	const line = "handled request"
 	get(t, site+"/v1/quiet")
-	if strings.Contains(s.log(), line) {
+	if strings.Contains(s.Log(), line) {
 		t.Error("-l: a request was logged")
 	}
 	if code, body := s.admin("POST", "/config/logging/logs/default/level", "application/json", `"INFO"`); code != http.StatusOK {
 		t.Fatalf("status %d: %s", code, body)
 	}
 	get(t, site+"/v1/loud")
-	s.await("requests are logged", func() bool { return strings.Contains(s.log(), line) && strings.Contains(s.log(), "/v1/loud") })
-	if strings.Contains(s.log(), "/v1/quiet") {
+	s.await("requests are logged", func() bool { return strings.Contains(s.Log(), line) && strings.Contains(s.Log(), "/v1/loud") })
+	if strings.Contains(s.Log(), "/v1/quiet") {
 		t.Error("a request was logged although logging was off")
 	}
 }
@@ -137,8 +141,9 @@ func TestDropInCommandHelpAndMistakes(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	caddy := harness.Prepare(t, harness.Options{Args: []string{"vault-redirect"}})
 	run := func(args ...string) (string, int) {
-		cmd := command(t, loopback(t), append([]string{"vault-redirect"}, args...)...)
+		cmd := caddy.Command(t.Context(), append([]string{"vault-redirect"}, args...)...)
 		out, _ := cmd.CombinedOutput()
 		return string(out), cmd.ProcessState.ExitCode()
 	}
@@ -186,9 +191,9 @@ func TestDropInCommandHealthDocument(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
 	p := freePort(t)
-	s := startCaddy(t, loopback(t), nil, "vault-redirect", "-P", p, consul.Addr())
-	s.await("it answers", func() bool { return answers("http://" + s.ip + ":" + p) })
-	_, _, body := get(t, "http://"+s.ip+":"+p+"/vault-redirector-health")
+	s := runCommand(t, "vault-redirect", "-P", p, consul.Addr())
+	s.await("it answers", func() bool { return answers("http://" + s.IP + ":" + p) })
+	_, _, body := get(t, "http://"+s.IP+":"+p+"/vault-redirector-health")
 	var doc struct {
 		Healthy        *bool
 		Application    string

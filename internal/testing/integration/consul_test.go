@@ -29,8 +29,8 @@ func register(t *testing.T, c *cluster.Cluster, address string) {
 func TestConsulWithAccessControl(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, ACL: true})
-	register(t, c, "10.0.0.1")
-	const target = "https://10.0.0.1:8200"
+	register(t, c, "127.10.0.1")
+	const target = "https://127.10.0.1:8200"
 
 	policy, err := os.ReadFile("../../../examples/consul-policy.hcl")
 	if err != nil {
@@ -70,6 +70,7 @@ http://{ip}:8002 {
 		consul `+c.Consuls[0].HTTPAddr+` {
 			token {env.HALF_TOKEN}
 		}
+		hold 0
 	}
 }
 http://{ip}:8003 {
@@ -77,6 +78,7 @@ http://{ip}:8003 {
 		consul `+c.Consuls[0].HTTPAddr+` {
 			token 00000000-1111-2222-3333-444444444444
 		}
+		hold 0
 	}
 }
 http://{ip}:8004 {
@@ -88,7 +90,7 @@ http://{ip}:8004 {
 		max_stale 0
 	}
 }`, "GOOD_TOKEN="+good, "HALF_TOKEN="+half)
-	site := func(port string) string { return "http://" + caddy.ip + ":" + port }
+	site := func(port string) string { return "http://" + caddy.IP + ":" + port }
 	caddy.awaitTarget(site("8001"), target)
 	caddy.awaitReason(site("8002"), "acl_filtered")
 	caddy.awaitReason(site("8003"), "acl_denied")
@@ -111,9 +113,9 @@ http://{ip}:8004 {
 func TestConsulByTLSAndSocket(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, ConsulTLS: true, ConsulSocket: true})
-	register(t, c, "10.0.0.1")
+	register(t, c, "127.10.0.1")
 	consul := c.Consuls[0]
-	const target = "https://10.0.0.1:8200"
+	const target = "https://127.10.0.1:8200"
 
 	caddy := runCaddy(t, "", `
 http://{ip}:8001 {
@@ -149,16 +151,16 @@ http://{ip}:8004 {
 		}
 	}
 }`)
-	caddy.awaitTarget("http://"+caddy.ip+":8001", target)
-	caddy.awaitTarget("http://"+caddy.ip+":8002", target)
-	caddy.awaitReason("http://"+caddy.ip+":8003", "consul_unreachable") // no client certificate
-	caddy.awaitReason("http://"+caddy.ip+":8004", "consul_unreachable") // Consul's CA is not the system's
+	caddy.awaitTarget("http://"+caddy.IP+":8001", target)
+	caddy.awaitTarget("http://"+caddy.IP+":8002", target)
+	caddy.awaitReason("http://"+caddy.IP+":8003", "consul_unreachable") // no client certificate
+	caddy.awaitReason("http://"+caddy.IP+":8004", "consul_unreachable") // Consul's CA is not the system's
 
 	// One word is enough where the environment says the rest.
 	byEnv := runCaddy(t, "", "http://{ip}:8001 {\n\tvault_redirect\n}",
 		"CONSUL_HTTP_ADDR="+consul.HTTPSAddr, "CONSUL_HTTP_SSL=true",
 		"CONSUL_CACERT="+c.ConsulCA, "CONSUL_CLIENT_CERT="+c.ConsulCert, "CONSUL_CLIENT_KEY="+c.ConsulKey)
-	byEnv.awaitTarget("http://"+byEnv.ip+":8001", target)
+	byEnv.awaitTarget("http://"+byEnv.IP+":8001", target)
 }
 
 // A blocking query is answered by another part of Consul than one that does not wait, with other headers. What either
@@ -167,12 +169,12 @@ func TestConsulAnswersCountAtOnce(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true})
 	caddy := runCaddy(t, "", "http://{ip}:8001 {\n\tvault_redirect "+c.Consuls[0].HTTPAddr+"\n}")
-	site := "http://" + caddy.ip + ":8001"
+	site := "http://" + caddy.IP + ":8001"
 	for range 2 {
 		caddy.awaitReason(site, "no_service")
-		register(t, c, "10.0.0.1")
-		caddy.awaitTarget(site, "https://10.0.0.1:8200")
-		if err := c.Consuls[0].API().Agent().ServiceDeregister("vault:10.0.0.1:8200"); err != nil {
+		register(t, c, "127.10.0.1")
+		caddy.awaitTarget(site, "https://127.10.0.1:8200")
+		if err := c.Consuls[0].API().Agent().ServiceDeregister("vault:127.10.0.1:8200"); err != nil {
 			t.Fatal(err)
 		}
 	}

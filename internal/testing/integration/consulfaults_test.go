@@ -18,14 +18,11 @@ import (
 // One Consul server, which keeps its state in memory and is asked, and two agents, each with a Vault that is registered
 // with it by hand.
 func TestFaultsOfOneConsul(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, AgentPerNode: true, Vaults: 2})
 	f := runFaults(t, c)
 	consul := c.Consuls[0]
-	const url, other = "http://10.0.0.1:8200", "http://10.0.0.2:8200"
+	const url, other = "http://127.10.0.1:8200", "http://127.10.0.2:8200"
 	register := func(i int) {
 		t.Helper()
 		address := strings.TrimSuffix(strings.TrimPrefix([]string{url, other}[i], "http://"), ":8200")
@@ -80,7 +77,7 @@ func TestFaultsOfOneConsul(t *testing.T) {
 		f.must("kill "+c.Agents[0].Name, c.Agents[0].Kill())
 		f.sees(answer{reason: "unhealthy"})
 		f.must("tag the other one", c.Agents[1].API().Agent().ServiceRegister(&api.AgentServiceRegistration{
-			ID: "10.0.0.2", Name: "vault", Address: "10.0.0.2", Port: 8200, Tags: []string{"active"},
+			ID: "127.10.0.2", Name: "vault", Address: "127.10.0.2", Port: 8200, Tags: []string{"active"},
 		}))
 		f.sees(answer{target: other, reason: "ok"})
 		f.guard.forget()
@@ -93,13 +90,10 @@ func TestFaultsOfOneConsul(t *testing.T) {
 // Three Consul servers with their data on disk, the first of them asked, and Vault nodes in the catalog that no agent
 // looks after.
 func TestFaultsOfThreeConsuls(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, Consuls: 3})
 	f := runFaults(t, c)
-	const a, b = "10.0.0.1", "10.0.0.2"
+	const a, b = "127.10.0.1", "127.10.0.2"
 	url := func(address string) string { return "http://" + address + ":8200" }
 	set := func(f *faults, address, tag, status string) {
 		f.Helper()

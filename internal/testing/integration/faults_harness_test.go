@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 // faultSites are what the tests of faults run: with the default max_stale, with a short one, and without, which share one
@@ -74,7 +75,7 @@ func runFaults(t *testing.T, c *cluster.Cluster) *faults {
 	agents := append(slices.Clone(c.Consuls[:1]), c.Agents...)
 	addresses := strings.NewReplacer("{consul}", c.Consuls[0].HTTPAddr, "{agent}", agents[len(agents)-1].HTTPAddr)
 	caddy := runCaddy(t, "", addresses.Replace(faultSites))
-	f := &faults{T: t, c: c, caddy: caddy, site: "http://" + caddy.ip + ":8001", fault: time.Now()}
+	f := &faults{T: t, c: c, caddy: caddy, site: "http://" + caddy.IP + ":8001", fault: time.Now()}
 	f.guard = startGuard(t, c.Consuls[0], f.site)
 	return f
 }
@@ -159,7 +160,7 @@ func (f *faults) seesAt(site string, want answer) {
 // turns returns how often Caddy has said so far that no node is active, for a reason. What lasts for a moment only may be
 // missed by looking, but is in the log.
 func (f *faults) turns(reason string) int {
-	return strings.Count(f.caddy.log(), `"msg":"no active node","reason":"`+reason+`"`)
+	return strings.Count(f.caddy.Log(), `"msg":"no active node","reason":"`+reason+`"`)
 }
 
 // only checks that no client of this row has got anything but redirects to these targets, or 503 where that is one of them.
@@ -173,7 +174,7 @@ func (f *faults) only(targets ...string) {
 }
 
 // port returns the site on another port of this Caddy.
-func (f *faults) port(port string) string { return "http://" + f.caddy.ip + ":" + port }
+func (f *faults) port(port string) string { return "http://" + f.caddy.IP + ":" + port }
 
 // answer is what clients and monitoring see at one moment.
 type answer struct {
@@ -200,11 +201,7 @@ func look(t *testing.T, site string) (a answer, whole bool) {
 	const path = "/v1/secret/data/a%2Fb?version=2"
 	code, location, _ := get(t, site+path)
 	healthCode, _, body := get(t, site+"/vault-redirector-health")
-	var h struct {
-		health
-		StaleSince *time.Time `json:"stale_since"`
-		Candidates int        `json:"candidates"`
-	}
+	var h harness.Health
 	if err := json.Unmarshal([]byte(body), &h); err != nil {
 		t.Errorf("health of %s: %v: %s", site, err, body)
 		return a, false

@@ -16,9 +16,6 @@ import (
 
 // Three Vault nodes that register with one Consul server, which is also the one that is asked.
 func TestFaultsOfVault(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{ReconcileTimeout: 3 * time.Second})
 	f := runFaults(t, c)
@@ -97,8 +94,10 @@ func TestFaultsOfVault(t *testing.T) {
 			_ = agent.ServiceDeregister(active.ServiceID) // fails while it is not registered
 			return f.turns("no_active") > before
 		})
-		f.sees(answer{target: active.URL, reason: "ok"})
-		f.only(active.URL, "503")
+		// On a machine that is busy, Vault may have elected another meanwhile.
+		next := f.next()
+		f.sees(answer{target: next.URL, reason: "ok"})
+		f.only(active.URL, next.URL, "503")
 	})
 
 	// Consul's word counts, though Vault works on: the standbys cannot stand in while it is active.
@@ -146,9 +145,6 @@ func TestFaultsOfVault(t *testing.T) {
 
 // Three Vault nodes with a Consul agent each, which can be cut off, and a Consul server that is asked.
 func TestFaultsBetweenVaultAndConsul(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes half a minute")
-	}
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{AgentPerNode: true})
 	f := runFaults(t, c)

@@ -11,11 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +20,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 func init() {
@@ -112,24 +110,16 @@ type lifecycle struct {
 
 func runLifecycle(t *testing.T, routes ...string) *lifecycle {
 	t.Helper()
-	l := &lifecycle{server: &server{ip: loopback(t)}}
-	l.site = "http://" + l.ip + ":8001"
-	file := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(file, []byte(l.config("", routes...)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// Else the race detector has each process wait for a second before it ends.
-	l.server = startCaddy(t, l.ip, []string{"GORACE=atexit_sleep_ms=0"}, "run", "--config", file)
-	l.await("the config runs", func() bool { return strings.Contains(l.log(), "serving initial configuration") })
-	return l
+	c := run(t, harness.Options{JSON: lifecycleConfig("", routes...)})
+	return &lifecycle{server: c, site: "http://" + c.IP + ":8001"}
 }
 
-// config returns a config with routes, and other apps if any.
-func (l *lifecycle) config(apps string, routes ...string) string {
+// lifecycleConfig returns a config with routes, and other apps if any.
+func lifecycleConfig(apps string, routes ...string) string {
 	return fmt.Sprintf(`{
-	"admin": {"listen": "%s:2019", "config": {"persist": false}},
-	"apps": {%s "http": {"servers": {"s": {"listen": ["%[1]s:8001"], "automatic_https": {"disable": true}, "logs": {}, "routes": [%[3]s]}}}}
-}`, l.ip, apps, strings.Join(routes, ","))
+	"admin": {"config": {"persist": false}},
+	"apps": {%s "http": {"servers": {"s": {"listen": ["{ip}:8001"], "automatic_https": {"disable": true}, "logs": {}, "routes": [%s]}}}}
+}`, apps, strings.Join(routes, ","))
 }
 
 // route returns a route for a path with handlers.
@@ -137,39 +127,9 @@ func route(path string, handlers ...string) string {
 	return fmt.Sprintf(`{"match": [{"path": [%q]}], "handle": [%s]}`, path, strings.Join(handlers, ","))
 }
 
-// reload has Caddy load a config, and returns what went wrong.
-func (l *lifecycle) reload(config string) error {
-	l.t.Helper()
-	if code, body := l.admin("POST", "/load", config); code != http.StatusOK {
-		return fmt.Errorf("status %d: %s", code, body)
-	}
-	return nil
-}
-
-// admin sends a request to the admin endpoint. That is a server which Caddy replaces, too, with each reload: see traffic.
-func (l *lifecycle) admin(method, path, body string) (code int, answer string) {
-	l.t.Helper()
-	var err error
-	for range 10 {
-		var req *http.Request
-		if req, err = http.NewRequest(method, "http://"+l.ip+":2019"+path, strings.NewReader(body)); err != nil {
-			l.t.Fatal(err)
-		}
-		req.Host = "localhost:2019" // of the names that Caddy allows
-		req.Header.Set("Content-Type", "application/json")
-		var resp *http.Response
-		if resp, err = client.Do(req); err == nil {
-			defer resp.Body.Close()
-			return resp.StatusCode, readAll(l.t, resp)
-		}
-	}
-	l.t.Fatal(err)
-	return 0, ""
-}
-
 // logged returns how many requests Caddy has taken, without those of its own.
 func (l *lifecycle) logged() (n int) {
-	for line := range strings.Lines(l.log()) {
+	for line := range strings.Lines(l.Log()) {
 		if strings.Contains(line, `"msg":"handled request"`) && !strings.Contains(line, ownPath) {
 			n++
 		}
@@ -179,29 +139,6 @@ func (l *lifecycle) logged() (n int) {
 
 // ownPath is the path of requests that Caddy itself sends.
 const ownPath = "/v1/d/own"
-
-// goroutines returns how many Caddy has, and how many of them are in functions of this module or of Consul's client.
-func (l *lifecycle) goroutines() (total, ours int) {
-	l.t.Helper()
-	code, body := l.admin("GET", "/debug/pprof/goroutine?debug=1", "")
-	first := regexp.MustCompile(`^goroutine profile: total (\d+)\n`).FindStringSubmatch(body)
-	if code != http.StatusOK || first == nil {
-		l.t.Fatalf("status %d: %.200s", code, body)
-	}
-	total, _ = strconv.Atoi(first[1])
-	for group := range strings.SplitSeq(body, "\n\n") {
-		if !strings.Contains(group, "caddy-vault-redirect.") && !strings.Contains(group, "hashicorp/consul/api.") {
-			continue
-		}
-		for line := range strings.SplitSeq(group, "\n") {
-			if count, _, ok := strings.Cut(line, " @ "); ok {
-				n, _ := strconv.Atoi(count)
-				ours += n
-			}
-		}
-	}
-	return total, ours
-}
 
 // traffic sends requests and keeps account of each.
 type traffic struct {

@@ -45,10 +45,10 @@ func slowAtFirst(consul *standin.Consul) {
 // TestReloadsUnderLoad goes through 200 reloads: with the same discovery and another, and failing ones.
 func TestReloadsUnderLoad(t *testing.T) {
 	t.Parallel()
-	steady := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	steady := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	others := []*standin.Consul{
-		standinConsul(t, standin.Active("vault-2", standin.Address("10.0.0.2"))),
-		standinConsul(t, standin.Active("vault-3", standin.Address("10.0.0.3"))),
+		standinConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"))),
+		standinConsul(t, standin.Active("vault-3", standin.Address("127.10.0.3"))),
 	}
 	for _, consul := range others {
 		slowAtFirst(consul)
@@ -63,7 +63,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			route("/v1/d/*", lifecycleHandler(other, options)),
 		}
 	}
-	answers := []string{"307 https://10.0.0.2:8200/v1/d/x", "307 https://10.0.0.3:8200/v1/d/x"}
+	answers := []string{"307 https://127.10.0.2:8200/v1/d/x", "307 https://127.10.0.3:8200/v1/d/x"}
 	current := 0
 	caddy := runLifecycle(t, routes(0, others[current], "")...)
 
@@ -75,9 +75,10 @@ func TestReloadsUnderLoad(t *testing.T) {
 				t.Fatalf("%d queries open and %d connections at a Consul, want %d: %v", consul.Open(), consul.Connections(), want, err)
 			}
 		}
-		return caddy.goroutines()
+		g := caddy.goroutines()
+		return g.Total, g.Ours()
 	}
-	if err := caddy.reload(caddy.config("", routes(1, others[current], "")...)); err != nil {
+	if err := caddy.Load(t.Context(), lifecycleConfig("", routes(1, others[current], "")...)); err != nil {
 		t.Fatal(err)
 	}
 	total, ours := quiet()
@@ -86,9 +87,9 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 
 	traffic := &traffic{site: caddy.site, wanted: map[string][]string{
-		"/v1/a/x": {"307 https://10.0.0.1:8200/v1/a/x"},
+		"/v1/a/x": {"307 https://127.10.0.1:8200/v1/a/x"},
 		"/v1/b/x": {"307 https://vault-1:8200/v1/b/x"},
-		"/v1/c/x": {"307 http://10.0.0.1:8200/v1/c/x"},
+		"/v1/c/x": {"307 http://127.10.0.1:8200/v1/c/x"},
 		"/v1/d/x": answers,
 	}}
 	stop := traffic.start(t, 4)
@@ -97,7 +98,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	for i := range 200 {
 		good := func(kind string) {
 			counts[kind]++
-			if err := caddy.reload(caddy.config("", routes(i, others[current], "")...)); err != nil {
+			if err := caddy.Load(t.Context(), lifecycleConfig("", routes(i, others[current], "")...)); err != nil {
 				t.Fatalf("reload %d, %s: %v", i, kind, err)
 			}
 		}
@@ -107,7 +108,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			if apps != "" {
 				all = append([]string{route("/none", `{"handler": "test_gate", "app": "test_failing"}`)}, all...)
 			}
-			err := caddy.reload(caddy.config(apps, all...))
+			err := caddy.Load(t.Context(), lifecycleConfig(apps, all...))
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Fatalf("reload %d, %s: error %v, want %q", i, kind, err, want)
 			}
@@ -162,18 +163,18 @@ func TestTerminationUnderLoad(t *testing.T) {
 		}
 	}))
 	t.Cleanup(keeper.Close)
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runLifecycle(t,
 		route("/held/*", `{"handler": "test_gate", "url": `+quote(keeper.URL)+`}`, lifecycleHandler(consul, "")),
 		route("/v1/*", lifecycleHandler(consul, "")))
 
-	traffic := &traffic{site: caddy.site, wanted: map[string][]string{"/v1/x": {"307 https://10.0.0.1:8200/v1/x"}}}
+	traffic := &traffic{site: caddy.site, wanted: map[string][]string{"/v1/x": {"307 https://127.10.0.1:8200/v1/x"}}}
 	stop := traffic.start(t, 6)
 	var group sync.WaitGroup
 	var right atomic.Int32
 	for range held {
 		group.Go(func() {
-			if got, err := traffic.ask(&http.Transport{DisableKeepAlives: true}, "/held/x"); got == "307 https://10.0.0.1:8200/held/x" {
+			if got, err := traffic.ask(&http.Transport{DisableKeepAlives: true}, "/held/x"); got == "307 https://127.10.0.1:8200/held/x" {
 				right.Add(1)
 			} else {
 				t.Errorf("a request that was under way: %s, %v", got, err)
@@ -186,11 +187,11 @@ func TestTerminationUnderLoad(t *testing.T) {
 	await(t, "traffic", func() bool { return traffic.count() > 1000 })
 
 	traffic.after.Store(true)
-	if err := caddy.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := caddy.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	caddy.await("new connections are refused", func() bool {
-		conn, err := net.Dial("tcp", caddy.ip+":8001")
+		conn, err := net.Dial("tcp", caddy.IP+":8001")
 		if err == nil {
 			conn.Close()
 		}
@@ -199,9 +200,8 @@ func TestTerminationUnderLoad(t *testing.T) {
 	close(release)
 	group.Wait()
 	stop()
-	<-caddy.done
-	if code := caddy.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("exit code %d", code)
+	if code, err := caddy.Wait(timeout(t)); code != 0 || err != nil {
+		t.Errorf("exit code %d, %v", code, err)
 	}
 	traffic.settle(t, caddy)
 	t.Logf("%d requests were under way at the end of Caddy, %d were answered", held, right.Load())
@@ -213,8 +213,8 @@ func TestEndDuringABlockingQuery(t *testing.T) {
 		name string
 		end  func(*lifecycle)
 	}{
-		{"SIGTERM", func(l *lifecycle) { _ = l.cmd.Process.Signal(syscall.SIGTERM) }},
-		{"SIGINT", func(l *lifecycle) { _ = l.cmd.Process.Signal(syscall.SIGINT) }},
+		{"SIGTERM", func(l *lifecycle) { _ = l.Signal(syscall.SIGTERM) }},
+		{"SIGINT", func(l *lifecycle) { _ = l.Signal(syscall.SIGINT) }},
 		{"admin API", func(l *lifecycle) { l.server.admin("POST", "/stop", "", "") }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -225,12 +225,12 @@ func TestEndDuringABlockingQuery(t *testing.T) {
 			}
 			began := time.Now()
 			row.end(caddy)
-			<-caddy.done
-			if took := time.Since(began); took > time.Second {
+			code, err := caddy.Wait(timeout(t))
+			if took := time.Since(began); took > promptly {
 				t.Errorf("the end took %s", took)
 			}
-			if code := caddy.cmd.ProcessState.ExitCode(); code != 0 {
-				t.Errorf("exit code %d", code)
+			if code != 0 || err != nil {
+				t.Errorf("exit code %d, %v", code, err)
 			}
 			if err := consul.Await(timeout(t), func() bool { return consul.Connections() == 0 }); err != nil {
 				t.Error(err)

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 // exampleConfigs returns the examples that are configs of Caddy.
@@ -97,9 +99,7 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 		}
 		for _, args := range commands {
 			t.Run(name+" "+args[0]+" "+strings.Join(args[min(5, len(args)):], ""), func(t *testing.T) {
-				cmd := command(t, "127.0.0.1", args...)
-				cmd.Env = append(cmd.Env, env...)
-				cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0")
+				cmd := harness.Prepare(t, harness.Options{Args: args, Env: env}).Command(t.Context(), args...)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Errorf("%v\n%s", err, out)
 				}

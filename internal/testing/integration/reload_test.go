@@ -13,12 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -43,20 +43,14 @@ func runJSON(t *testing.T, handler string) (s *server, socket string, config fun
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ip := loopback(t)
 	socket = filepath.Join(dir, "s")
 	config = func(handler string) string {
 		return fmt.Sprintf(`{
-	"admin": {"listen": "%s:2019", "config": {"persist": false}},
+	"admin": {"config": {"persist": false}},
 	"apps": {"http": {"servers": {"s": {"listen": ["unix/%s"], "routes": [{"handle": [%s]}]}}}}
-}`, ip, socket, handler)
+}`, socket, handler)
 	}
-	file := filepath.Join(dir, "config.json")
-	if err := os.WriteFile(file, []byte(config(handler)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s = startCaddy(t, ip, nil, "run", "--config", file)
-	s.await("the config runs", func() bool { return strings.Contains(s.log(), "serving initial configuration") })
+	s = run(t, harness.Options{JSON: config(handler)})
 	return s, socket, config
 }
 
@@ -144,14 +138,14 @@ func (l *load) only(t *testing.T, wanted ...string) {
 func TestConfigChangesUnderLoad(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t,
-		standin.Standby("vault-1", standin.Address("10.0.0.1")),
-		standin.Active("vault-2", standin.Address("10.0.0.2")))
+		standin.Standby("vault-1", standin.Address("127.10.0.1")),
+		standin.Active("vault-2", standin.Address("127.10.0.2")))
 	handler := func(redirectTo string) string {
 		return fmt.Sprintf(`{"handler": "vault_redirect", "redirect_to": %q,
 			"discovery": {"source": "consul", "address": %q, "poll_interval": "10m"}}`, redirectTo, consul.Addr())
 	}
 	caddy, socket, config := runJSON(t, handler("node_address"))
-	byAddress, byName := "307 https://10.0.0.2:8200/v1/secret/x", "307 https://vault-2:8200/v1/secret/x"
+	byAddress, byName := "307 https://127.10.0.2:8200/v1/secret/x", "307 https://vault-2:8200/v1/secret/x"
 	if err := consul.Await(timeout(t), func() bool { return consul.Queries() == 2 && consul.Open() == 1 }); err != nil {
 		t.Fatal(err)
 	}

@@ -38,13 +38,13 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 	)
 	planted := []string{vaultToken, bearerToken, consulToken, fileToken, basicPassword}
 
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	tokenFile := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(tokenFile, []byte(fileToken), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	site := func(listen, options string) string {
-		return "http://{ip}:" + listen + " {\n\tlog\n\tvault_redirect {\n\t\tconsul " + consul.Addr() + " {\n" + options + "\n\t\t}\n\t\tmax_stale 0\n\t}\n}\n"
+		return "http://{ip}:" + listen + " {\n\tlog\n\tvault_redirect {\n\t\tconsul " + consul.Addr() + " {\n" + options + "\n\t\t}\n\t\tmax_stale 0\n\t\thold 0\n\t}\n}\n"
 	}
 	for _, row := range []struct{ name, options string }{
 		{"filtered", logFilter},
@@ -67,9 +67,9 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 						{"GET", "/vault-redirector-health", ""},
 						{"PUT", "/vault-redirector-health", ""},
 						{"OPTIONS", "*", ""},
-						{"GET", "/v1/sys/health", "10.0.0.1:8200"}, // 508
+						{"GET", "/v1/sys/health", "127.10.0.1:8200"}, // 508
 					} {
-						req, err := http.NewRequest(r.method, "http://"+caddy.ip+":"+port+strings.TrimPrefix(r.path, "*"), nil)
+						req, err := http.NewRequest(r.method, "http://"+caddy.IP+":"+port+strings.TrimPrefix(r.path, "*"), nil)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -90,8 +90,8 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 					}
 				}
 			}
-			caddy.awaitTarget("http://"+caddy.ip+":8001", "https://10.0.0.1:8200")
-			caddy.awaitTarget("http://"+caddy.ip+":8002", "https://10.0.0.1:8200")
+			caddy.awaitTarget("http://"+caddy.IP+":8001", "https://127.10.0.1:8200")
+			caddy.awaitTarget("http://"+caddy.IP+":8002", "https://127.10.0.1:8200")
 			askAll()
 
 			// A Consul, or something in its place, that sends back what it was sent.
@@ -128,25 +128,25 @@ func TestNoTokenInAnyOutput(t *testing.T) {
 			} {
 				consul.Handle(fault)
 				for _, port := range []string{"8001", "8002"} {
-					caddy.awaitReason("http://"+caddy.ip+":"+port, "stale_expired")
+					caddy.awaitReason("http://"+caddy.IP+":"+port, "stale_expired")
 				}
 				askAll()
 				consul.Handle(nil)
 				for _, port := range []string{"8001", "8002"} {
-					caddy.awaitTarget("http://"+caddy.ip+":"+port, "https://10.0.0.1:8200")
+					caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://127.10.0.1:8200")
 				}
 			}
 			for _, path := range []string{"/config/", "/metrics"} {
 				_, body := caddy.admin("GET", path, "", "")
 				seen.WriteString(body)
 			}
-			seen.WriteString(caddy.log())
+			seen.WriteString(caddy.Log())
 			for _, secret := range planted {
 				if at := strings.Index(seen.String(), secret); at >= 0 {
 					t.Errorf("%s shows: …%s…", secret, seen.String()[max(0, at-300):min(seen.Len(), at+100)])
 				}
 			}
-			if !strings.Contains(caddy.log(), "discovery failed") {
+			if !strings.Contains(caddy.Log(), "discovery failed") {
 				t.Error("the log does not have what it should have")
 			}
 		})

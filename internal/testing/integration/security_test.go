@@ -12,13 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func TestWhatCaddyItselfShows(t *testing.T) {
 	t.Parallel()
 	const vaultToken, literal, byEnv = "hvs.PLANTEDvault", "PLANTED-literal", "PLANTED-by-env"
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runCaddy(t, "\tdebug", `
 http://{ip}:8001 {
 	log
@@ -36,9 +37,9 @@ http://{ip}:8002 {
 	}
 }`, "PLANTED="+byEnv)
 	for _, port := range []string{"8001", "8002"} {
-		caddy.awaitTarget("http://"+caddy.ip+":"+port, "https://10.0.0.1:8200")
+		caddy.awaitTarget("http://"+caddy.IP+":"+port, "https://127.10.0.1:8200")
 	}
-	req, err := http.NewRequest("GET", "http://"+caddy.ip+":8001/v1/x", nil)
+	req, err := http.NewRequest("GET", "http://"+caddy.IP+":8001/v1/x", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +50,7 @@ http://{ip}:8002 {
 	}
 	resp.Body.Close()
 	_, config := caddy.admin("GET", "/config/", "", "")
-	autosave, err := os.ReadFile(filepath.Join(caddy.dataDir, "caddy", "autosave.json"))
+	autosave, err := os.ReadFile(filepath.Join(caddy.DataDir, "caddy", "autosave.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +58,11 @@ http://{ip}:8002 {
 		where, text, secret string
 		shows               bool
 	}{
-		{"an access log without a filter", caddy.log(), vaultToken, true},
-		{"the log at DEBUG", caddy.log(), literal, true},
+		{"an access log without a filter", caddy.Log(), vaultToken, true},
+		{"the log at DEBUG", caddy.Log(), literal, true},
 		{"the admin API", config, literal, true},
 		{"autosave.json", string(autosave), literal, true},
-		{"the log at DEBUG", caddy.log(), byEnv, false},
+		{"the log at DEBUG", caddy.Log(), byEnv, false},
 		{"the admin API", config, byEnv, false},
 		{"autosave.json", string(autosave), byEnv, false},
 	} {
@@ -76,8 +77,8 @@ func TestCommandFiltersItsLog(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
 	p := freePort(t)
-	s := startCaddy(t, loopback(t), []string{"CONSUL_HTTP_TOKEN=PLANTED-consul"}, "vault-redirect", "-vv", "-P", p, consul.Addr())
-	site := "http://" + s.ip + ":" + p
+	s := run(t, harness.Options{Args: []string{"vault-redirect", "-vv", "-P", p, consul.Addr()}, Env: []string{"CONSUL_HTTP_TOKEN=PLANTED-consul"}})
+	site := "http://" + s.IP + ":" + p
 	s.await("it answers", func() bool { return answers(site) })
 	s.awaitTarget(site, "http://node2:8200")
 	req, err := http.NewRequest("GET", site+"/v1/secret/seen", nil)
@@ -92,8 +93,8 @@ func TestCommandFiltersItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	s.await("the request is logged", func() bool { return strings.Contains(s.log(), "/v1/secret/seen") })
-	if log := s.log(); strings.Contains(log, "PLANTED") {
+	s.await("the request is logged", func() bool { return strings.Contains(s.Log(), "/v1/secret/seen") })
+	if log := s.Log(); strings.Contains(log, "PLANTED") {
 		t.Errorf("the log shows a secret:\n%s", log)
 	}
 }
@@ -110,16 +111,16 @@ func TestHealthForSome(t *testing.T) {
 	if !ok || !closed {
 		t.Fatal("there is no such site")
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	block = strings.ReplaceAll(block, "vault_redirect\n", "vault_redirect "+consul.Addr()+"\n")
 	hidden, shown := strings.ReplaceAll(block, "private_ranges", "192.0.2.0/24"), block // loopback is private
 	caddy := runCaddy(t, "", "http://{ip}:8001 {\n"+hidden+"\nhttp://{ip}:8002 {\n"+shown)
 	for port, want := range map[string]int{"8001": http.StatusNotFound, "8002": http.StatusOK} {
-		site := "http://" + caddy.ip + ":" + port
+		site := "http://" + caddy.IP + ":" + port
 		if code, _, body := get(t, site+"/vault-redirector-health"); code != want || want == http.StatusNotFound && body != "" {
 			t.Errorf("status %d, want %d: %s", code, want, body)
 		}
-		if code, location, _ := get(t, site+"/v1/x"); code != http.StatusTemporaryRedirect || location != "https://10.0.0.1:8200/v1/x" {
+		if code, location, _ := get(t, site+"/v1/x"); code != http.StatusTemporaryRedirect || location != "https://127.10.0.1:8200/v1/x" {
 			t.Errorf("status %d, Location %q", code, location)
 		}
 	}

@@ -29,7 +29,7 @@ type vaultCLI struct {
 
 func newVaultCLI(t *testing.T, address, token string, env ...string) vaultCLI {
 	t.Helper()
-	bin, err := cluster.Program(timeout(t), "vault")
+	bin, err := cluster.Program(timeout(t), "vault", t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ http://{ip}:8080 {
 		scheme http
 	}
 }`)
-	site := "http://" + caddy.ip + ":8080"
+	site := "http://" + caddy.IP + ":8080"
 	vault := newVaultCLI(t, site, c.RootToken)
 	active, err := c.WaitActive(timeout(t))
 	if err != nil {
@@ -221,7 +221,7 @@ https://{ip}:8443 {
 http://{ip}:8080 {
 	vault_redirect `+c.Consuls[0].HTTPAddr+`
 }`)
-	site, plain := "https://"+caddy.ip+":8443", "http://"+caddy.ip+":8080"
+	site, plain := "https://"+caddy.IP+":8443", "http://"+caddy.IP+":8080"
 	active, err := c.WaitActive(timeout(t))
 	if err != nil {
 		t.Fatal(err)
@@ -230,7 +230,7 @@ http://{ip}:8080 {
 
 	// The client trusts two CAs and no other: Vault's and the site's.
 	both := filepath.Join(t.TempDir(), "ca.pem")
-	siteCA := filepath.Join(caddy.dataDir, "caddy", "pki", "authorities", "local", "root.crt")
+	siteCA := filepath.Join(caddy.DataDir, "caddy", "pki", "authorities", "local", "root.crt")
 	var pem []byte
 	for _, file := range []string{c.VaultCA, siteCA} {
 		data, err := os.ReadFile(file)

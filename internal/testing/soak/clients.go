@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // startClients sends requests through Caddy until the context ends, and follows no redirect.
@@ -153,7 +155,7 @@ func (s *score) count(a answer, what verdict) {
 
 // run judges what has waited long enough.
 func (s *score) run(ctx context.Context, o *oracle) {
-	for sleep(ctx, askEvery) == nil {
+	for wait.Sleep(ctx, askEvery) == nil {
 		s.judge(o, time.Now().Add(-slack))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // fault is something that happens to a cluster in which all is well, and that can be healed.
@@ -160,7 +161,7 @@ func (s *soak) makeFaults(ctx context.Context) error {
 			}
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if err := sleep(ctx, calm); err != nil {
+		if err := wait.Sleep(ctx, calm); err != nil {
 			return err
 		}
 	}
@@ -180,7 +181,7 @@ func (s *soak) makeFault(ctx context.Context, f fault, which int, hold time.Dura
 	if err := f.make(ctx, c, active, standby); err != nil {
 		return err
 	}
-	if err := sleep(ctx, hold); err != nil {
+	if err := wait.Sleep(ctx, hold); err != nil {
 		return err
 	}
 	healing, cancel := context.WithTimeoutCause(ctx, healWithin, fmt.Errorf("not healed after %s", healWithin))
@@ -198,20 +199,21 @@ func (s *soak) makeFault(ctx context.Context, f fault, which int, hold time.Dura
 	}
 	fmt.Fprintf(s.out, "%s  %-25s active %s, for %4.1fs, settled after %4.1fs\n", begin.Format("15:04:05.000"), f.name, active.Name,
 		hold.Seconds(), time.Since(begin).Seconds())
-	return s.caddy.ended()
+	return s.caddy.Ended()
 }
 
 // caughtUp waits until Caddy, too, knows that all is well: what it has not heard of when Consul fails next, it cannot know.
 func (s *soak) caughtUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, knownWithin, fmt.Errorf("caddy does not know the active node %s after all is well", knownWithin))
 	defer cancel()
-	for {
+	return wait.Poll(ctx, 20*time.Millisecond, "wait for caddy", func(ctx context.Context) error {
+		if err := s.caddy.Ended(); err != nil {
+			return err
+		}
 		active, err := s.cluster.WaitActive(ctx)
-		if err == nil && s.caddy.knows(ctx, active.URL) {
-			return nil
+		if err == nil && !s.caddy.knows(ctx, active.URL) {
+			err = fmt.Errorf("%s is active", active.Name)
 		}
-		if sleep(ctx, 20*time.Millisecond) != nil {
-			return context.Cause(ctx)
-		}
-	}
+		return err
+	})
 }

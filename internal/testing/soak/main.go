@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func main() {
@@ -101,21 +102,16 @@ type soak struct {
 
 func (s *soak) run(ctx context.Context) (err error) {
 	fmt.Fprintf(s.out, "seed %d, %s, %d requests a second from %d clients\n", s.seed, s.duration, s.rate, s.clients)
-	dir, err := os.MkdirTemp("", "soak-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	// A server and an agent for each Vault: with one server, the state of Consul would not survive its faults.
 	s.cluster, err = cluster.Start(ctx, cluster.Options{Consuls: 3, AgentPerNode: true, ReconcileTimeout: 3 * time.Second})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.cluster.Close()) }()
-	if s.caddy, err = startCaddy(ctx, s.options.caddy, dir, s.cluster); err != nil {
+	if s.caddy, err = startCaddy(ctx, s.options.caddy, s.cluster); err != nil {
 		return err
 	}
-	defer s.caddy.stop()
+	defer func() { err = errors.Join(err, s.caddy.Close()) }()
 
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var group sync.WaitGroup
@@ -126,7 +122,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 	group.Go(func() { s.score.run(background, s.oracle) })
 	s.oracle.await(ctx)
 	s.startClients(background, &group)
-	_ = sleep(ctx, settle) // all connections are there
+	_ = wait.Sleep(ctx, settle) // all connections are there
 	before, err := s.caddy.usage(background)
 	if err != nil {
 		return err
@@ -136,7 +132,7 @@ func (s *soak) run(ctx context.Context) (err error) {
 		fmt.Fprintln(s.out, "stopped: the table so far")
 		faults = nil
 	}
-	_ = sleep(ctx, settle)
+	_ = wait.Sleep(ctx, settle)
 	after, err := s.caddy.usage(background)
 	stop()
 	s.score.settle(s.oracle)
@@ -145,22 +141,10 @@ func (s *soak) run(ctx context.Context) (err error) {
 	fmt.Fprintf(s.out, "\nseed %d\n", s.seed)
 	err = errors.Join(faults, err, s.score.verdict())
 	if err != nil {
-		err = fmt.Errorf("%w\nthe end of Caddy's log:\n%s", err, s.caddy.tail())
+		err = fmt.Errorf("%w\nthe end of Caddy's log:\n%s", err, s.caddy.Tail(20))
 	}
 	return err
 }
 
 // settle is how long things are left alone before memory and goroutines are looked at.
 const settle = 2 * time.Second
-
-// sleep waits, unless the context ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // The rule by which a redirect is judged. The target is looked up by address; then, at the moment of the answer,
@@ -70,7 +71,7 @@ func (o *oracle) ask(ctx context.Context, v *cluster.Vault) {
 
 // await waits for the first active node.
 func (o *oracle) await(ctx context.Context) {
-	for sleep(ctx, askEvery) == nil {
+	for wait.Sleep(ctx, askEvery) == nil {
 		o.mu.Lock()
 		n := len(o.active)
 		o.mu.Unlock()

@@ -6,21 +6,22 @@
 package main
 
 import (
-	"os/exec"
-	"path/filepath"
-	"runtime"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
 func TestSoak(t *testing.T) {
-	if testing.Short() || runtime.GOOS != "linux" {
-		t.Skip("needs Linux, and a real Consul and Vault, which may have to be built first")
-	}
-	program := filepath.Join(t.TempDir(), "caddy")
-	if out, err := exec.Command("go", "build", "-o", program, "../../../cmd/caddy").CombinedOutput(); err != nil {
-		t.Fatalf("build caddy: %v\n%s", err, out)
+	cluster.Needed(t)
+	program, err := harness.Build(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
 	}
 	var out, errs strings.Builder
 	// This seed's first fault lasts for half a second.

@@ -101,7 +101,7 @@ func vault(role, name string, opts []Opt) *api.ServiceEntry {
 }
 
 // Node is an instance of the service vault on a node that is alive, with neither tags nor checks of its own. Its
-// address is 10.0.0.x, x being the number at the end of the name, or 1.
+// address is 127.10.x.y, x being the number at the end of the name, or 1.
 func Node(name string, opts ...Opt) *api.ServiceEntry {
 	d := &draft{address: derive(name), port: 8200, datacenter: "dc1", nodeChecks: []check{{"serfHealth", api.HealthPassing}}}
 	for _, opt := range opts {
@@ -150,7 +150,7 @@ func derive(name string) string {
 	if err != nil {
 		n = 1
 	}
-	return net.IPv4(10, byte(n>>16), byte(n>>8), byte(n)).String()
+	return net.IPv4(127, 10, byte(n>>8), byte(n)).String()
 }
 
 func put(checks []check, id, status string) []check {

@@ -96,14 +96,14 @@ func blocked(t *testing.T, c *Consul, n int) {
 func TestConsulAnswers(t *testing.T) {
 	c, client := testConsul(t)
 	(<-query(t.Context(), client, 0, 0)).want(t, 1)
-	c.Set("vault", Active("vault-1", Index(7)), Standby("vault-2", Check(SealedCheckID("10.0.0.2", 8200), api.HealthCritical)), Node("vault-3"))
+	c.Set("vault", Active("vault-1", Index(7)), Standby("vault-2", Check(SealedCheckID("127.10.0.2", 8200), api.HealthCritical)), Node("vault-3"))
 	r := <-query(t.Context(), client, 0, 0)
 	r.want(t, 2, "vault-1", "vault-2", "vault-3")
 	if !r.meta.KnownLeader || r.meta.LastContact != 0 {
 		t.Errorf("meta %+v", r.meta)
 	}
 	s := r.entries[0].Service
-	if s.ID != "vault:10.0.0.1:8200" || s.Address != "10.0.0.1" || s.Port != 8200 || s.ModifyIndex != 7 || strings.Join(s.Tags, ",") != "active,initialized" {
+	if s.ID != "vault:127.10.0.1:8200" || s.Address != "127.10.0.1" || s.Port != 8200 || s.ModifyIndex != 7 || strings.Join(s.Tags, ",") != "active,initialized" {
 		t.Errorf("service %+v", s)
 	}
 	if got := r.entries[0].Checks.AggregatedStatus(); got != api.HealthPassing {

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Command programs makes sure that the servers which tests and the demo start are there, and prints their paths.
+// Command programs makes sure that the servers which tests and the demo start are there, and tells where they are, or
+// how their build goes.
 package main
 
 import (
@@ -17,13 +18,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// One after the other: each build keeps all cores busy, and both at once want twice the memory.
 	for _, name := range []string{"consul", "vault"} {
-		fmt.Fprintf(os.Stderr, "%s: looking for it; a first build takes up to ten minutes\n", name)
-		path, err := cluster.Program(ctx, name)
-		if err != nil {
+		if _, err := cluster.Program(ctx, name, tell); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		fmt.Println(path)
 	}
 }
+
+func tell(format string, args ...any) { fmt.Printf(format+"\n", args...) }

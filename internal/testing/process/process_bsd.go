@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Keeps the package compiling on other Unixes, where 127.0.0.0/8 is not all loopback and a cluster does not start.
+// What Linux has and other Unixes do not: a child does not die with its parent there if that is killed.
 
 //go:build unix && !linux
 
-package cluster
+package process
 
 import "syscall"
 

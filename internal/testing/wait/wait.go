@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Waiting: everything in this package that takes time is a condition asked again and again under a context.
-
-package cluster
+// Package wait holds how tests and their servers wait: a condition is asked for again and again under a context, and the
+// error says what it was waited for and what was seen last.
+package wait
 
 import (
 	"context"
@@ -13,17 +13,22 @@ import (
 	"time"
 )
 
-// pollEvery is how often servers are asked whether they are ready. Each question costs them well under 1 ms.
-const pollEvery = 50 * time.Millisecond
-
 // fatalError ends a poll: asking again would not help.
 type fatalError struct{ err error }
 
 func (e fatalError) Error() string { return e.err.Error() }
 func (e fatalError) Unwrap() error { return e.err }
 
-// poll calls f until it returns nil or a fatalError, or ctx ends; then the error tells what f said last.
-func poll(ctx context.Context, every time.Duration, what string, f func(context.Context) error) error {
+// Fatal makes an error that ends a Poll at once. Fatal(nil) is nil.
+func Fatal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fatalError{err}
+}
+
+// Poll calls f until it returns nil or an error made by Fatal, or ctx ends; then the error tells what f said last.
+func Poll(ctx context.Context, every time.Duration, what string, f func(context.Context) error) error {
 	t := time.NewTicker(every)
 	defer t.Stop()
 	var last error
@@ -47,8 +52,8 @@ func poll(ctx context.Context, every time.Duration, what string, f func(context.
 	}
 }
 
-// each runs f for every item at once and joins the errors.
-func each[T any](items []T, f func(T) error) error {
+// Each runs f for every item at once and joins the errors.
+func Each[T any](items []T, f func(T) error) error {
 	errs := make([]error, len(items))
 	var wg sync.WaitGroup
 	for i, item := range items {
@@ -56,4 +61,16 @@ func each[T any](items []T, f func(T) error) error {
 	}
 	wg.Wait()
 	return errors.Join(errs...)
+}
+
+// Sleep waits for d, unless the context ends before that.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }

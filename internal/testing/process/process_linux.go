@@ -3,17 +3,19 @@
 
 // What only Linux has: the parent's death signal, and a process's state in /proc.
 
-package cluster
+package process
 
 import (
 	"bytes"
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // sysProcAttr: a group of its own, so that Ctrl-C in a terminal reaches the caller alone and the caller decides what
-// becomes of its servers; and SIGKILL should the caller die without deciding.
+// becomes of its children; and SIGKILL should the caller die without deciding.
 func sysProcAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -22,7 +24,7 @@ func sysProcAttr() *syscall.SysProcAttr {
 func stopped(pid int) error {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return fatalError{err}
+		return wait.Fatal(err)
 	}
 	// "pid (name) state …", and the name may hold anything, blanks and brackets too.
 	if i := bytes.LastIndexByte(stat, ')'); i < 0 || len(stat) < i+3 || stat[i+2] != 'T' {

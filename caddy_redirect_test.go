@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of redirects and of warnings in a whole Caddy.
+
+package vaultredirect
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// Redirects and the health document, as a client of a whole Caddy sees them.
+func TestRedirectInCaddy(t *testing.T) {
+	t.Run("loop by name", func(t *testing.T) {
+		consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(8200)))
+		site := run(t, "", func(int) string { return handlerJSON(consul.Addr(), "") })
+		for host, want := range map[string]int{"vault.example.test:8200": http.StatusLoopDetected, "vault.example.test": http.StatusTemporaryRedirect} {
+			if resp, body := site.get(t, host); resp.StatusCode != want {
+				t.Errorf("Host %s: status %d, want %d: %s", host, resp.StatusCode, want, body)
+			}
+		}
+		if lines := site.logged(t, "redirect loop"); len(lines) != 0 {
+			t.Errorf("a client can have lines written: %s", lines)
+		}
+	})
+	t.Run("loop by socket", func(t *testing.T) {
+		consul := newConsul(t)
+		site := run(t, "", func(port int) string {
+			consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress("127.0.0.1"), standin.Port(port)))
+			return handlerJSON(consul.Addr(), "")
+		})
+		for range 3 {
+			if resp, body := site.get(t, "redirector.example.test"); resp.StatusCode != http.StatusLoopDetected {
+				t.Errorf("status %d: %s", resp.StatusCode, body)
+			}
+		}
+		if lines := site.logged(t, "redirect loop"); len(lines) != 1 {
+			t.Errorf("%d lines, want 1: %s", len(lines), lines)
+		}
+	})
+	t.Run("loopback target behind a trusted proxy", func(t *testing.T) {
+		consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.1"), standin.Port(8200)))
+		for _, row := range []struct {
+			name, server, forwarded string
+			want                    int
+		}{
+			{"no proxy", "", "", http.StatusTemporaryRedirect},
+			{"a proxy that is not trusted", "", "203.0.113.7", http.StatusTemporaryRedirect},
+			{"a client elsewhere", trustLoopback, "203.0.113.7", http.StatusServiceUnavailable},
+			{"a client here", trustLoopback, "127.0.0.1", http.StatusTemporaryRedirect},
+		} {
+			t.Run(row.name, func(t *testing.T) {
+				site := run(t, row.server, func(int) string { return handlerJSON(consul.Addr(), "") })
+				resp, body := site.get(t, "redirector.example.test", "X-Forwarded-For", row.forwarded)
+				if resp.StatusCode != row.want {
+					t.Errorf("status %d, want %d: %s", resp.StatusCode, row.want, body)
+				}
+			})
+		}
+	})
+}
+
+// trustLoopback has a server believe what proxies on this machine say of their clients.
+const trustLoopback = `, "trusted_proxies": {"source": "static", "ranges": ["127.0.0.0/8"]}`
+
+// Whenever a certificate is not verified, a line says so (C16).
+func TestUnverifiedIsSaid(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	server.Close()
+	consul, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(consul.Close)
+	consul.Set("vault", standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(1)))
+	for _, row := range []struct {
+		name, env, config string
+		lines             []string // texts of the lines that say so
+	}{
+		{"verified", "", handlerJSON(consul.URL(), ""), nil},
+		{"by the environment", "false", handlerJSON(consul.URL(), ""), []string{"certificate of Consul"}},
+		{"by the environment, but the config has settings", "false", handlerWith(consul.URL(), `"tls": {}`, ""), nil},
+		{"by the config", "", handlerWith(consul.URL(), `"tls": {"insecure_skip_verify": true}`, ""), []string{"certificate of Consul"}},
+		{"of probes", "", handlerJSON(consul.URL(), `, "probe": {"tls": {"insecure_skip_verify": true}}`), []string{"Vault nodes"}},
+		{
+			"of nodes without Consul", "",
+			`{"handler": "vault_redirect", "discovery": {"source": "vault", "urls": ["https://127.0.0.1:1"], "tls": {"insecure_skip_verify": true}}}`,
+			[]string{"Vault nodes"},
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			site := run(t, "", func(int) string {
+				t.Setenv("CONSUL_HTTP_SSL_VERIFY", row.env)
+				return row.config
+			})
+			lines := site.logged(t, "not verified")
+			if len(lines) != len(row.lines) {
+				t.Fatalf("lines %s, want %d", lines, len(row.lines))
+			}
+			for i, line := range lines {
+				var l struct{ Level, Msg string }
+				if err := json.Unmarshal([]byte(line), &l); err != nil || l.Level != "warn" || !strings.Contains(l.Msg, row.lines[i]) {
+					t.Errorf("line %s, %v", line, err)
+				}
+			}
+		})
+	}
+}
+
+// handlerWith is handlerJSON with more options of the discovery.
+func handlerWith(address, consul, more string) string {
+	return strings.Replace(handlerJSON(address, more), `"poll_interval"`, consul+`, "poll_interval"`, 1)
+}

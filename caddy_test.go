@@ -1,0 +1,221 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests in a whole Caddy, in this process: with its request context, its reverse proxy and its logs.
+
+package vaultredirect
+
+import (
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/logging" // logs to files
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// liveCaddy is a Caddy that runs.
+type liveCaddy struct {
+	addr string // of its server
+	log  string // file of its log
+}
+
+// run has Caddy run one server with a handler, whose config may need to know the server's port. server has more options
+// of the server, each with a comma before it.
+func run(t *testing.T, server string, handler func(port int) string) *liveCaddy {
+	t.Helper()
+	clearConsulEnv(t)
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &liveCaddy{log: filepath.Join(t.TempDir(), "log")}
+	var err error
+	for range 10 { // until then, somebody else may take the port
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		r.addr = l.Addr().String()
+		l.Close()
+		err = caddy.Load(fmt.Appendf(nil, `{"admin": {"disabled": true, "config": {"persist": false}},
+			"logging": {"logs": {"default": {"level": "INFO", "writer": {"output": "file", "filename": %q}}}},
+			"apps": {"http": {"servers": {"s": {"listen": [%q], "routes": [{"handle": [%s]}] %s}}}}}`,
+			r.log, r.addr, handler(l.Addr().(*net.TCPAddr).Port), server), true)
+		if err == nil {
+			return r
+		}
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// get sends a request with a Host, follows no redirect, and returns the answer and its body.
+func (r *liveCaddy) get(t *testing.T, host string, header ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+r.addr+"/v1/sys/health", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	transport := new(http.Transport)
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return resp, string(body)
+}
+
+// logged returns the lines of the log that have a text in them.
+func (r *liveCaddy) logged(t *testing.T, text string) (lines []string) {
+	t.Helper()
+	all, err := os.ReadFile(r.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(all)) {
+		if strings.Contains(line, text) {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// proxyJSON is the config of a reverse proxy to the active node. more begins with a comma.
+func proxyJSON(consul *standin.Consul, options, more string) string {
+	return fmt.Sprintf(`{"handler": "reverse_proxy", "dynamic_upstreams": {"source": "vault_active",
+		"discovery": {"source": "consul", "address": %q} %s} %s}`, consul.Addr(), unprobed(options), more)
+}
+
+// A node that refuses connections for a moment, and is back at its address, is tried again: that the proxy has set the
+// Host of the request to the node's own by then makes no loop of it (C2).
+func TestProxyRetriesTheSameNode(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
+	ca := writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	for _, row := range []struct {
+		name, more string
+		tls        *tls.Config
+	}{
+		{"over TLS", fmt.Sprintf(`"transport": {"protocol": "http", "tls": {"ca": {"provider": "file", "pem_files": [%q]}}}`, ca), &tls.Config{Certificates: server.TLS.Certificates}},
+		{"with header_up Host", `"headers": {"request": {"set": {"Host": ["{http.reverse_proxy.upstream.hostport}"]}}}`, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			v, err := standin.NewVaultTLS("", "vault-1", row.tls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(v.Close)
+			v.SetActive(true)
+			host, port := hostPortOf(t, v.Addr())
+			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+			site := run(t, "", func(int) string {
+				return proxyJSON(consul, "", `, "load_balancing": {"try_duration": "5s"}, `+row.more)
+			})
+			if resp, body := site.get(t, "vault.example.com"); resp.StatusCode != http.StatusOK {
+				t.Fatalf("before: status %d, %s", resp.StatusCode, body)
+			}
+			v.Kill()
+			restarted := make(chan error, 1)
+			time.AfterFunc(700*time.Millisecond, func() { restarted <- v.Start() })
+			began := time.Now()
+			resp, body := site.get(t, "vault.example.com")
+			if took := time.Since(began); resp.StatusCode != http.StatusOK || took > 4*time.Second {
+				t.Errorf("status %d after %s: %s", resp.StatusCode, took, body)
+			}
+			if err := <-restarted; err != nil {
+				t.Fatal(err)
+			}
+			if lines := site.logged(t, "api_addr"); len(lines) > 0 {
+				t.Errorf("taken for a loop: %s", lines)
+			}
+		})
+	}
+}
+
+// Where the active node is registered with an address of the very proxy, under whatever name, the second hop ends it (C12).
+func TestProxyToItselfEnds(t *testing.T) {
+	dns.register(t, "site.example.test").set("127.0.0.1")
+	for _, host := range []string{"site.example.test", "127.0.0.1"} {
+		t.Run(host, func(t *testing.T) {
+			consul := newConsul(t)
+			site := run(t, `, "logs": {}`, func(port int) string {
+				consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress(host), standin.Port(port)))
+				return proxyJSON(consul, "", "")
+			})
+			resp, body := site.get(t, "vault.example.com")
+			if resp.StatusCode < 500 {
+				t.Errorf("status %d: %s", resp.StatusCode, body)
+			}
+			if lines := site.logged(t, "correct api_addr"); len(lines) != 1 {
+				t.Errorf("%d lines name the loop, want 1: %s", len(lines), lines)
+			}
+			soon(t, "the access log", func() bool { return len(site.logged(t, "handled request")) > 0 })
+			want := 2
+			if host == "127.0.0.1" {
+				want = 1 // the socket is known at once
+			}
+			if lines := site.logged(t, "handled request"); len(lines) > want {
+				t.Errorf("%d requests, want %d: %s", len(lines), want, lines)
+			}
+		})
+	}
+}
+
+// Outside, the name of the site is Caddy's; inside, it may well be Vault's. For a proxy, that is no loop (B2).
+func TestProxyToItsOwnName(t *testing.T) {
+	v, err := standin.NewVault("", "vault-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	v.SetActive(true)
+	dns.register(t, "vault.example.test").set("127.0.0.1")
+	_, port := hostPortOf(t, v.Addr())
+	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(port)))
+	site := run(t, "", func(int) string { return proxyJSON(consul, "", "") })
+	if resp, body := site.get(t, fmt.Sprintf("vault.example.test:%d", port)); resp.StatusCode != http.StatusOK {
+		t.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+}
+
+// What a proxied request carries: the mark of the process, once however often it is tried.
+func TestProxyMarksOnce(t *testing.T) {
+	var via []string
+	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { via = r.Header["Via"] }))
+	defer node.Close()
+	host, port := hostPortOf(t, node.Listener.Addr().String())
+	consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	site := run(t, "", func(int) string { return proxyJSON(consul, "", "") })
+	if resp, body := site.get(t, "vault.example.com", "Via", "1.1 other"); resp.StatusCode != http.StatusOK {
+		t.Fatalf("status %d: %s", resp.StatusCode, body)
+	}
+	marks := 0
+	for _, line := range via {
+		marks += strings.Count(line, viaMark)
+	}
+	if marks != 1 || via[0] != "1.1 other" {
+		t.Errorf("Via %q", via)
+	}
+}

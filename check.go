@@ -1,0 +1,202 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the command that finds out what is wrong, without a running Caddy.
+
+package vaultredirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/hashicorp/consul/api"
+	"github.com/spf13/cobra"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
+)
+
+// exitWrong is the exit code where something is wrong with what was checked.
+const exitWrong = 2
+
+// maxCheckTimeout bounds --timeout: nobody waits for longer.
+const maxCheckTimeout = 10 * time.Minute
+
+// addCheckCommand adds check below the command vault-redirect.
+func addCheckCommand(parent *cobra.Command) {
+	check := &cobra.Command{
+		Use:   "check [CONSUL_HOST_PORT | --vault URL... | --config FILE [--adapter NAME]] [--scheme http|https] [--token-file FILE] [--json] [--timeout 10s]",
+		Short: "Finds out what is wrong with Consul, the Vault nodes and the way to them",
+		Long: `
+Asks Consul and the Vault nodes what vault_redirect would ask them, from this
+machine, and says what is right, what is wrong, and what to do about it. It
+needs no running Caddy, listens on nothing and sends no token to Vault.
+
+What to check is every vault_redirect and vault_active of a config file
+(Caddyfile or JSON), or the Consul agent at CONSUL_HOST_PORT, or the nodes that
+--vault names. Without any of these it is the Consul agent that CONSUL_HTTP_ADDR
+names, else 127.0.0.1:8500. The environment variables of Consul's own client
+count as they do in a config.
+
+Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
+something is, 1 if nothing could be checked.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cmd.SilenceErrors = true // the exit code needs no line of its own; other errors are logged
+			return caddycmd.WrapCommandFuncForCobra(runCheck)(cmd, args)
+		},
+	}
+	f := check.Flags()
+	f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT (repeatable)")
+	f.String("config", "", "Config file with the vault_redirect handlers to check")
+	f.String("adapter", "", "Adapter of the config file (default: caddyfile, or none for JSON)")
+	f.String("scheme", "", "Scheme of the redirects, http or https (default: https)")
+	f.String("token-file", "", "File with the ACL token for Consul")
+	f.Bool("json", false, "Print the findings as a JSON list of {check, subject, result, detail, remedy}")
+	f.Duration("timeout", 10*time.Second, "Longest time to wait for Consul and the first probes, and then for each node")
+	parent.AddCommand(check)
+}
+
+// runCheck checks what the flags say.
+func runCheck(fs caddycmd.Flags) (int, error) { return checkTo(os.Stdout, fs) }
+
+func checkTo(to io.Writer, fs caddycmd.Flags) (int, error) {
+	reports, err := check(fs)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if fs.Bool("json") {
+		err = doctor.PrintJSON(to, reports)
+	} else {
+		err = doctor.Print(to, reports)
+	}
+	switch {
+	case err != nil:
+		return caddy.ExitCodeFailedStartup, err
+	case doctor.Count(reports, doctor.Wrong) > 0:
+		return exitWrong, nil
+	}
+	return caddy.ExitCodeSuccess, nil
+}
+
+// check has a doctor look at all that the flags name.
+func check(fs caddycmd.Flags) ([]doctor.Report, error) {
+	timeout := fs.Duration("timeout")
+	if timeout <= 0 || timeout > maxCheckTimeout {
+		return nil, fmt.Errorf("--timeout: %s is not between 0 and %s", timeout, maxCheckTimeout)
+	}
+	list, err := suspectsByFlags(fs)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	d, secrets := doctor.New(), []string{os.Getenv(api.HTTPTokenEnvName)}
+	for _, c := range list {
+		config, err := c.active.complete(ctx)
+		if err != nil {
+			return nil, c.wrap(err)
+		}
+		secrets = append(secrets, secretsOf(c.active.discoverer)...)
+		if err := d.Add(c.active.discoverer, config, c.sites...); err != nil {
+			return nil, c.wrap(err)
+		}
+	}
+	var reports []doctor.Report
+	for _, seen := range d.Look(ctx, timeout) {
+		r := doctor.Report{Title: seen.Title(), Findings: seen.Findings()}
+		r.Clean(secrets)
+		reports = append(reports, r)
+	}
+	return reports, nil
+}
+
+// suspectsByFlags returns what the flags name.
+func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
+	vault, err := fs.GetStringArray("vault")
+	if err != nil {
+		return nil, err
+	}
+	config, scheme, tokenFile := fs.String("config"), fs.String("scheme"), fs.String("token-file")
+	switch {
+	case fs.NArg() > 1:
+		return nil, fmt.Errorf("%d arguments: there is one CONSUL_HOST_PORT", fs.NArg())
+	case fs.NArg() > 0 && len(vault) > 0, fs.NArg() > 0 && config != "", len(vault) > 0 && config != "":
+		return nil, errors.New("CONSUL_HOST_PORT, --vault and --config are mutually exclusive")
+	case config == "" && fs.String("adapter") != "":
+		return nil, errors.New("--adapter is about --config, which is missing")
+	case config == "" && fs.Changed("config"):
+		return nil, errors.New("--config: the name of the file is missing")
+	case config != "" && (scheme != "" || tokenFile != ""):
+		return nil, errors.New("--scheme and --token-file do not go with --config, which says both")
+	case len(vault) > 0 && tokenFile != "":
+		return nil, errors.New("--token-file is about Consul: it does not go with --vault")
+	case config != "":
+		return suspectsByConfig(config, fs.String("adapter"))
+	}
+	a := &Active{Scheme: scheme}
+	if len(vault) > 0 {
+		for _, u := range vault {
+			if _, err := nodes.ParseURL(u); err != nil {
+				return nil, fmt.Errorf("--vault: %w", err)
+			}
+		}
+		a.DiscoveryRaw = caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)
+		return []*suspect{{active: a}}, nil
+	}
+	through := Consul{Address: fs.Arg(0), TokenFile: tokenFile}
+	if through.Address != "" {
+		if !strings.Contains(through.Address, ":") { // and do not repeat what may be a token
+			return nil, errors.New("CONSUL_HOST_PORT must be in host:port form, such as 127.0.0.1:8500")
+		}
+		if _, err := consul.ParseEndpoint(through.Address, false); err != nil {
+			return nil, fmt.Errorf("CONSUL_HOST_PORT: %w", err)
+		}
+	}
+	if err := checkTokenFile(tokenFile); err != nil {
+		return nil, err
+	}
+	a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
+	return []*suspect{{active: a}}, nil
+}
+
+// checkTokenFile checks that the file can be read. The error does not repeat its name, which may well be the token itself.
+func checkTokenFile(name string) error {
+	if name == "" {
+		return nil
+	}
+	if _, err := os.Stat(name); err != nil {
+		if failed, ok := errors.AsType[*fs.PathError](err); ok {
+			err = failed.Err
+		}
+		return fmt.Errorf("--token-file takes the name of a file: %w", err)
+	}
+	return nil
+}
+
+// secretsOf returns what a discovery knows and nobody may see.
+func secretsOf(d any) (list []string) {
+	c, ok := d.(*Consul)
+	if !ok {
+		return nil
+	}
+	list = append(list, c.resolved.token)
+	if c.resolved.auth != nil {
+		list = append(list, c.resolved.auth.Password)
+	}
+	if c.resolved.TokenFile != "" {
+		if token, err := consul.ReadToken(c.resolved.TokenFile); err == nil {
+			list = append(list, token)
+		}
+	}
+	return list
+}

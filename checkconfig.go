@@ -1,0 +1,217 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how the command check finds the handlers and upstreams in a config file.
+
+package vaultredirect
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
+)
+
+// suspect is what is to be checked: the options of a handler or of upstreams, and the site that they belong to.
+type suspect struct {
+	active *Active
+	sites  []doctor.Site
+	path   string // in the config; empty where there is none
+}
+
+// wrap says where in the config an error is.
+func (c *suspect) wrap(err error) error {
+	if c.path == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.path, err)
+}
+
+// suspectsByConfig returns all handlers and upstreams in a config file.
+func suspectsByConfig(file, adapter string) ([]*suspect, error) {
+	raw, err := readConfig(file, adapter)
+	if err != nil {
+		return nil, err
+	}
+	var document any
+	if err := json.Unmarshal(caddy.RemoveMetaFields(raw), &document); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	var f finder
+	if err := f.find(document, "", scope{httpPort: caddyhttp.DefaultHTTPPort}); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(f.found) == 0 {
+		return nil, fmt.Errorf("%s: there is neither a vault_redirect nor a vault_active in it", file)
+	}
+	return f.found, nil
+}
+
+// readConfig returns a config as JSON.
+func readConfig(file, adapter string) ([]byte, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	if adapter == "" && (json.Valid(raw) || strings.EqualFold(filepath.Ext(file), ".json")) {
+		var syntax *json.SyntaxError
+		if err := json.Unmarshal(raw, new(any)); errors.As(err, &syntax) {
+			return nil, fmt.Errorf("%s is not valid JSON: %w, at offset %d; --adapter names another format", file, err, syntax.Offset)
+		}
+		return raw, nil
+	}
+	name := cmp.Or(adapter, "caddyfile")
+	by := caddyconfig.GetAdapter(name)
+	if by == nil {
+		return nil, fmt.Errorf("--adapter: there is no adapter %q in this Caddy", name)
+	}
+	adapted, _, err := by.Adapt(raw, map[string]any{"filename": file})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return adapted, nil
+}
+
+// scope is what the surroundings of a handler say of its site.
+type scope struct {
+	httpPort  uint
+	listen    []doctor.Listen
+	hosts     []string
+	tls       bool     // there are policies for it
+	automatic bool     // https comes by itself for the hosts
+	skip      []string // the hosts for which it does not
+}
+
+// finder collects what it finds.
+type finder struct{ found []*suspect }
+
+// find walks through a document.
+func (f *finder) find(value any, path string, s scope) error {
+	switch v := value.(type) {
+	case []any:
+		for i, item := range v {
+			if err := f.find(item, fmt.Sprintf("%s[%d]", path, i), s); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		s = s.enter(v)
+		switch {
+		case v["handler"] == "vault_redirect":
+			return f.add(v, "handler", path, s)
+		case v["source"] == "vault_active":
+			return f.add(v, "source", path, s)
+		}
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if err := f.find(v[key], strings.TrimPrefix(path+"."+key, "."), s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add adds a handler or a source of upstreams.
+func (f *finder) add(object map[string]any, key, path string, s scope) error {
+	rest := maps.Clone(object)
+	delete(rest, key)
+	raw, err := json.Marshal(rest)
+	if err != nil {
+		return err
+	}
+	c := &suspect{path: path}
+	if key == "handler" {
+		h := new(Handler)
+		if err = caddy.StrictUnmarshalJSON(raw, h); err == nil {
+			err = h.Validate()
+		}
+		c.active = &h.Active
+	} else {
+		u := new(Upstreams)
+		if err = caddy.StrictUnmarshalJSON(raw, u); err == nil {
+			err = u.Validate()
+		}
+		c.active = &u.Active
+	}
+	if err != nil {
+		return c.wrap(err)
+	}
+	if len(s.listen) > 0 {
+		c.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: key == "source"}}
+	}
+	f.found = append(f.found, c)
+	return nil
+}
+
+// enter returns the scope inside an object: a server says where it listens, a route for which hosts it is.
+func (s scope) enter(object map[string]any) scope {
+	if port, ok := object["http_port"].(float64); ok && port > 0 {
+		s.httpPort = uint(port)
+	}
+	if list := texts(object["listen"]); len(list) > 0 {
+		s = scope{httpPort: s.httpPort, automatic: true}
+		for _, text := range list {
+			if l, ok := parseListen(text); ok {
+				s.listen = append(s.listen, l)
+			}
+		}
+		policies, _ := object["tls_connection_policies"].([]any)
+		s.tls = len(policies) > 0
+		if auto, ok := object["automatic_https"].(map[string]any); ok {
+			s.automatic, s.skip = auto["disable"] != true, texts(auto["skip"])
+		}
+	}
+	matchers, _ := object["match"].([]any)
+	for _, m := range matchers {
+		if m, ok := m.(map[string]any); ok {
+			s.hosts = append(slices.Clone(s.hosts), texts(m["host"])...)
+		}
+	}
+	return s
+}
+
+// https reports whether the site is served by https, as Caddy decides it: by policies, or by itself for sites with a host
+// name that do not listen on the port of http alone.
+func (s scope) https() bool {
+	secure := func(l doctor.Listen) bool { return l.From != s.httpPort || l.To != s.httpPort }
+	if !slices.ContainsFunc(s.listen, secure) {
+		return false
+	}
+	named := slices.ContainsFunc(s.hosts, func(host string) bool { return !slices.Contains(s.skip, host) })
+	return s.tls || s.automatic && named
+}
+
+// parseListen reads an address that a server listens on. ok is false for what no redirect leads to, such as a socket.
+func parseListen(text string) (l doctor.Listen, ok bool) {
+	text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+	if err != nil {
+		return l, false
+	}
+	a, err := caddy.ParseNetworkAddress(text)
+	if err != nil || a.IsUnixNetwork() || a.IsFdNetwork() {
+		return l, false
+	}
+	return doctor.Listen{Host: a.Host, From: a.StartPort, To: a.EndPort}, true
+}
+
+// texts returns a value of JSON as a list of strings, as far as it is one.
+func texts(value any) (list []string) {
+	items, _ := value.([]any)
+	for _, item := range items {
+		if text, ok := item.(string); ok {
+			list = append(list, text)
+		}
+	}
+	return list
+}

@@ -1,0 +1,280 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what the tests of this package have in common: handlers as Caddy would run them, a discovery whose
+// answers a test writes, and names that lead nowhere else than a test says.
+
+package vaultredirect
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/hashicorp/consul/api"
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// TestMain has no test reach anything but this machine: names are looked up in dns, and no proxy is used.
+func TestMain(m *testing.M) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		_ = os.Unsetenv(name)
+	}
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: dns.dial}
+	os.Exit(m.Run())
+}
+
+// provisioning is held while a config is provisioned, for which Caddy has globals.
+var provisioning sync.Mutex
+
+// newContext returns the context of a config, and the end of that config.
+func newContext(t testing.TB) (caddy.Context, context.CancelFunc) {
+	t.Helper()
+	provisioning.Lock()
+	defer provisioning.Unlock()
+	base, err := caddy.ProvisionContext(&caddy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return caddy.NewContext(base)
+}
+
+// load returns a module with a config, provisioned and validated as Caddy would.
+func load[M any](t testing.TB, ctx caddy.Context, id, config string) M {
+	t.Helper()
+	mod, err := ctx.LoadModuleByID(id, json.RawMessage(config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mod.(M)
+}
+
+// start has the watchers and probes of a config run.
+func start(t testing.TB, ctx caddy.Context) {
+	t.Helper()
+	app, err := ctx.App(appID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.(*App).Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const handlerID = "http.handlers.vault_redirect"
+
+// provision returns a handler as Caddy would run it, asking the stand-in. config is JSON without the discovery, and begins
+// with a comma. Nodes are not probed unless it says so: their addresses are made up.
+func provision(t testing.TB, consul *standin.Consul, config string) *Handler {
+	t.Helper()
+	return provisionJSON(t, fmt.Sprintf(`{"discovery": {"source": "consul", "address": %q} %s}`, consul.Addr(), unprobed(config)))
+}
+
+// unprobed turns the probes off in a config that does not mention them.
+func unprobed(config string) string {
+	if strings.Contains(config, `"probe"`) {
+		return config
+	}
+	return config + `, "probe": {"mode": "off"}`
+}
+
+// provisionJSON returns a handler as Caddy would run it.
+func provisionJSON(t testing.TB, raw string) *Handler {
+	t.Helper()
+	ctx, cancel := newContext(t)
+	t.Cleanup(cancel)
+	h := load[*Handler](t, ctx, handlerID, raw)
+	start(t, ctx)
+	return h
+}
+
+// newConsul returns a stand-in that has the entries.
+func newConsul(t testing.TB, entries ...*api.ServiceEntry) *standin.Consul {
+	t.Helper()
+	consul, err := standin.NewConsul("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(consul.Close)
+	consul.Set("vault", entries...)
+	return consul
+}
+
+// local and remote are addresses of clients: on this machine, and elsewhere.
+const (
+	local  = "127.0.0.1:1234"
+	remote = "203.0.113.7:1234"
+)
+
+// askFrom sends a request of a client to the handler alone.
+func askFrom(t testing.TB, h *Handler, client, method, target string) *http.Response {
+	t.Helper()
+	r := httptest.NewRequest(method, target, nil)
+	r.RemoteAddr = client
+	return serve(t, h, r)
+}
+
+// ask sends a request of a client on this machine, who is redirected to nodes on it.
+func ask(t testing.TB, h *Handler, method, target string) *http.Response {
+	t.Helper()
+	return askFrom(t, h, local, method, target)
+}
+
+// serve has the handler alone answer a request.
+func serve(t testing.TB, h *Handler, r *http.Request) *http.Response {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	if err := h.ServeHTTP(rec, r, nil); err != nil {
+		t.Errorf("the handler returned an error, which Caddy would log with the request: %v", err)
+	}
+	return rec.Result()
+}
+
+// readHealth reads the status document.
+func readHealth(t testing.TB, h *Handler) (code int, d status) {
+	t.Helper()
+	resp := ask(t, h, "GET", defaultHealthPath)
+	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
+		t.Error(err)
+	}
+	return resp.StatusCode, d
+}
+
+// errorsOf returns the text of an answer in the form of Vault's errors.
+func errorsOf(t testing.TB, resp *http.Response) string {
+	t.Helper()
+	var body struct{ Errors []string }
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || len(body.Errors) != 1 {
+		t.Fatalf("the answer is not in the form of Vault's errors: %v %v", body, err)
+	}
+	if got := resp.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if got := resp.Header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control %q", got)
+	}
+	return body.Errors[0]
+}
+
+// until waits for the handler's state to be as it should. A node that is stale expires without a new state.
+func until(t testing.TB, h *Handler, what string, ok func(*engine.State) bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for s := h.view.State(); !ok(s); s = h.view.State() {
+		select {
+		case <-s.Changed():
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%s: still reason %s (%s), url %q", what, s.ReasonAt(time.Now()), s.Detail, s.Target.URL)
+		}
+	}
+}
+
+// waits reports whether requests wait for another state than this one, if hold lets them.
+func waits(s *engine.State) bool {
+	p := s.Phase()
+	return p.Situation == engine.Silent || p.Situation == engine.None && !p.Time.IsZero()
+}
+
+// soon waits for something that tells nobody.
+func soon(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20 seconds", what)
+		}
+	}
+}
+
+// pass lets time pass, where time is what the test is about.
+func pass(t testing.TB, d time.Duration) {
+	t.Helper()
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+	}
+}
+
+// wantError fails unless the error has all parts.
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in the error: %v", part, err)
+		}
+	}
+}
+
+// given is a discovery whose answer is given, and never changes.
+type given struct {
+	nodes     []discovery.Node
+	selection discovery.Selection
+}
+
+func (g *given) Key() string                     { return fmt.Sprintf("given:%p", g) }
+func (g *given) Cluster() string                 { return "" }
+func (g *given) Selection() discovery.Selection  { return g.selection }
+func (g *given) MaxWait() time.Duration          { return time.Minute }
+func (g *given) Endpoint() string                { return "given" }
+func (g *given) Open() (discovery.Source, error) { return g, nil }
+func (g *given) Close()                          {}
+
+func (g *given) Query(ctx context.Context, index uint64, _ time.Duration) (discovery.Answer, error) {
+	if index > 0 {
+		<-ctx.Done()
+	}
+	return discovery.Answer{Nodes: g.nodes, Index: 1}, ctx.Err()
+}
+
+// handlerOf returns a handler that knows nodes, of which one carries the tag active, and the end of it.
+func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node) (h *Handler, end func()) {
+	t.Helper()
+	addressing, err := engine.NewAddressing(scheme, redirectTo, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, log := &given{nodes, discovery.Selection{Mode: discovery.ByTag, Tag: "active", Service: "vault"}}, zap.NewNop()
+	view, err := engine.NewPool().Acquire(g, engine.Config{Addressing: addressing}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	view.Start()
+	h = &Handler{
+		Active:     Active{view: view, queue: new(engine.Queue), discoverer: g, logger: log},
+		healthPath: defaultHealthPath, retryAfter: []string{"1"},
+	}
+	for s := view.State(); s.Phase().Situation == engine.Starting; s = view.State() {
+		<-s.Changed()
+	}
+	return h, func() { view.Release(log) }
+}
+
+// nodeAt is an active node that is registered with an address and a port.
+func nodeAt(address string, port int) discovery.Node {
+	return discovery.Node{Name: "vault-1", ID: "vault", ServiceAddress: address, Port: port, Tags: []string{"active"}}
+}

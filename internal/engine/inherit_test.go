@@ -1,0 +1,241 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of reloads: what a view begins with that takes the place of another one.
+
+package engine
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// reload is a change of the config or of the discovery.
+type reload struct {
+	config    func(*Config)
+	discovery func(*scripted)
+	url       string // of the node that was active; default: as before
+}
+
+// reloads are the changes that an operator makes in an outage.
+func reloads(t *testing.T) map[string]reload {
+	return map[string]reload{
+		"redirect_to":    {config: func(c *Config) { c.Addressing = to(t, "{node}.example.com") }, url: "http://a.example.com:8200"},
+		"tag":            {discovery: func(s *scripted) { s.selection.Tag = "other" }},
+		"active_by":      {discovery: func(s *scripted) { s.selection.Mode = discovery.ByCheck }},
+		"probe strict":   {config: probing(ProbeStrict)},
+		"probe auto":     {config: probing(ProbeAuto)},
+		"probe off":      {config: func(c *Config) { c.Probe = Probe{} }},
+		"probe interval": {config: func(c *Config) { c.Probe.Interval++ }},
+		"name":           {config: func(c *Config) { c.Name = "other" }},
+		"token":          {discovery: func(s *scripted) { s.key = "another token" }},
+		"all of them": {
+			config:    func(c *Config) { c.Addressing, c.Name = to(t, "{node}.example.com"), "other" },
+			discovery: func(s *scripted) { s.key, s.selection.Tag = "another token", "other" },
+			url:       "http://a.example.com:8200",
+		},
+	}
+}
+
+// run has a view take the place of another one.
+func (r reload) run(t *testing.T, old *watched) *watched {
+	t.Helper()
+	s, c := newScripted(old.answer), old.Config
+	s.key, s.cluster, s.selection, s.err, s.hang = old.key, old.cluster, old.selection, old.err, old.hang
+	if r.config != nil {
+		r.config(&c)
+	}
+	if r.discovery != nil {
+		r.discovery(s)
+	}
+	log := old.log
+	v, err := old.pool.Acquire(s, c, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Release(log) })
+	next := &watched{s, v, log, old.logs, nil}
+	if s.key == old.key {
+		next.scripted = old.scripted // whose source stays in use
+	}
+	return next
+}
+
+// After a reload in an outage of discovery the last known node is used on, and is not younger than it was.
+func TestReloadInAnOutage(t *testing.T) {
+	for name, r := range reloads(t) {
+		t.Run(name, func(t *testing.T) {
+			if name == "probe strict" {
+				t.Skip("nothing but the node's own word counts, see TestReloadOfProbes")
+			}
+			synctest.Test(t, func(t *testing.T) {
+				n, p := newNetwork(t)
+				n.change(func() { clear(n.nodes) })
+				s := newScripted(answerOf(5, "a"))
+				s.cluster = "vault"
+				old := watch(t, p, s, plain(t))
+				old.fail(errors.New("no"))
+				since := old.State().StaleSince
+				settle(30 * time.Second)
+				next := r.run(t, old)
+				next.Start()
+				old.release()
+				for range 29 {
+					st, want := next.State(), r.url
+					if want == "" {
+						want = "http://a:8200"
+					}
+					if !st.Active() || st.Target.URL != want || !st.StaleSince.Equal(since) || st.Nodes() != 3 {
+						t.Fatalf("active %v, url %q, stale since %s instead of %s, %d nodes", st.Active(), st.Target.URL, st.StaleSince, since, st.Nodes())
+					}
+					settle(time.Second)
+				}
+				settle(time.Second)
+				next.expect(t, "", discovery.ReasonStaleExpired)
+				settle(time.Minute)
+				next.expect(t, "", discovery.ReasonStaleExpired)
+
+				// And once more: what has expired does not come back by a reload.
+				again := reload{discovery: func(s *scripted) { s.key += "'" }}.run(t, next)
+				again.Start()
+				settle(time.Minute)
+				again.expect(t, "", discovery.ReasonStaleExpired)
+			})
+		})
+	}
+}
+
+// Whatever is changed while no node is active, a request is held no longer than hold, and no longer than since the loss.
+func TestReloadInAFailover(t *testing.T) {
+	for name, r := range reloads(t) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, w := probedCluster(t, every(499*time.Millisecond))
+				w.cluster = "vault"
+				n.node("a").answers(429)
+				w.say(answerOf(6, ""))
+				settle(2 * time.Second)
+				left := 5*time.Second - time.Since(w.State().Phase().Time)
+				next := r.run(t, w)
+				next.Start()
+				if got := request(t.Context(), next.View, holding()); got != (outcome{"", left}) {
+					t.Errorf("%+v, want none after the %s that are left", got, left)
+				}
+			})
+		})
+	}
+}
+
+// A config that has no address for the node that is stale holds requests no longer than hold.
+func TestReloadToAConfigWithoutAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		old.fail(errors.New("no"))
+		settle(time.Second)
+		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		for range 2 { // before and after it runs
+			if got := request(t.Context(), next.View, holding()); got.active != "" || got.after > 5*time.Second {
+				t.Errorf("%+v", got)
+			}
+		}
+	})
+}
+
+// A reload while all is well turns no request away, and has none wait, however slow the node is.
+func TestReloadLosesNothing(t *testing.T) {
+	for name, r := range reloads(t) {
+		if name == "tag" || name == "active_by" || name == "all of them" {
+			continue // changed for good
+		}
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, w := probedCluster(t, func(c *Config) { c.Probe.Timeout = 5 * time.Second })
+				w.cluster = "vault"
+				n.change(func() { n.nodes["a.example.com:8200"] = n.nodes["a:8200"] })
+				n.node("a").set(func(v *vault) { v.delay = 80 * time.Millisecond })
+				settle(2 * time.Second)
+				n.node("a").set(func(v *vault) { v.delay = 200 * time.Millisecond })
+				settle(5 * time.Second)
+				next := r.run(t, w)
+				next.set(func(s *scripted) { s.hang = s.key != w.key }) // a new discovery takes a while to answer
+				next.Start()
+				w.release()
+				for range 200 {
+					if got := request(t.Context(), next.View, holding()); got != (outcome{"a", 0}) {
+						t.Fatalf("%+v, want a at once (%v)", got, next.State().Phase())
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+		})
+	}
+}
+
+// What probes found is taken over as far as the new config probes, and at the same address.
+func TestReloadOfProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		w.cluster = "vault"
+		w.fail(errors.New("no"))
+		settle(time.Second)
+		w.expect(t, "a", discovery.ReasonConsulError)
+
+		off := reload{config: func(c *Config) { c.Probe = Probe{} }, discovery: func(s *scripted) { s.key = "two" }}.run(t, w)
+		off.Start()
+		settle(50 * time.Second)
+		if s := off.State(); s.By != BySource || s.Phase().Situation != Stale {
+			t.Errorf("by %s, %v: nothing proves the node any more", s.By, s.Phase())
+		}
+
+		strict := reload{config: probing(ProbeStrict)}.run(t, w)
+		strict.Start()
+		settle(50 * time.Second)
+		strict.expect(t, "a", discovery.ReasonConsulError)
+
+		// An address that cannot be reached from here leaves the decision to discovery.
+		w.set(func(s *scripted) { s.err = nil })
+		settle(backoffMax)
+		away := reload{config: func(c *Config) { c.Addressing = to(t, "{node}.away.example.com") }}.run(t, w)
+		away.Start()
+		for range 100 {
+			away.expect(t, "a", discovery.ReasonOK)
+			settle(100 * time.Millisecond)
+		}
+		if s := away.State(); s.By != BySource {
+			t.Errorf("by %s", s.By)
+		}
+
+		n.node("a").kill()
+		settle(time.Second)
+		dead := reload{config: func(c *Config) { c.Probe.Interval++ }}.run(t, w)
+		dead.Start()
+		for range 100 {
+			if active := activeOf(dead.State()); active != "" {
+				t.Fatalf("active %q: that it is dead was known", active)
+			}
+			settle(10 * time.Millisecond)
+		}
+	})
+}
+
+// Before it has asked anything, a view that is new in an outage says no other reason than the one that holds.
+func TestReloadThenLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		w.cluster = "vault"
+		next := reload{discovery: func(s *scripted) { s.key, s.hang = "two", true }}.run(t, w)
+		next.Start()
+		settle(time.Second)
+		next.expect(t, "a", discovery.ReasonOK)
+		n.node("a").answers(429)
+		settle(time.Second)
+		next.expect(t, "", discovery.ReasonNoActive)
+		n.node("b").answers(200)
+		settle(time.Second)
+		next.expect(t, "b", discovery.ReasonOK)
+	})
+}

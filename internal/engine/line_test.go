@@ -1,0 +1,241 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the connections of probes.
+
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// asks probes a node once, and closes the connection.
+func asks(t *testing.T, d *dialer, base string, broken func()) Finding {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	l := d.line(time.Second, broken)
+	defer l.close()
+	return l.ask(ctx, base, false)
+}
+
+// What certificates are trusted is what crypto/tls would trust.
+func TestTrust(t *testing.T) {
+	pair, other := newTLSPair(t, "a", "vault.example.com"), newTLSPair(t, "a")
+	client := func(change func(*tls.Config)) *tls.Config {
+		c := pair.client.Clone()
+		change(c)
+		return c
+	}
+	for name, row := range map[string]struct {
+		config *tls.Config
+		server string // name that the certificate is to have
+		want   Result
+	}{
+		"trusted":               {pair.client, "a", ResultActive},
+		"another name":          {pair.client, "vault.example.com", ResultActive},
+		"name of the config":    {client(func(c *tls.Config) { c.ServerName = "vault.example.com" }), "b", ResultActive},
+		"wrong name":            {pair.client, "b", ResultTLS},
+		"wrong name, configed":  {client(func(c *tls.Config) { c.ServerName = "b" }), "a", ResultTLS},
+		"no name":               {pair.client, "", ResultTLS},
+		"another authority":     {other.client, "a", ResultTLS},
+		"defaults":              {nil, "a", ResultTLS},
+		"not to be verified":    {client(func(c *tls.Config) { c.InsecureSkipVerify, c.RootCAs = true, nil }), "b", ResultActive},
+		"version not in common": {client(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11; c.MinVersion = tls.VersionTLS10 }), "a", ResultTLS},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, p := newNetwork(t)
+				n.node("a").set(func(v *vault) { v.code, v.tls = 200, pair.server })
+				d := newDialer(p.dial, row.config, row.server)
+				for range 3 { // the session of the first is resumed by the others: it is trusted no more than that
+					f := asks(t, d, "https://a:8200", func() {})
+					if f.Result != row.want || f.Result == ResultTLS && f.Detail == "" {
+						t.Errorf("%+v, want %s", f, row.want)
+					}
+				}
+				synctest.Wait()
+				if errs := n.node("a").tlsErrs; len(errs) > 0 && name != "version not in common" {
+					t.Errorf("the node saw %v", errs)
+				}
+			})
+		})
+	}
+}
+
+// Probes resume sessions, so that a new connection for each costs little.
+func TestSessionsAreResumed(t *testing.T) {
+	pair := newTLSPair(t, "a")
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		resumed := 0
+		server := pair.server.Clone()
+		server.VerifyConnection = func(s tls.ConnectionState) error {
+			if s.DidResume {
+				resumed++
+			}
+			return nil
+		}
+		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
+		d := newDialer(p.dial, pair.client, "a")
+		for range 5 {
+			asks(t, d, "https://a:8200", func() {})
+			synctest.Wait()
+		}
+		if resumed != 4 || n.tries() != 5 {
+			t.Errorf("%d of %d connections resumed a session, want 4 of 5", resumed, n.tries())
+		}
+	})
+}
+
+// Closing a connection is no break of it, and a break is told once.
+func TestBreaks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.node("a").answers(200)
+		d, told := newDialer(p.dial, nil, "a"), 0
+		asks(t, d, "http://a:8200", func() { told++ })
+		synctest.Wait()
+		if told != 0 || n.node("a").connections() != 0 {
+			t.Errorf("told %d times, %d connections left", told, n.node("a").connections())
+		}
+		l := d.line(time.Second, func() { told++ })
+		if f := l.ask(t.Context(), "http://a:8200", false); f.Result != ResultActive || l.broke.Load() {
+			t.Errorf("%+v, broken: %v", f, l.broke.Load())
+		}
+		n.node("a").cut()
+		synctest.Wait()
+		if told != 1 || !l.broke.Load() {
+			t.Errorf("told %d times, want once", told)
+		}
+		l.close()
+		(*line)(nil).close()
+	})
+}
+
+// A name is looked up for each probe. That it cannot be looked up says nothing of the node.
+func TestNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.change(func() { n.names["vault.example.com"] = "a" })
+		n.node("a").answers(200)
+		answer := discovery.Answer{Index: 5, Nodes: []discovery.Node{{Name: "vault.example.com", ID: "vault", Port: 8200, Tags: []string{"active"}}}}
+		w := watch(t, p, newScripted(answer), plain(t, probing(ProbeAuto)))
+		w.expect(t, "vault.example.com", discovery.ReasonOK)
+		hold := func(what string) {
+			t.Helper()
+			for range 100 {
+				if p := w.State().Phase(); p.Situation != Active || w.State().By != ByProbe {
+					t.Fatalf("%s: phase %v, by %s", what, p, w.State().By)
+				}
+				settle(100 * time.Millisecond)
+			}
+		}
+		n.change(func() { n.noDNS = errNoName })
+		hold("no DNS")
+		n.change(func() { n.noDNS = nil })
+
+		n.change(func() { n.names["vault.example.com"] = "b" }) // a sealed node, while the old one goes on answering
+		n.node("b").answers(503)
+		settle(500 * time.Millisecond)
+		w.expect(t, "", discovery.ReasonUnhealthy)
+		n.node("b").answers(200)
+		settle(time.Second)
+		hold("moved")
+		n.change(func() { n.noDNS = errNoName })
+		n.node("a").answers(429)
+		hold("no DNS after the move")
+	})
+}
+
+// A DNS server that does not answer takes half of the time of a probe, not all of it.
+func TestSlowNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.change(func() { n.names["name"] = "a" })
+		n.node("a").answers(200)
+		d := newDialer(p.dial, nil, "name")
+		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
+			t.Fatalf("%+v", f)
+		}
+		n.change(func() { n.slowDNS = true })
+		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive || f.Took != time.Second/2 {
+			t.Errorf("%+v, want active after 500ms", f)
+		}
+		// A name that was never looked up leads nowhere.
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultTimeout {
+			t.Errorf("%+v, want a timeout", f)
+		}
+		n.change(func() { n.slowDNS, n.noDNS = false, errNoName })
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultOther {
+			t.Errorf("%+v, want other", f)
+		}
+	})
+}
+
+// Over real sockets: what fails is told without any address, of which each connection has another.
+func TestFindingsOfSockets(t *testing.T) {
+	listen := func(serve func(net.Conn)) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				serve(c)
+			}
+		}()
+		return "http://" + l.Addr().String()
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for name, row := range map[string]struct {
+		base string
+		want Result
+	}{
+		"refused": {"http://" + closed.Addr().String(), ResultRefused},
+		"reset": {listen(func(c net.Conn) {
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}), ResultRefused},
+		"closed": {listen(func(c net.Conn) { c.Close() }), ResultRefused},
+		"banner": {listen(func(c net.Conn) {
+			c.Write([]byte("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"))
+			c.Close()
+		}), ResultInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := Finding{}
+			for i := range 5 {
+				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1")
+				f := asks(t, d, row.base, func() {})
+				if name == "banner" && f.Result == ResultRefused {
+					continue // closed with a request unread: the banner may be lost
+				}
+				if f.Result != row.want || strings.Contains(f.Detail, "127.0.0.1") || f.Detail == "" {
+					t.Errorf("%+v, want %s", f, row.want)
+				}
+				if i > 0 && first.Result != "" && !f.same(first) {
+					t.Errorf("%+v, before %+v", f, first)
+				}
+				first = f
+			}
+		})
+	}
+}

@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// The Caddy that is built, where the test binary itself does not serve.
+
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+)
+
+// builds are the programs that this process has built.
+var builds struct {
+	sync.Mutex
+	dir  string
+	made map[bool]string // by whether they have the race detector
+}
+
+// Build returns a Caddy with the plugin, as users build it from cmd/caddy, with the race detector if race. It is built
+// once for all tests of a package; Main removes it.
+func Build(ctx context.Context, race bool) (program string, err error) {
+	builds.Lock()
+	defer builds.Unlock()
+	if program := builds.made[race]; program != "" {
+		return program, nil
+	}
+	if builds.dir == "" {
+		if builds.dir, err = os.MkdirTemp("", "caddy-build-"); err != nil {
+			return "", fmt.Errorf("build caddy: %w", err)
+		}
+		builds.made = map[bool]string{}
+	}
+	name, flags := "caddy", []string{"build", "-trimpath"}
+	if race {
+		name, flags = "caddy-race", append(flags, "-race")
+	}
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	program = filepath.Join(builds.dir, name)
+	cmd := exec.CommandContext(ctx, "go", append(flags, "-o", program, "github.com/vault-redirector/caddy-vault-redirect/cmd/caddy")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build caddy: %w\n%s", err, out)
+	}
+	builds.made[race] = program
+	return program, nil
+}
+
+// Main runs the tests of a package (m is a *testing.M), removes what Build has made, and returns the exit code.
+func Main(m interface{ Run() int }) int {
+	defer func() {
+		builds.Lock()
+		defer builds.Unlock()
+		if builds.dir != "" {
+			_ = os.RemoveAll(builds.dir)
+		}
+	}()
+	return m.Run()
+}

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of discovery without Consul, on real Vault.
+
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+)
+
+// byVaults is a site that asks the nodes of a cluster themselves.
+func byVaults(c *cluster.Cluster, options string) string {
+	urls := ""
+	for _, v := range c.Vaults {
+		urls += " " + v.URL
+	}
+	return "http://{ip}:8080 {\n\tvault_redirect {\n\t\tvault" + urls + " {\n\t\t\tinterval 250ms\n\t\t}\n" + options + "\n\t}\n}\n"
+}
+
+func TestDiscoveryWithoutConsul(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{NoConsul: true})
+	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0")+strings.ReplaceAll(byVaults(c, "\t\tredirect_to leader"), ":8080", ":8081"))
+	site, byLeader := "http://"+caddy.IP+":8080", "http://"+caddy.IP+":8081"
+	active := func(except ...*cluster.Vault) *cluster.Vault {
+		t.Helper()
+		v, err := c.WaitActive(timeout(t), except...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, v.URL)
+		caddy.awaitTarget(byLeader, v.URL)
+		return v
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := active()
+	do(v.StepDown(timeout(t)))
+	active(v)
+	do(c.WaitHealthy(timeout(t)))
+	v = active()
+	do(v.Kill())
+	active(v)
+	do(v.Restart(timeout(t)))
+	do(c.WaitHealthy(timeout(t)))
+	v = active()
+	do(v.Seal(timeout(t)))
+	active(v)
+	do(v.Unseal(timeout(t)))
+	do(c.WaitHealthy(timeout(t)))
+
+	for _, v := range c.Vaults {
+		do(v.Kill())
+	}
+	caddy.await("all nodes are down", func() bool { return !readHealth(t, site).Healthy })
+	if h := readHealth(t, site); h.Reason != "unhealthy" || !strings.Contains(h.Detail, "probe: http://") {
+		t.Errorf("health %+v", h)
+	}
+	for _, v := range c.Vaults {
+		do(v.Restart(timeout(t)))
+	}
+	active()
+}
+
+// Two nodes are no quorum once one is gone: there is no active node until it is back.
+func TestDiscoveryOfTwoNodes(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{NoConsul: true, Vaults: 2})
+	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0"))
+	site := "http://" + caddy.IP + ":8080"
+	for _, end := range []func(*cluster.Vault) error{
+		func(v *cluster.Vault) error { return v.Stop(timeout(t)) },
+		(*cluster.Vault).Kill,
+	} {
+		v, err := c.WaitActive(timeout(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		caddy.awaitTarget(site, v.URL)
+		if err := end(v); err != nil {
+			t.Fatal(err)
+		}
+		caddy.await("the node is gone", func() bool {
+			code, location, _ := get(t, site+"/v1/sys/health")
+			return code == http.StatusServiceUnavailable || location != v.URL+"/v1/sys/health"
+		})
+		if err := v.Restart(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.WaitHealthy(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v, err := c.WaitActive(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caddy.awaitTarget(site, v.URL)
+}

@@ -1,0 +1,229 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the status page: its config, and the answers to requests.
+
+package vaultredirect
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(StatusPage{})
+	httpcaddyfile.RegisterHandlerDirective("vault_redirect_status", parseStatusPage)
+	// Before vault_redirect, which answers every request, whichever of the two is registered first: that one stands right
+	// before reverse_proxy, which follows metrics.
+	httpcaddyfile.RegisterDirectiveOrder("vault_redirect_status", httpcaddyfile.After, "metrics")
+}
+
+// StatusPage answers every request that comes to it with the status of all clusters that this Caddy process redirects to,
+// on whatever site they are: which node is active and since when, why each other node is not, the last day as a timeline
+// with the gaps between two active nodes, the last changes, and how many requests wait or were turned away.
+//
+// A client that asks for text/html, as browsers do, gets a page; any other gets the JSON document of the admin endpoint
+// /vault_redirect/status. Both show addresses and names of nodes, and no secret. The page has no script, asks for nothing
+// else, and changes nothing. Only GET and HEAD are answered; other methods get 405.
+//
+// There is no authentication in it: put basic_auth, a remote_ip matcher or client certificates before it, such as
+//
+//	status.example.com {
+//		basic_auth {
+//			operator {$STATUS_PASSWORD_HASH}
+//		}
+//		vault_redirect_status
+//	}
+//
+// or, on the site of a vault_redirect,
+//
+//	@operator {
+//		path /vault-redirector-status
+//		remote_ip private_ranges
+//	}
+//	vault_redirect_status @operator
+//
+// What it shows is at most a quarter of a second old: page and document are each made at most every 250 ms, however often
+// they are asked for, so that they cost redirects nothing.
+type StatusPage struct {
+	// Refresh is how often the page has the browser load it again: 0 for never, else at least 1s, rounded up to whole
+	// seconds. It has no effect on the JSON document. Default: 5s.
+	Refresh *caddy.Duration `json:"refresh,omitempty"`
+
+	refresh    int // in seconds
+	html, json *snapshot
+	logger     *zap.Logger
+}
+
+const defaultRefresh = 5 * time.Second
+
+// CaddyModule returns the Caddy module information.
+func (StatusPage) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.vault_redirect_status",
+		New: func() caddy.Module { return new(StatusPage) },
+	}
+}
+
+// Provision sets up the page.
+func (p *StatusPage) Provision(ctx caddy.Context) error {
+	p.logger = ctx.Logger()
+	p.setUp(statusNow)
+	return nil
+}
+
+// setUp has the page show what status returns.
+func (p *StatusPage) setUp(status func() statusDocument) {
+	refresh := defaultRefresh
+	if p.Refresh != nil {
+		refresh = time.Duration(*p.Refresh)
+	}
+	p.refresh = int(math.Ceil(refresh.Seconds()))
+	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(status(), p.refresh, time.Now()) }}
+	p.json = &snapshot{render: func() ([]byte, error) {
+		body, err := json.MarshalIndent(status(), "", "  ")
+		return append(body, '\n'), err
+	}}
+}
+
+// Validate checks what can be wrong by itself.
+func (p *StatusPage) Validate() error {
+	if p.Refresh == nil {
+		return nil
+	}
+	return checkRefresh(time.Duration(*p.Refresh))
+}
+
+func checkRefresh(d time.Duration) error {
+	if d != 0 && (d < time.Second || d > 24*time.Hour) {
+		return fmt.Errorf("refresh: %s is neither 0 nor from 1s to 24h", d)
+	}
+	return nil
+}
+
+// ServeHTTP answers the request. It always writes the answer itself and returns nil.
+func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	h := w.Header()
+	h.Set("Content-Security-Policy", pagePolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Add("Vary", "Accept")
+	if !readOnly(w, r) {
+		return nil
+	}
+	shown, contentType := p.json, "application/json"
+	if wantsPage(r.Header.Values("Accept")) {
+		shown, contentType = p.html, "text/html; charset=utf-8"
+	}
+	body, err := shown.get(time.Now())
+	if err != nil {
+		p.logger.Error("the status could not be written", zap.Error(err))
+		return writeProblem(w, http.StatusInternalServerError, "the status could not be written")
+	}
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body) // that the client is gone is nobody's concern
+	}
+	return nil
+}
+
+// wantsPage reports whether a client that sent these Accept headers (RFC 9110, section 12.5.1) wants the page: it names
+// text/html, and likes application/json no better. */* is what programs send that take anything.
+func wantsPage(accept []string) bool {
+	page, document := 0.0, 0.0
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
+		mediaType, params, err := mime.ParseMediaType(part)
+		if err != nil {
+			continue
+		}
+		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+		if err != nil {
+			continue
+		}
+		switch mediaType {
+		case "text/html", "application/xhtml+xml":
+			page = max(page, q)
+		case "application/json":
+			document = max(document, q)
+		}
+	}
+	return page > 0 && page >= document
+}
+
+// snapshotAge is for how long what was made is served.
+const snapshotAge = 250 * time.Millisecond
+
+// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and waits for nothing but
+// short locks, so that those who come meanwhile wait for it rather than get one that may be of any age.
+type snapshot struct {
+	render func() ([]byte, error)
+
+	mu   sync.Mutex
+	made time.Time
+	body []byte
+}
+
+func (s *snapshot) get(now time.Time) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if age := now.Sub(s.made); s.body != nil && age < snapshotAge {
+		return s.body, nil
+	}
+	body, err := s.render()
+	if err != nil {
+		return nil, err
+	}
+	s.body, s.made = body, time.Now()
+	return s.body, nil
+}
+
+func parseStatusPage(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	p := new(StatusPage)
+	return p, p.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the page from Caddyfile tokens. Syntax:
+//
+//	vault_redirect_status [<matcher>] {
+//	    refresh <duration>|0
+//	}
+//
+// The block is optional. In the order of directives it stands before vault_redirect. Mind that there is no authentication
+// in it.
+func (p *StatusPage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		return d.Errf("unexpected argument %q: after a matcher, which begins with / or @ or is *, settings go in a block", d.Val())
+	}
+	return parseBlock(d, options{
+		"refresh": func() error {
+			p.Refresh = new(caddy.Duration)
+			return checked(d, duration(d, p.Refresh, 0), func() error { return checkRefresh(time.Duration(*p.Refresh)) })()
+		},
+	})
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*StatusPage)(nil)
+	_ caddy.Validator             = (*StatusPage)(nil)
+	_ caddyfile.Unmarshaler       = (*StatusPage)(nil)
+	_ caddyhttp.MiddlewareHandler = (*StatusPage)(nil)
+)

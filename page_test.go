@@ -1,0 +1,299 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the status page: its config, what it answers, and what it says.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// adaptSite adapts a site of which line 2 and the following are the text, and returns its routes.
+func adaptSite(text string) (string, error) {
+	out, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(":8080 {\n"+text+"\n}\n"), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return "", err
+	}
+	var config struct {
+		Apps struct {
+			HTTP struct {
+				Servers map[string]struct{ Routes json.RawMessage }
+			}
+		}
+	}
+	err = json.Unmarshal(out, &config)
+	return string(config.Apps.HTTP.Servers["srv0"].Routes), err
+}
+
+func TestStatusPageCaddyfile(t *testing.T) {
+	const plain = `{"handler":"vault_redirect_status"}`
+	for _, tc := range []struct{ name, text, want string }{
+		{"one word", "vault_redirect_status", `[{"handle":[` + plain + `]}]`},
+		{"empty block", "vault_redirect_status {\n}", `[{"handle":[` + plain + `]}]`},
+		{"path", "vault_redirect_status /status", `[{"match":[{"path":["/status"]}],"handle":[` + plain + `]}]`},
+		{
+			"matcher", "@operator remote_ip 127.0.0.0/8\nvault_redirect_status @operator",
+			`[{"match":[{"remote_ip":{"ranges":["127.0.0.0/8"]}}],"handle":[` + plain + `]}]`,
+		},
+		{"refresh", "vault_redirect_status {\nrefresh 1m\n}", `[{"handle":[{"handler":"vault_redirect_status","refresh":60000000000}]}]`},
+		{"no refresh", "vault_redirect_status {\nrefresh 0\n}", `[{"handle":[{"handler":"vault_redirect_status","refresh":0}]}]`},
+		{
+			"before vault_redirect and what answers, after what checks",
+			"respond 200\nvault_redirect\nvault_redirect_status\nreverse_proxy x:1\nrequest_header a b",
+			`[{"handle":[{"handler":"headers","request":{"set":{"A":["b"]}}},{"handler":"static_response","status_code":200},` + plain +
+				`,{"discovery":{"source":"consul"},"handler":"vault_redirect"},{"handler":"reverse_proxy","upstreams":[{"dial":"x:1"}]}]}]`,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := adaptSite(tc.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != tc.want {
+				t.Errorf("got  %s\nwant %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestStatusPageCaddyfileErrors(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"argument", "vault_redirect_status 5s", `unexpected argument "5s": after a matcher, which begins with / or @ or is *, settings go in a block`},
+		{"two paths", "vault_redirect_status /a /b", `unexpected argument "/b"`},
+		{"unknown option", "vault_redirect_status {\nrefrehs 5s\n}", `unknown option "refrehs": there are refresh, at Caddyfile:3`},
+		{"twice", "vault_redirect_status {\nrefresh 5s\nrefresh 6s\n}", "refresh is given twice, at Caddyfile:4"},
+		{"no value", "vault_redirect_status {\nrefresh\n}", "refresh: a value is missing, at Caddyfile:3"},
+		{"two values", "vault_redirect_status {\nrefresh 5s 6s\n}", "refresh: it takes one value, not 2"},
+		{"off", "vault_redirect_status {\nrefresh off\n}", `refresh: "off" is not a duration such as 30s`},
+		{"negative", "vault_redirect_status {\nrefresh -5s\n}", `refresh: "-5s" is not a duration`},
+		{"too short", "vault_redirect_status {\nrefresh 500ms\n}", "refresh: 500ms is neither 0 nor from 1s to 24h, at Caddyfile:3"},
+		{"too long", "vault_redirect_status {\nrefresh 2d\n}", "refresh: 48h0m0s is neither 0 nor from 1s to 24h"},
+		{"block in an option", "vault_redirect_status {\nrefresh 5s {\n}\n}", "refresh"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got, err := adaptSite(tc.text); err == nil {
+				t.Errorf("accepted: %s", got)
+			} else if !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %q, want %q", err, tc.want)
+			}
+		})
+	}
+	short := caddy.Duration(time.Millisecond)
+	if err := (&StatusPage{Refresh: &short}).Validate(); err == nil {
+		t.Error("a refresh of 1ms in JSON is accepted")
+	}
+}
+
+// day is a made-up day of a cluster: two failovers, and a standby that is sealed. Its nodes have names as long as real ones.
+func day(now time.Time) statusDocument {
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	at := func(d time.Duration) *time.Time { t := ago(d); return &t }
+	node := func(i int) (name, url string) {
+		return fmt.Sprintf("vault-%d", i), fmt.Sprintf("https://vault-%d.example.com:8200", i)
+	}
+	change := func(d time.Duration, from, to int, gap float64) historyEntry {
+		e := historyEntry{At: ago(d), Cluster: "vault", Event: "active_changed", Reason: discovery.ReasonOK, GapSeconds: gap, By: engine.ByProbe}
+		e.Node, e.URL = node(to)
+		if from >= 0 {
+			e.PreviousNode, e.PreviousURL = node(from)
+		}
+		return e
+	}
+	lost := func(d time.Duration, from int, reason discovery.Reason) historyEntry {
+		e := historyEntry{At: ago(d), Cluster: "vault", Event: "active_lost", Reason: reason}
+		e.PreviousNode, e.PreviousURL = node(from)
+		return e
+	}
+	c := clusterStatus{
+		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: at(4 * time.Hour), Changes: 3, Candidates: 1,
+		Active:    &activeStatus{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe},
+		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
+		Requests:  map[string]uint64{"redirected": 48217, "unavailable": 3},
+		Hold:      map[string]uint64{"limit": 1024, "released": 37, "abandoned": 1},
+		History: []historyEntry{
+			change(4*time.Hour, 1, 2, 0.41), lost(4*time.Hour+410*time.Millisecond, 1, discovery.ReasonUnhealthy),
+			change(9*time.Hour, 0, 1, 1320), lost(9*time.Hour+22*time.Minute, 0, discovery.ReasonNoActive),
+			change(40*time.Hour, -1, 0, 0),
+		},
+	}
+	for i, n := range []nodeStatus{
+		{State: engine.NodeSealed, Why: "probe: 503, sealed", FailingChecks: []string{"vault:10.0.0.10:8200:vault-sealed-check"}, Probe: &probeStatus{Result: engine.ResultSealed, Code: 503, At: now, Seconds: 0.002}},
+		{State: engine.NodeStandby, Why: "429, standby", Probe: &probeStatus{Result: engine.ResultStandby, Code: 429, At: now, Seconds: 0.0013}},
+		{State: engine.NodeActive, Elected: true, Marked: true, Probe: &probeStatus{Result: engine.ResultActive, Code: 200, At: now, Seconds: 0.0011}},
+	} {
+		n.Node, n.URL = node(i)
+		n.Since = []*time.Time{at(9*time.Hour + 22*time.Minute), at(4 * time.Hour), at(4 * time.Hour)}[i]
+		c.Nodes = append(c.Nodes, n)
+	}
+	return statusDocument{Version: "0.2.0", Instance: "b4kq7n2mzx5c", Started: ago(40 * time.Hour), Clusters: []clusterStatus{c}}
+}
+
+// newPage returns a page that shows what status returns.
+func newPage(status func() statusDocument) *StatusPage {
+	p := &StatusPage{logger: zap.NewNop()}
+	p.setUp(status)
+	return p
+}
+
+// ask asks the page for itself.
+func ask(t *testing.T, p *StatusPage, method, accept string) *httptest.ResponseRecorder {
+	t.Helper()
+	r, w := httptest.NewRequest(method, "/status", nil), httptest.NewRecorder()
+	if accept != "" {
+		r.Header.Set("Accept", accept)
+	}
+	if err := p.ServeHTTP(w, r, nil); err != nil {
+		t.Error(err)
+	}
+	return w
+}
+
+func TestStatusPageNegotiates(t *testing.T) {
+	p := newPage(func() statusDocument { return day(time.Now()) })
+	for accept, page := range map[string]bool{
+		"": false, "*/*": false, "application/json": false, "application/json, text/plain, */*": false, "text/*": false, "text/html;q=0": false,
+		"application/json, text/html;q=0.5": false, "nonsense;;;, \x00": false, "text/html;q=nonsense": false,
+		"text/html": true, "TEXT/HTML": true, "text/html, application/json;q=0.9": true, "application/json;q=0.1,text/html;q=0.2": true,
+		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8": true,
+	} {
+		w := ask(t, p, http.MethodGet, accept)
+		want := "application/json"
+		if page {
+			want = "text/html; charset=utf-8"
+		}
+		if got := w.Header().Get("Content-Type"); w.Code != http.StatusOK || got != want {
+			t.Errorf("Accept %q: %d %s, want %s", accept, w.Code, got, want)
+		}
+		if vary := w.Header().Get("Vary"); vary != "Accept" {
+			t.Errorf("Vary is %q", vary)
+		}
+	}
+	var d statusDocument
+	if err := json.Unmarshal(ask(t, p, http.MethodGet, "").Body.Bytes(), &d); err != nil || d.Clusters[0].Active.Node != "vault-2" {
+		t.Errorf("the document: %v %+v", err, d)
+	}
+}
+
+func TestStatusPageMethodsAndHeaders(t *testing.T) {
+	p := newPage(func() statusDocument { return day(time.Now()) })
+	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
+		if w := ask(t, p, method, "text/html"); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s: %d, Allow %q", method, w.Code, w.Header().Get("Allow"))
+		}
+	}
+	for _, accept := range []string{"text/html", "*/*"} {
+		get, head := ask(t, p, http.MethodGet, accept), ask(t, p, http.MethodHead, accept)
+		if head.Code != http.StatusOK || head.Body.Len() > 0 || head.Header().Get("Content-Length") != fmt.Sprint(get.Body.Len()) {
+			t.Errorf("HEAD %s: %d, %d bytes, headers %v", accept, head.Code, head.Body.Len(), head.Header())
+		}
+		for _, w := range []*httptest.ResponseRecorder{get, head, ask(t, p, "POST", accept)} {
+			for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Vary": "Accept"} {
+				if got := w.Header().Get(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+		}
+	}
+	// The hash is that of the style as it is in the page; nothing else in the page would need leave of the policy.
+	w := ask(t, p, http.MethodGet, "text/html")
+	body := w.Body.String()
+	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindAllStringSubmatch(body, -1)
+	if len(style) != 1 {
+		t.Fatalf("%d styles", len(style))
+	}
+	want := "default-src 'none'; style-src 'sha256-" + digest(style[0][1]) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	if got := w.Header().Get("Content-Security-Policy"); got != want {
+		t.Errorf("policy %s\nwant   %s", got, want)
+	}
+	if found := regexp.MustCompile(`(?i)<script|\son\w+=|\sstyle=|\ssrc=|href="[^d]|url\(|@import|ZgotmplZ`).FindString(body); found != "" {
+		t.Errorf("the page has %q", found)
+	}
+}
+
+func TestStatusPageEscapes(t *testing.T) {
+	const evil = `<script>alert(1)</script>"'><img src=x onerror=alert(2)>{{.}}` + "\u202e\x00\xff"
+	d := day(time.Now())
+	c := &d.Clusters[0]
+	c.Cluster, c.Reason, c.Detail, d.Version, d.Instance = evil, evil, evil, evil, evil
+	c.Active.Node, c.Active.URL, c.Active.By, c.Discovery.Endpoint, c.Discovery.Source = evil, evil, evil, evil, evil
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		n.Node, n.URL, n.Why, n.State, n.FailingChecks, n.Probe.Result, n.Probe.Code = evil, evil, evil, evil, []string{evil}, evil, 0
+	}
+	for i := range c.History {
+		h := &c.History[i]
+		h.Node, h.URL, h.PreviousNode, h.Reason, h.By = evil, evil, evil, evil, evil
+	}
+	body := ask(t, newPage(func() statusDocument { return d }), http.MethodGet, "text/html").Body.String()
+	for _, part := range []string{"<script", "<img", "onerror=alert(2)>", `"'>`} {
+		if strings.Contains(body, part) {
+			t.Errorf("the page has %q", part)
+		}
+	}
+	if n := strings.Count(html.UnescapeString(body), "<script>alert(1)</script>"); n < 20 {
+		t.Errorf("the name is shown %d times", n)
+	}
+}
+
+func TestStatusPageRefreshes(t *testing.T) {
+	for refresh, want := range map[time.Duration]string{-1: `content="5"`, 0: "", time.Second: `content="1"`, 1500 * time.Millisecond: `content="2"`} {
+		p := &StatusPage{logger: zap.NewNop()}
+		if refresh >= 0 {
+			p.Refresh = (*caddy.Duration)(&refresh)
+		}
+		p.setUp(func() statusDocument { return day(time.Now()) })
+		body := ask(t, p, http.MethodGet, "text/html").Body.String()
+		if has := strings.Contains(body, `http-equiv="refresh"`); has != (want != "") || !strings.Contains(body, want) {
+			t.Errorf("refresh %s: the page has one: %t, want %q", refresh, has, want)
+		}
+	}
+}
+
+// TestStatusPageIsMadeRarely has many ask at once and for long.
+func TestStatusPageIsMadeRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var made atomic.Int64
+		p := newPage(func() statusDocument { made.Add(1); return day(time.Now()) })
+		var group sync.WaitGroup
+		for i := range 100 {
+			group.Go(func() {
+				accept := []string{"text/html", "*/*"}[i%2]
+				for range 100 {
+					if w := ask(t, p, http.MethodGet, accept); w.Code != http.StatusOK {
+						t.Errorf("%d", w.Code)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+		}
+		group.Wait() // after a second
+		if n := made.Load(); n != 8 {
+			t.Errorf("made %d times in a second, want 4 for each of two types", n)
+		}
+		time.Sleep(time.Hour)
+		ask(t, p, http.MethodGet, "text/html")
+		if n := made.Load(); n != 9 {
+			t.Errorf("made %d times: after an hour, an old one is served", n)
+		}
+	})
+}
