@@ -37,13 +37,18 @@ type history struct {
 	ring []Transition
 }
 
-func (h *history) add(t Transition) {
+// add reports whether a transition is news: a view that takes over may see what the one before has told already.
+func (h *history) add(t Transition) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if n := len(h.ring); n > 0 && h.ring[n-1].Active == t.Active && h.ring[n-1].URL == t.URL {
+		return false
+	}
 	if len(h.ring) == historyLength {
 		h.ring = slices.Delete(h.ring, 0, 1)
 	}
 	h.ring = append(h.ring, t)
+	return true
 }
 
 // list returns the transitions, the oldest first.
@@ -62,10 +67,9 @@ func (v *View) History() []Transition {
 
 // turn remembers, counts and announces a change of who is active.
 func (v *View) turn(t Transition, prev, next *State) {
-	if !v.counts() {
+	if !v.counts() || !v.stats.history.add(t) {
 		return
 	}
-	v.stats.history.add(t)
 	v.stats.turned(t)
 	e := Event{
 		Kind: ActiveChanged, At: t.At, Node: t.Node, URL: t.URL, Previous: t.Previous, PreviousURL: t.PrevURL,
