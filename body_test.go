@@ -142,7 +142,9 @@ func TestNoDrainWithoutWaiting(t *testing.T) {
 			}
 			h := provision(t, consul, "")
 			until(t, h, "known", func(s *engine.State) bool { return s.Phase().Situation != engine.Starting })
-			if resp := serve(t, h, httptest.NewRequest("PUT", "/v1/x", unread{t})); resp.StatusCode != row.code {
+			r := httptest.NewRequest("PUT", "/v1/x", unread{t})
+			r.RemoteAddr = local
+			if resp := serve(t, h, r); resp.StatusCode != row.code {
 				t.Errorf("status %d, want %d", resp.StatusCode, row.code)
 			}
 		})

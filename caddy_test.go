@@ -51,7 +51,7 @@ func run(t *testing.T, server string, handler func(port int) string) *liveCaddy 
 		r.addr = l.Addr().String()
 		l.Close()
 		err = caddy.Load(fmt.Appendf(nil, `{"admin": {"disabled": true, "config": {"persist": false}},
-			"logging": {"logs": {"default": {"level": "INFO", "writer": {"output": "file", "filename": %q}}}},
+			"logging": {"logs": {"default": {"level": "DEBUG", "writer": {"output": "file", "filename": %q}}}},
 			"apps": {"http": {"servers": {"s": {"listen": [%q], "routes": [{"handle": [%s]}] %s}}}}}`,
 			r.log, r.addr, handler(l.Addr().(*net.TCPAddr).Port), server), true)
 		if err == nil {
