@@ -146,6 +146,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 			if err != nil {
 				return
 			}
+			_, _ = conn.Read(make([]byte, 1)) // lest it is taken for a break
 			_, _ = conn.Write([]byte("SSH-2.0-PLANTED_9.9 Debian-2\r\n"))
 			conn.Close()
 		}
