@@ -19,7 +19,7 @@ const maxDrained = 256 << 10
 // It leaves alone what it could not read to the end, and what a client sends only when it is asked to. The end waits for
 // a read that is under way, so that nobody reads while the answer is written; so does Go's server, before it answers.
 func drain(r *http.Request) (end func()) {
-	if r.ProtoMajor != 1 || r.Body == nil || r.Body == http.NoBody || r.ContentLength > maxDrained || r.Header.Get("Expect") != "" {
+	if r.ProtoMajor != 1 || r.Body == nil || r.ContentLength == 0 || r.ContentLength > maxDrained || r.Header.Get("Expect") != "" {
 		return func() {}
 	}
 	var over atomic.Bool

@@ -44,7 +44,7 @@ func waiting(t *testing.T, h *Handler, n int64) {
 
 // Over HTTP/1.1, a client that leaves gives its place back, whatever it has sent with its request (C8).
 func TestWhoLeavesGivesItsPlaceBack(t *testing.T) {
-	h, _, server := holding(t, `, "hold": "30s", "hold_max": 1`)
+	h, _, server := holding(t, `, "hold": "90s", "hold_max": 1`)
 	for _, row := range []struct{ name, request string }{
 		{"GET", "GET / HTTP/1.1\r\nHost: r\r\n\r\n"},
 		{"POST", "POST /v1/auth/x/login HTTP/1.1\r\nHost: r\r\nContent-Length: 20\r\n\r\n" + strings.Repeat("x", 20)},
@@ -142,7 +142,9 @@ func TestNoDrainWithoutWaiting(t *testing.T) {
 			}
 			h := provision(t, consul, "")
 			until(t, h, "known", func(s *engine.State) bool { return s.Phase().Situation != engine.Starting })
-			if resp := serve(t, h, httptest.NewRequest("PUT", "/v1/x", unread{t})); resp.StatusCode != row.code {
+			r := httptest.NewRequest("PUT", "/v1/x", unread{t})
+			r.RemoteAddr = local
+			if resp := serve(t, h, r); resp.StatusCode != row.code {
 				t.Errorf("status %d, want %d", resp.StatusCode, row.code)
 			}
 		})
@@ -187,10 +189,10 @@ func TestEndGivesBackThoseWhoWait(t *testing.T) {
 	began := time.Now()
 	pool.End()
 	group.Wait()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("the last one left after %s", took)
 	}
-	if resp := ask(t, starting, "GET", "/"); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) > 5*time.Second {
+	if resp := ask(t, starting, "GET", "/"); resp.StatusCode != http.StatusServiceUnavailable || time.Since(began) > time.Minute {
 		t.Errorf("after the end: status %d after %s", resp.StatusCode, time.Since(began))
 	}
 }

@@ -150,14 +150,19 @@ func faultsThatHide(t *testing.T) {
 	filtered := doubtful("X-Consul-Results-Filtered-By-ACLs", "true")
 	leaderless := doubtful("X-Consul-KnownLeader", "false")
 	rows := map[string]fault{
-		"all filtered":              {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
-		"some filtered":             {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
-		"all without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{}, reason: discovery.ReasonConsulError, detail: "no leader"},
-		"the same without a leader": {begin: leaderless, visible: truthBefore(), reason: discovery.ReasonConsulError, detail: "no leader"},
-		"old without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
+		"all filtered":         {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
+		"some filtered":        {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
+		"all without a leader": {begin: leaderless, visible: []*api.ServiceEntry{}, reason: discovery.ReasonConsulError, detail: "no leader"},
+		"old without a leader": {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
 		newSite(t, newConsul(t, truthBefore()...), `, "poll_interval": "30s"`).suffer(t, f)
+	})
+	// A server that is cut off from its leader goes on showing what it last knew: it is no better than an outage (C10).
+	t.Run("nothing, without a leader", func(t *testing.T) {
+		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, fault{
+			begin: leaderless, visible: truthBefore(), reason: discovery.ReasonConsulError, detail: "no leader",
+		})
 	})
 }
 

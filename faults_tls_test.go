@@ -105,8 +105,7 @@ func faultsOfTheName(t *testing.T) {
 		"leads nowhere":  {func(n *dnsName) { n.set(there) }, "refused"},
 	}, func(t *testing.T, row row) {
 		consul := newConsul(t, truthBefore()...)
-		s, name := siteByName(t, consul)
-		name.set(here)
+		s, name := siteByName(t, consul, here)
 		s.suffer(t, fault{
 			begin:  func(c *standin.Consul) { row.begin(name); c.Reset() },
 			end:    func(*standin.Consul) { name.set(here) },
@@ -124,15 +123,14 @@ func faultsOfTheName(t *testing.T) {
 		}
 		t.Cleanup(moved.Close)
 		moved.Set("vault", truthAfter()...)
-		s, name := siteByName(t, consul)
-		name.set(here)
+		s, name := siteByName(t, consul, here)
 		s.suffer(t, fault{
 			begin: (*standin.Consul).Refuse, end: func(*standin.Consul) { name.set(there) },
 			reason: discovery.ReasonConsulUnreachable, detail: "refused",
 		})
 	})
 	t.Run("does not exist at the start", func(t *testing.T) {
-		s, name := siteByName(t, newConsul(t, truthBefore()...))
+		s, name := siteByName(t, newConsul(t, truthBefore()...), "")
 		until(t, s.h, "no such name", func(st *engine.State) bool { return st.ReasonAt(time.Now()) == discovery.ReasonConsulUnreachable })
 		if code, d := readHealth(t, s.h); code != 503 || d.Healthy || d.LastConsulPoll != nil || d.StaleSince != nil {
 			t.Errorf("status %d, document %+v", code, d)
@@ -143,11 +141,12 @@ func faultsOfTheName(t *testing.T) {
 	})
 }
 
-// siteByName returns a site that asks Consul by a name, and the name, which does not exist yet.
-func siteByName(t *testing.T, consul *standin.Consul) (*site, *dnsName) {
+// siteByName returns a site that asks Consul by a name, and the name, which leads to an address, or to none.
+func siteByName(t *testing.T, consul *standin.Consul, ip string) (*site, *dnsName) {
 	t.Helper()
 	host := fmt.Sprintf("consul-%d.example.test", sites.Add(1))
 	name := dns.register(t, host)
+	name.set(ip)
 	_, port, _ := net.SplitHostPort(consul.Addr())
 	return newSite(t, consul, fmt.Sprintf(`, "address": %q`, net.JoinHostPort(host, port))), name
 }

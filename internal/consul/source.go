@@ -62,7 +62,7 @@ func New(s Settings) (*Source, error) {
 		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, load: ReadToken}, transport: &http.Transport{
+	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, wait: tokenPatience, load: ReadToken}, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.TLS,

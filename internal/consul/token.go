@@ -19,6 +19,7 @@ import (
 type tokenFile struct {
 	path    string
 	first   string                            // what was read before there was a source
+	wait    time.Duration                     // tokenPatience
 	load    func(path string) (string, error) // ReadToken
 	reading atomic.Bool
 	last    atomic.Pointer[string]
@@ -38,7 +39,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 				t.last.Store(&token)
 			}
 		}()
-		timer := time.NewTimer(tokenPatience)
+		timer := time.NewTimer(t.wait)
 		defer timer.Stop()
 		select {
 		case <-done:

@@ -12,12 +12,14 @@ import (
 	"testing"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 func TestCheckCommand(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{ACL: true})
-	ip := loopback(t)
+	caddy := harness.Prepare(t, harness.Options{Caddyfile: "{\n}\n"})
+	ip := caddy.IP
 	token, err := c.Token(timeout(t), `service_prefix "vault" { policy = "read" } node_prefix "" { policy = "read" }`)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +36,7 @@ func TestCheckCommand(t *testing.T) {
 	// check fails unless the command ends with the code and says what it should.
 	check := func(what string, wantCode int, want ...string) {
 		t.Helper()
-		cmd := command(t, ip, "vault-redirect", "check", "--config", config)
+		cmd := caddy.Command(t.Context(), "vault-redirect", "check", "--config", config)
 		out, _ := cmd.CombinedOutput()
 		text := strings.Join(strings.Fields(string(out)), " ") // whatever the columns are
 		if code := cmd.ProcessState.ExitCode(); code != wantCode {

@@ -135,7 +135,7 @@ http://{ip}:8080 {
 		hold   50s
 	}
 }`)
-	site := "http://" + caddy.ip + ":8080"
+	site := "http://" + caddy.IP + ":8080"
 	pages := openPages(
 		t, site+"/status",
 		browser.Screen{Width: 1200, Height: 800, Scale: 1, Dark: true},
@@ -195,7 +195,7 @@ http://{ip}:8080 {
 	})
 
 	// What others see of it: the site was asked for the page and by the client, and for nothing else.
-	for line := range strings.Lines(caddy.log()) {
+	for line := range strings.Lines(caddy.Log()) {
 		var entry struct{ Request *struct{ URI string } }
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Request != nil && entry.Request.URI != "/status" && entry.Request.URI != "/v1/secret/data/x" {
 			t.Errorf("the site was asked for %s", entry.Request.URI)
@@ -223,7 +223,7 @@ http://{ip}:8081 {
 	respond @stranger 403
 	vault_redirect_status
 }`)
-	url := "http://" + caddy.ip + ":8081/any/path"
+	url := "http://" + caddy.IP + ":8081/any/path"
 	ask := func() (code int, body string) {
 		req, err := http.NewRequest("GET", url, nil)
 		if err != nil {
