@@ -42,6 +42,8 @@ var checks = map[string]func(t *testing.T, text string){
 	"without-consul.Caddyfile": withoutConsul,
 	"proxy.Caddyfile":          proxy,
 	"status.Caddyfile":         status,
+	"events-exec.Caddyfile":    eventsCaddyfile,
+	"events-webhook.Caddyfile": eventsCaddyfile,
 	"config.json":              config,
 	"vault-redirector.service": service,
 	"consul-policy.hcl":        consulPolicy,

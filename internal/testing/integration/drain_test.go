@@ -69,7 +69,10 @@ func TestDraining(t *testing.T) {
 	if err := caddy.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	caddy.await("it drains", func() bool { resp, _ := ask(harness.HealthPath); return resp.StatusCode == http.StatusServiceUnavailable })
+	caddy.await("it drains", func() bool {
+		resp, _ := ask(harness.HealthPath)
+		return resp.StatusCode == http.StatusServiceUnavailable
+	})
 	resp, a := ask(harness.HealthPath)
 	if left, err := time.ParseDuration(a.ShutdownIn); yes(a.Healthy) || !yes(a.Draining) || a.Reason != "ok" || err != nil || left <= 0 || left > 5*time.Second {
 		t.Errorf("health: status %d, %+v", resp.StatusCode, a)
