@@ -208,6 +208,7 @@ func oneWordFailover(t *testing.T, c *cluster.Cluster, caddy *server, site, name
 	if err != nil {
 		t.Fatal(err)
 	}
+	seen := time.Now()
 	caddy.awaitTarget(site, next.URL)
 	stall := time.Duration(r.worst.Load())
 	r.more(t, 200)
@@ -219,7 +220,8 @@ func oneWordFailover(t *testing.T, c *cluster.Cluster, caddy *server, site, name
 			late, last = late+1, max(last, after)
 		}
 		if f.node != old.Addr || f.ended.Before(event) || f.began.After(gone.Add(bound+2*stall)) {
-			t.Errorf("%s: a read at %s (old node %s), begun %s after that was gone: %v", name, f.node, old.Addr, f.began.Sub(gone), f.err)
+			t.Errorf("%s: a read at %s, begun %s and ended %s after the old node %s was gone (%s was seen as the next after %s): %v",
+				name, f.node, f.began.Sub(gone), f.ended.Sub(gone), old.Addr, next.Addr, seen.Sub(gone), f.err)
 		}
 	}
 	t.Logf("%s: %d of %d reads failed, %d of them begun after the node was gone, the last %s; gone after %s, longest stall %s",
