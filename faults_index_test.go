@@ -150,10 +150,10 @@ func faultsThatHide(t *testing.T) {
 	filtered := doubtful("X-Consul-Results-Filtered-By-ACLs", "true")
 	leaderless := doubtful("X-Consul-KnownLeader", "false")
 	rows := map[string]fault{
-		"all filtered":              {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
-		"some filtered":             {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
-		"all without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{}, reason: discovery.ReasonConsulError, detail: "no leader"},
-		"old without a leader":      {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
+		"all filtered":         {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
+		"some filtered":        {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
+		"all without a leader": {begin: leaderless, visible: []*api.ServiceEntry{}, reason: discovery.ReasonConsulError, detail: "no leader"},
+		"old without a leader": {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
 		newSite(t, newConsul(t, truthBefore()...), `, "poll_interval": "30s"`).suffer(t, f)
