@@ -27,7 +27,7 @@ import (
 
 const (
 	briefly = 300 * time.Millisecond // max_stale of the impatient handler
-	back    = 12 * time.Second       // within which the truth is to be seen again
+	back    = 20 * time.Second       // within which the truth is to be seen again: the longest backoff, on a busy machine
 
 	queryRate, queryBurst = 4.0, 10.0 // queries a second, after so many at once: 2, and as many that wait, or take as long
 )
