@@ -190,9 +190,9 @@ func TestDoubtfulAnswersWithProbes(t *testing.T) {
 // What has expired is a state of its own, with a line in the log and a place in the history.
 func TestExpiryIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
-		w.set(func(s *scripted) { s.answer = discovery.Answer{Index: 6, Doubt: discovery.ReasonACLFiltered} }) // no query tells it
-		settle(time.Minute)
+		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t, func(c *Config) { c.MaxStale = 5 * time.Second }))
+		w.say(discovery.Answer{Index: 6, Doubt: discovery.ReasonACLFiltered})
+		settle(5 * time.Second) // and no query ends at this moment
 		if n := w.lines("no active node"); n != 1 {
 			t.Errorf("%d lines, want 1", n)
 		}

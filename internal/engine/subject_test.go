@@ -75,28 +75,33 @@ func TestASecondClaimHasTheFirstAsked(t *testing.T) {
 
 // Anything new of the active node has it asked, and changes nothing until it has answered.
 func TestAFlappingCheckLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, w := probedCluster(t)
-		n.node("a").set(func(v *vault) { v.delay = 80 * time.Millisecond })
-		settle(10 * time.Second)
-		began, changes := w.State().Since, w.State().Changes
-		for i := range 100 {
-			status := []string{"passing", "warning"}[i%2]
-			w.say(answerOf(uint64(6+i), "a", with("a", withNodeCheck("disk", status))))
-			for range 100 {
-				if s := w.State(); s.Phase().Situation != Active {
-					t.Fatalf("phase %v, %s: %s", s.Phase(), s.reason, s.Detail)
-				}
-				settle(7 * time.Millisecond)
+	for _, mode := range []Mode{ProbeAuto, ProbeStrict} {
+		t.Run(string(mode), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { flap(t, mode) }) })
+	}
+}
+
+func flap(t *testing.T, mode Mode) {
+	t.Helper()
+	n, w := probedCluster(t, probing(mode))
+	n.node("a").set(func(v *vault) { v.delay = 80 * time.Millisecond })
+	settle(10 * time.Second)
+	began, changes := w.State().Since, w.State().Changes
+	for i := range 100 {
+		status := []string{"passing", "warning"}[i%2]
+		w.say(answerOf(uint64(6+i), "a", with("a", withNodeCheck("disk", status))))
+		for range 100 {
+			if s := w.State(); s.Phase().Situation != Active {
+				t.Fatalf("phase %v, %s: %s", s.Phase(), s.reason, s.Detail)
 			}
+			settle(7 * time.Millisecond)
 		}
-		if s := w.State(); !s.Since.Equal(began) || s.Changes != changes {
-			t.Errorf("active since %s instead of %s, %d changes", s.Since, began, s.Changes-changes)
-		}
-		if n := w.lines("no active node"); n != 0 {
-			t.Errorf("%d warnings", n)
-		}
-	})
+	}
+	if s := w.State(); !s.Since.Equal(began) || s.Changes != changes {
+		t.Errorf("active since %s instead of %s, %d changes", s.Since, began, s.Changes-changes)
+	}
+	if n := w.lines("no active node"); n != 0 {
+		t.Errorf("%d warnings", n)
+	}
 }
 
 // A check that has merely passed again, and so has a new index, says nothing new.
@@ -245,6 +250,39 @@ func TestFailuresThatAreTheSameAreNoNews(t *testing.T) {
 		settle(5 * time.Second)
 		if w.State() != first || n.tries()-asked < 50 {
 			t.Errorf("another state after %d probes that found the same", n.tries()-asked)
+		}
+	})
+}
+
+// A node that loses its mark is not redirected to any more, before it has said what it is now.
+func TestALostMarkTakesTheWordWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		for _, name := range []string{"a", "b"} {
+			n.node(name).set(func(v *vault) { v.delay = 50 * time.Millisecond })
+		}
+		settle(10*time.Second + 200*time.Millisecond) // between two probes
+		n.node("a").answers(429)
+		n.node("b").answers(200)
+		w.say(answerOf(6, "b"))
+		w.expect(t, "", discovery.ReasonNoActive)
+		settle(50 * time.Millisecond)
+		w.expect(t, "b", discovery.ReasonOK)
+	})
+}
+
+// Silence ends with the answer, not with the next probe.
+func TestSilenceEndsWithTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t, every(time.Minute))
+		n.node("a").set(func(v *vault) { v.delay = 150 * time.Millisecond })
+		settle(time.Minute + 120*time.Millisecond)
+		if p := w.State().Phase(); p.Situation != Silent {
+			t.Fatalf("phase %v, want silent", p)
+		}
+		settle(40 * time.Millisecond)
+		if p := w.State().Phase(); p.Situation != Active {
+			t.Errorf("phase %v, want active", p)
 		}
 	})
 }

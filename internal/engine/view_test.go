@@ -129,6 +129,20 @@ func TestAutoInsistence(t *testing.T) {
 	})
 }
 
+// In an outage of discovery nobody insists on anything.
+func TestAutoInsistenceNeedsDiscovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		w.fail(errNoName)
+		n.node("a").kill()
+		settle(2 * time.Minute)
+		w.expect(t, "", discovery.ReasonConsulError)
+		if lines := w.lines(believed); lines != 0 {
+			t.Errorf("%d warnings", lines)
+		}
+	})
+}
+
 // What discovery does not insist on is not believed.
 func TestAutoInsistenceNeedsPassingChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -233,5 +247,18 @@ func TestANodeThatBecomesCriticalIsAsked(t *testing.T) {
 		if got := request(t.Context(), w.View, &Queue{Hold: time.Second, Most: 10}); got != (outcome{"a", 50 * time.Millisecond}) {
 			t.Errorf("%+v, want a after its answer", got)
 		}
+	})
+}
+
+// A node may die right after its answer, before anybody watches the connection.
+func TestDeathRightAfterAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t, every(time.Minute))
+		a := n.node("a")
+		a.set(func(v *vault) { v.delay = 50 * time.Millisecond })
+		settle(time.Minute + 20*time.Millisecond) // a probe is under way
+		a.set(func(v *vault) { v.closes = true; v.refusesLocked() })
+		settle(50 * time.Millisecond)
+		w.expect(t, "", discovery.ReasonUnhealthy)
 	})
 }
