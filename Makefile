@@ -8,7 +8,9 @@ FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
 SOAK_SEED ?= 0
-BENCH_FAILOVERS ?= 20
+# Of each kind; flags such as -tls and "-storage consul" make tables of their own.
+BENCH_FAILOVERS ?= 7
+BENCH_FLAGS ?=
 
 .DEFAULT_GOAL := help
 
@@ -64,7 +66,7 @@ bench: ## Benchmarks
 .PHONY: bench-failover
 bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
 	$(GO) build -o dist/benchfailover ./internal/testing/benchfailover
-	@exec dist/benchfailover -n $(BENCH_FAILOVERS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
+	@exec dist/benchfailover -n $(BENCH_FAILOVERS) $(BENCH_FLAGS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)

@@ -8,7 +8,6 @@ package vaultredirect
 import (
 	"maps"
 	"math"
-	"slices"
 	"strings"
 	"time"
 
@@ -168,52 +167,6 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 		a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
 	}
 	return nil
-}
-
-// parse parses the probe option, at whose name d is.
-func (p *Probe) parse(d *caddyfile.Dispenser) error {
-	o := p.Probing.options(d)
-	args := d.RemainingArgs()
-	if len(args) > 0 && slices.Contains([]string{probeAuto, probeStrict, probeOff}, args[0]) {
-		p.Mode, args = args[0], args[1:]
-	}
-	if len(args) > 0 {
-		interval, err := caddy.ParseDuration(args[0])
-		if err != nil {
-			return d.Errf("probe: %q is neither auto, strict or off nor a duration such as 500ms", args[0])
-		}
-		if err := checkProbe("probe", interval); err != nil {
-			return d.WrapErr(err)
-		}
-		p.Interval = caddy.Duration(interval)
-		o["interval"] = func() error { return d.Err("interval is given twice") }
-	}
-	if len(args) > 1 {
-		return d.Errf("probe: unexpected argument %q: it takes a mode and an interval", args[1])
-	}
-	if p.Mode == probeOff && len(args) > 0 {
-		return d.Err("probe off: takes no interval")
-	}
-	if err := parseBlock(d, o); err != nil || p.Mode != probeOff {
-		return err
-	}
-	if err := p.checkOff(); err != nil {
-		return d.Errf("probe off: %v", err)
-	}
-	return nil
-}
-
-// options are those of probes wherever they are set.
-func (p *Probing) options(d *caddyfile.Dispenser) options {
-	return options{
-		"interval": checked(d, duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
-		"timeout":  checked(d, duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
-		"fall":     number(d, &p.Fall, maxFall),
-		"tls": func() error {
-			p.TLS = new(TLS)
-			return p.TLS.parse(d)
-		},
-	}
 }
 
 // parse parses the vault block, at whose name d is.

@@ -27,7 +27,7 @@ func probing(t *testing.T, n int) (*standin.Cluster, *Handler) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	h := provision(t, c.Consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms", "timeout": "200ms"}`)
+	h := provision(t, c.Consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms", "timeout": "1s"}`)
 	untilTarget(t, h, c.Vaults[0])
 	return c, h
 }

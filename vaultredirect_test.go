@@ -220,6 +220,7 @@ func benchmarkRedirect(b *testing.B, instances int) {
 	h := provision(b, newConsul(b, entries...), "")
 	until(b, h, "start", (*engine.State).Active)
 	r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/team/app?version=3", nil)
+	r.RemoteAddr = local
 	w := &discard{header: http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {

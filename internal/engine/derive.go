@@ -65,7 +65,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 		if worth != whole && prev.reason == discovery.ReasonStaleExpired { // nothing has been proven since
 			next.reason, next.StaleSince = prev.reason, prev.StaleSince
 		}
-	case node.claims(), worth == whole, worth == partial && !node.hidden:
+	case node.claims(), worth == whole, worth == partial && !node.hidden, worth == nothing && prev.phase.Situation != Stale:
 		next.phase = v.presence(prev, node, now)
 	case worth == nothing:
 		next.phase, next.StaleSince = prev.phase, prev.StaleSince
@@ -82,6 +82,9 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 
 // fill says who is active, and since when.
 func (v *View) fill(next, prev *State, node *member, now time.Time) {
+	if next.phase.Situation == Starting {
+		return
+	}
 	if node == nil {
 		next.Since = firstOf(next.phase.Time, prev.Since, now)
 		return

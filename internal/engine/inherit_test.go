@@ -239,3 +239,50 @@ func TestReloadThenLoss(t *testing.T) {
 		next.expect(t, "b", discovery.ReasonOK)
 	})
 }
+
+// The first state of a view that replaces none knows nothing, and says so.
+func TestTheFirstStateKnowsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.node("a").hangs(true)
+		s := newScripted(answerOf(5, "a"))
+		s.hang = true
+		w := watch(t, p, s, plain(t, probing(ProbeStrict)))
+		for range 2 {
+			st := w.State()
+			if st.Phase() != (Phase{}) || !st.Since.IsZero() || st.Active() {
+				t.Errorf("%v since %s", st.Phase(), st.Since)
+			}
+			w.expect(t, "", discovery.ReasonStarting)
+			w.set(func(s *scripted) { s.hang = false }) // and the node has yet to answer
+			settle(time.Second)
+		}
+		settle(time.Minute)
+		w.expect(t, "", discovery.ReasonUnhealthy)
+		if st := w.State(); st.Since.IsZero() || !st.Phase().Time.IsZero() {
+			t.Errorf("%v since %s: there never was one", st.Phase(), st.Since)
+		}
+	})
+}
+
+// A node that was silent when its config was replaced is no longer waited for than it has to be.
+func TestReloadWhileSilent(t *testing.T) {
+	pair := newTLSPair(t, "a")
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.node("a").set(func(v *vault) { v.tls = pair.server }) // not trusted, so that only discovery elects it
+		s := newScripted(answerOf(5, "a"))
+		s.cluster = "vault"
+		old := watch(t, p, s, plain(t, probing(ProbeAuto), func(c *Config) { c.Addressing = toTLS(t) }))
+		old.expect(t, "a", discovery.ReasonOK)
+		n.node("a").hangs(true)
+		settle(time.Second)
+		next := reload{discovery: func(s *scripted) { s.key, s.hang = "two", true }}.run(t, old)
+		next.Start()
+		n.node("a").hangs(false)
+		settle(time.Second)
+		if p := next.State().Phase(); p.Situation != Active {
+			t.Errorf("phase %v", p)
+		}
+	})
+}

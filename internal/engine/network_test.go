@@ -46,7 +46,7 @@ func newNetwork(t *testing.T) (*network, *Pool) {
 
 // add starts a node, a standby, that is there until the end of the test.
 func (n *network) add(t *testing.T, host string) *vault {
-	v := &vault{code: http.StatusTooManyRequests, lines: map[*wire]bool{}, stir: make(chan struct{}), cluster: "x"}
+	v := &vault{code: http.StatusTooManyRequests, lines: map[net.Conn]bool{}, stir: make(chan struct{}), cluster: "x"}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nodes[host+":8200"] = v
@@ -111,7 +111,7 @@ type vault struct {
 	tls     *tls.Config
 	tlsErrs []error // of handshakes and of reading, but for the end
 	asked   []time.Time
-	lines   map[*wire]bool
+	lines   map[net.Conn]bool
 	stir    chan struct{}
 }
 
@@ -147,7 +147,7 @@ func (v *vault) kill() {
 	v.cut()
 }
 
-// cut ends the connections.
+// cut ends the connections, those of TLS with a notice.
 func (v *vault) cut() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -184,17 +184,16 @@ func (v *vault) accept(ctx context.Context, address string, failed func(error) (
 	if down != nil {
 		return failed(down)
 	}
-	near, far := newWire(address)
+	near, end := newWire(address)
+	far := net.Conn(end)
+	if config != nil {
+		far = tls.Server(end, config)
+	}
 	v.mu.Lock()
 	v.lines[far] = true
 	v.mu.Unlock()
 	go func() {
-		if config != nil {
-			v.serve(tls.Server(far, config), near.gone)
-		} else {
-			v.serve(far, near.gone)
-		}
-		far.Close()
+		v.serve(far, near.gone)
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		delete(v.lines, far)

@@ -95,7 +95,7 @@ func TestProbesFollowWithoutDiscovery(t *testing.T) {
 			}
 			last = next
 		}
-		settle(time.Hour)
+		settle(5 * time.Minute)
 		w.expect(t, "a", discovery.ReasonConsulUnreachable)
 		w.set(func(s *scripted) { s.err = nil })
 		settle(backoffMax)

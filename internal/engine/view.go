@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
@@ -217,22 +215,6 @@ func (v *View) apply() {
 	v.plan()
 }
 
-// elect listens to the nodes and elects one of them. Once the active node is no longer what it was, another one is elected
-// only by what it says after that.
-func (v *View) elect(prev *State, now time.Time) election {
-	v.listen(now)
-	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
-	e := elect(v.members, incumbent, strict)
-	switch {
-	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || v.member(incumbent).claims()):
-		v.prober.lostBy = discovery.Identity{}
-	case v.prober.lose(incumbent, now):
-		v.listen(now)
-		e = elect(v.members, incumbent, strict)
-	}
-	return e
-}
-
 // member returns the node with an identity, nil if there is none.
 func (v *View) member(id discovery.Identity) *member {
 	for i := range v.members {
@@ -254,48 +236,6 @@ func (v *View) plan() {
 		next = soonest(next, s.phase.Time.Sub(now))
 	}
 	v.timer.Reset(next)
-}
-
-// listen has the members say what their probes found.
-func (v *View) listen(now time.Time) {
-	if v.Probe.Mode == ProbeOff {
-		return
-	}
-	claimed := v.prober.anyClaims()
-	policy := v.policy()
-	for i := range v.members {
-		m := &v.members[i]
-		s := v.prober.subjects[m.node.Identity()]
-		if s == nil {
-			m.word = WordPassive // it has no usable address
-			continue
-		}
-		if v.Probe.Mode == ProbeAuto {
-			s.impatient(now)
-		}
-		if v.insists(m, claimed) && s.believe(now) {
-			v.watcher.teller.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
-				zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", s.finding.Detail),
-				zap.Duration("dead_for", now.Sub(s.died)))
-		}
-		m.word, m.finding, m.since, m.reached, m.latest = s.word, s.finding, s.since, s.reached, s.latest
-		if s.believed {
-			m.word = WordUntold
-		}
-		policy.locate(m)
-	}
-}
-
-// insists reports whether discovery says of a node that it is active, and fine, and no node says anything else. While there
-// is no news of it, a dead node that was believed is believed on.
-func (v *View) insists(m *member, claimed bool) bool {
-	s := v.prober.subjects[m.node.Identity()]
-	switch {
-	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
-		s.believed = false
-		return false
-	}
-	return v.evidence() == whole
 }
 
 // lostSince returns since when the next active node is searched for.

@@ -37,7 +37,7 @@ func TestAutoNeverReachable(t *testing.T) {
 				settle(10 * time.Second)
 				w.say(answerOf(6, "b"))
 				w.expect(t, "b", discovery.ReasonOK)
-				settle(10 * time.Minute)
+				settle(2 * time.Minute)
 				w.expect(t, "b", discovery.ReasonOK)
 				if s := w.State(); s.By != BySource || s.Changes != 2 || s.Phase().Situation != Active {
 					t.Errorf("by %s, %d changes, phase %v", s.By, s.Changes, s.Phase())
@@ -135,7 +135,7 @@ func TestAutoInsistenceNeedsPassingChecks(t *testing.T) {
 		n, w := probedCluster(t)
 		w.say(answerOf(6, "a", with("a", withNodeCheck("disk", "warning"))))
 		n.node("a").kill()
-		settle(10 * time.Minute)
+		settle(2 * time.Minute)
 		w.expect(t, "", discovery.ReasonUnhealthy)
 	})
 }
@@ -191,7 +191,7 @@ func TestSelectionByProbe(t *testing.T) {
 		for _, name := range []string{"a", "b", "c"} {
 			n.node(name).kill()
 		}
-		settle(10 * time.Minute)
+		settle(2 * time.Minute)
 		w.expect(t, "", discovery.ReasonUnhealthy)
 	})
 }
@@ -206,7 +206,7 @@ func TestItsOwnWordOutranksCriticalChecks(t *testing.T) {
 		if got := request(t.Context(), w.View, q); got != (outcome{"a", 0}) {
 			t.Errorf("%+v", got)
 		}
-		settle(10 * time.Minute)
+		settle(2 * time.Minute)
 		w.expect(t, "a", discovery.ReasonOK)
 		for i, id := range []string{"_node_maintenance", "_service_maintenance:vault"} {
 			w.say(answerOf(uint64(7+2*i), "a", with("a", withNodeCheck(id, "critical"))))

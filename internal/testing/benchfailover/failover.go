@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
@@ -21,6 +22,7 @@ import (
 const (
 	stepDown = "step-down"
 	kill     = "kill -9"
+	stop     = "stop" // SIGTERM, as by systemctl stop
 
 	// blocked is how long Vault keeps a node that stepped down from becoming active again.
 	blocked = 10 * time.Second
@@ -30,14 +32,14 @@ const (
 	limit = 60 * time.Second
 )
 
-var ways = [...]string{stepDown, kill}
+var ways = []string{stepDown, kill, stop}
 
 // round is one failover.
 type round struct {
 	how      string
 	old      string    // host:port of the node that was active
-	begin    time.Time // when it was told to step down, or killed
-	gone     time.Time // when its connections broke, or when it first said that it is not active: nobody can know earlier
+	begin    time.Time // when it was told to step down or to stop, or killed
+	gone     time.Time // when its connections broke, its listener closed, or it first said that it is not active: nobody can know earlier
 	new      string    // of the node that is active then
 	first200 time.Time // when that node said so first
 	sights   map[*front]*sight
@@ -62,13 +64,7 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	if err := wait.Sleep(ctx, 500*time.Millisecond); err != nil {
 		return nil, err
 	}
-	if how == kill {
-		err = b.kill(r, old)
-	} else {
-		r.begin = time.Now()
-		err = b.cluster.Do(ctx, old, http.MethodPut, "/v1/sys/step-down", nil, nil)
-	}
-	if err != nil {
+	if err := b.takeAway(ctx, r, old); err != nil {
 		return nil, err
 	}
 	if err := b.await(ctx, "the next active node", func() bool { return b.succeeded(r) }); err != nil {
@@ -93,7 +89,7 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 		return nil, err
 	}
 	b.current.Store(nil)
-	if how == kill {
+	if how != stepDown {
 		if err := old.Restart(ctx); err != nil {
 			return nil, err
 		}
@@ -101,6 +97,41 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	healthy, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return r, b.cluster.WaitHealthy(healthy)
+}
+
+// takeAway does to the active node what the round is about.
+func (b *bench) takeAway(ctx context.Context, r *round, old *cluster.Vault) error {
+	switch r.how {
+	case kill:
+		return b.kill(r, old)
+	case stop:
+		return b.stop(ctx, r, old)
+	default:
+		r.begin = time.Now()
+		return b.cluster.Do(ctx, old, http.MethodPut, "/v1/sys/step-down", nil, nil)
+	}
+}
+
+// stop tells a node to end and notes when it refuses new connections. It goes on answering on those that are kept.
+func (b *bench) stop(ctx context.Context, r *round, old *cluster.Vault) error {
+	r.begin = time.Now()
+	if err := old.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	for time.Since(r.begin) < limit {
+		conn, err := net.DialTimeout("tcp", old.Addr, time.Second)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			r.gone = time.Now()
+			return nil
+		}
+		if err == nil {
+			conn.Close()
+		}
+		if err := wait.Sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("stop %s: its listener is still open: %w", old.Name, errLate)
 }
 
 // kill kills a node and notes when its connections break: that is when anybody can know, some ms after the signal.

@@ -26,33 +26,46 @@ import (
 // front is what clients ask for Vault.
 type front struct {
 	name      string
+	note      string // what it is, for the table
 	key       string // part of paths
 	url       string
 	redirects bool // it redirects, else it passes requests on
 	direct    bool // clients find the node by themselves
 	newClient func() *http.Client
-	look      func(context.Context, *http.Client) (nodes []string, right bool) // where it sends requests to
-	tally     tally
+
+	lookClient func() *http.Client                                              // for look
+	look       func(context.Context, *http.Client) (nodes []string, right bool) // where it sends requests to
+	tally      tally
 }
 
 // newFront adds a front that listens on a port of its own, unless it is not wanted.
-func (b *bench) newFront(name string) *front {
+func (b *bench) newFront(name, note string) *front {
 	if !b.only.MatchString(name) {
 		return nil
 	}
-	f := &front{name: name, key: fmt.Sprintf("front%d", len(b.fronts)), newClient: newHTTPClient}
-	f.url = fmt.Sprintf("http://%s:%d", b.cluster.IP(cluster.FirstFreeHost), 8001+len(b.fronts))
+	f := &front{
+		name: name, note: note, key: fmt.Sprintf("front%d", len(b.fronts)),
+		newClient: b.newHTTPClient, lookClient: b.newHTTPClient,
+	}
+	f.url = fmt.Sprintf("%s://%s:%d", b.scheme(), b.cluster.IP(cluster.FirstFreeHost), 8001+len(b.fronts))
 	b.fronts = append(b.fronts, f)
 	return f
 }
 
-func (f *front) address() string { return strings.TrimPrefix(f.url, "http://") }
+func (f *front) address() string { _, address, _ := strings.Cut(f.url, "://"); return address }
+
+func (b *bench) scheme() string {
+	if b.tls {
+		return "https"
+	}
+	return "http"
+}
 
 func (b *bench) consul() string { return b.cluster.Consuls[0].HTTPAddr }
 
 // startFronts returns when every front answers right.
 func (b *bench) startFronts(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{b.startPlugin, b.startHAProxy, b.startNginx, b.startDNS, b.startOriginal} {
+	for _, start := range []func(context.Context) error{b.startPlugin, b.startHAProxies, b.startNginx, b.startDNS, b.startOriginal} {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -61,7 +74,7 @@ func (b *bench) startFronts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client := newHTTPClient()
+	client := b.newHTTPClient()
 	defer client.CloseIdleConnections()
 	for _, f := range b.fronts {
 		err := b.await(ctx, f.name, func() bool {
@@ -76,36 +89,32 @@ func (b *bench) startFronts(ctx context.Context) error {
 }
 
 // variants of the plugin, by what its block says besides the scheme.
-var variants = []struct{ name, block string }{
-	{"this plugin, `hold 0`", "hold 0"},
-	{"this plugin, default (`hold 5s`)", ""},
-	{"this plugin, `probe 250ms`, `hold 0`", "probe 250ms\nhold 0"},
-	{"this plugin, `probe 250ms`, `hold 30s`", "probe 250ms\nhold 30s"},
-	{"this plugin, `vault` without Consul every 250ms, `hold 30s`", "vault {urls} {\ninterval 250ms\n}\nhold 30s"},
+var variants = []struct{ name, note, block string }{
+	{"this plugin, `vault_redirect`", "the default: no option is set", ""},
+	{"this plugin, `probe off`, `hold 5s`", "the default of versions before probes were one", "probe off\nhold 5s"},
 }
 
 // startPlugin starts one Caddy for all variants.
 func (b *bench) startPlugin(ctx context.Context) error {
-	var urls []string
-	for _, v := range b.cluster.Vaults {
-		urls = append(urls, v.URL)
-	}
 	var file strings.Builder
-	file.WriteString("{\npersist_config off\ndefault_bind {ip}\n}\n")
+	file.WriteString("{\npersist_config off\nauto_https disable_redirects\ndefault_bind {ip}\n}\n")
 	sites := 0
 	for _, v := range variants {
-		f := b.newFront(v.name)
+		f := b.newFront(v.name, v.note)
 		if f == nil {
 			continue
 		}
 		sites++
 		f.redirects, f.look = true, lookRedirect(f)
-		consul := b.consul()
-		if strings.HasPrefix(v.block, "vault") {
-			consul = ""
+		certificate := ""
+		if b.tls {
+			cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
+			if err != nil {
+				return err
+			}
+			certificate = "tls " + cert + " " + key + "\n"
 		}
-		fmt.Fprintf(&file, "%s {\nvault_redirect %s {\nscheme http\n%s\n}\n}\n", f.url, consul,
-			strings.ReplaceAll(v.block, "{urls}", strings.Join(urls, " ")))
+		fmt.Fprintf(&file, "%s {\n%svault_redirect %s {\nscheme %s\n%s\n}\n}\n", f.url, certificate, b.consul(), b.scheme(), v.block)
 	}
 	if sites == 0 {
 		return nil
@@ -123,7 +132,7 @@ const originalPoll = 5 * time.Second
 
 // startOriginal plays vault-redirector: it takes the first node that has the tag and passes its checks, every 5 seconds.
 func (b *bench) startOriginal(ctx context.Context) error {
-	f := b.newFront("the original's way: poll every 5s")
+	f := b.newFront("the original's way (simulated)", "the active node that Consul calls passing, asked for every 5 s")
 	if f == nil {
 		return nil
 	}
@@ -141,7 +150,7 @@ func (b *bench) startOriginal(ctx context.Context) error {
 			url := ""
 			entries, _, err := client.Health().Service("vault", "active", true, (&api.QueryOptions{}).WithContext(polling))
 			if err == nil && len(entries) > 0 {
-				url = "http://" + net.JoinHostPort(entries[0].Service.Address, fmt.Sprint(entries[0].Service.Port))
+				url = b.scheme() + "://" + net.JoinHostPort(entries[0].Service.Address, fmt.Sprint(entries[0].Service.Port))
 			}
 			active.Store(&url)
 			if wait.Sleep(polling, originalPoll) != nil {
@@ -162,7 +171,16 @@ func (b *bench) startOriginal(ctx context.Context) error {
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})}
-	go func() { _ = server.Serve(listener) }()
+	if b.tls {
+		cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
+		if err != nil {
+			cancel()
+			return errors.Join(err, listener.Close())
+		}
+		go func() { _ = server.ServeTLS(listener, cert, key) }()
+	} else {
+		go func() { _ = server.Serve(listener) }()
+	}
 	b.closers = append(b.closers, func() error {
 		cancel()
 		<-done

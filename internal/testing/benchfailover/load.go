@@ -8,6 +8,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -175,9 +178,22 @@ func (w *worker) send(ctx context.Context, f *failure, method, target string, bo
 }
 
 // newHTTPClient returns a client that keeps its connections and follows no redirect by itself.
-func newHTTPClient() *http.Client {
+func (b *bench) newHTTPClient() *http.Client {
 	return &http.Client{
-		Transport:     &http.Transport{},
+		Transport:     &http.Transport{TLSClientConfig: b.trust.Clone()}, // without HTTP/2: what fails is a request, not a connection
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// trusting returns the trust in one CA, without HTTP/2.
+func trusting(file string) (*tls.Config, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("no certificate in %s", file)
+	}
+	return &tls.Config{RootCAs: roots}, nil
 }

@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,13 +34,15 @@ import (
 )
 
 type options struct {
-	failovers int
+	failovers int    // of each kind
 	out       string // file of the Markdown, "" for none
 	log       string // file of the failures, "" for none
 	clients   int    // for each front
 	every     time.Duration
 	only      *regexp.Regexp // names of fronts
-	kind      string         // step-down or kill -9 alone, "" for both in turn
+	kinds     []string       // of ways, in turn
+	tls       bool           // clients, fronts and nodes speak TLS; the plugin does not trust the nodes
+	storage   string         // Vault's: raft or consul
 }
 
 func main() {
@@ -48,18 +52,32 @@ func main() {
 	}
 	var o options
 	only := flag.String("only", "", "only the fronts whose name matches this regular `expression`")
-	flag.IntVar(&o.failovers, "n", 20, "number of failovers, step-down and kill -9 in turn")
+	flag.IntVar(&o.failovers, "n", 7, "number of failovers of each kind")
 	flag.StringVar(&o.out, "out", "", "`file` in which the Markdown replaces that of the last run")
 	flag.StringVar(&o.log, "log", "", "`file` for each failed operation, as JSON lines")
 	flag.IntVar(&o.clients, "clients", 4, "clients of each front")
 	flag.DurationVar(&o.every, "every", 100*time.Millisecond, "between two operations of a client")
-	flag.StringVar(&o.kind, "kind", "", `only "step-down" or only "kill -9"`)
+	flag.Func("kind", `only this `+"`kind`"+` of failovers, "step-down", "kill -9" or "stop"; may be given several times`, func(kind string) error {
+		if !slices.Contains(ways, kind) {
+			return fmt.Errorf("it is none of %q", ways)
+		}
+		o.kinds = append(o.kinds, kind)
+		return nil
+	})
+	flag.BoolVar(&o.tls, "tls", false, "TLS between clients, fronts and nodes; this plugin does not trust the certificates of the nodes")
+	flag.StringVar(&o.storage, "storage", "raft", "of Vault: raft, three nodes, or consul, two nodes")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	err := func() (err error) {
 		if o.only, err = regexp.Compile(*only); err != nil {
 			return err
+		}
+		if o.storage != "raft" && o.storage != "consul" {
+			return fmt.Errorf("storage %q: it must be raft or consul", o.storage)
+		}
+		if len(o.kinds) == 0 {
+			o.kinds = ways
 		}
 		result, err := run(ctx, o)
 		if err != nil {
@@ -83,6 +101,7 @@ type bench struct {
 	closers []func() error
 	nodes   []*nodeWatch
 	current atomic.Pointer[round] // nil between failovers
+	trust   *tls.Config           // of clients
 }
 
 // run runs all of it.
@@ -98,10 +117,19 @@ func run(ctx context.Context, o options) (result *result, err error) {
 	}
 	b.closers = append(b.closers, func() error { return os.RemoveAll(b.dir) })
 	result = newResult(ctx, o)
-	if b.cluster, err = cluster.Start(ctx, cluster.Options{LogDir: filepath.Join(b.dir, "logs")}); err != nil {
+	what := cluster.Options{TLS: o.tls, LogDir: filepath.Join(b.dir, "logs")}
+	if o.storage == "consul" {
+		what.Storage, what.Vaults = cluster.ConsulStorage, 2
+	}
+	if b.cluster, err = cluster.Start(ctx, what); err != nil {
 		return nil, err
 	}
 	b.closers = append(b.closers, b.cluster.Close)
+	if o.tls {
+		if b.trust, err = trusting(b.cluster.VaultCA); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.cluster.Do(ctx, nil, http.MethodPost, "/v1/sys/mounts/bench", map[string]any{"type": "kv"}, nil); err != nil {
 		return nil, err
 	}
@@ -121,7 +149,7 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 	working, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, v := range b.cluster.Vaults {
-		n := &nodeWatch{vault: v}
+		n := &nodeWatch{vault: v, client: b.newHTTPClient()}
 		b.nodes = append(b.nodes, n)
 		background.Go(func() { n.run(working) })
 	}
@@ -135,17 +163,15 @@ func (b *bench) measure(ctx context.Context, result *result) error {
 	if err := wait.Sleep(ctx, time.Second); err != nil {
 		return err
 	}
-	for i := range b.failovers {
-		how := ways[i%len(ways)]
-		if b.kind != "" {
-			how = b.kind
-		}
+	total := b.failovers * len(b.kinds)
+	for i := range total {
+		how := b.kinds[i%len(b.kinds)]
 		r, err := b.failover(ctx, how)
 		if err != nil {
 			return fmt.Errorf("failover %d (%s): %w", i+1, how, err)
 		}
 		result.rounds = append(result.rounds, r)
-		fmt.Printf("failover %2d of %d: %-9s %s\n", i+1, b.failovers, how, r.summary())
+		fmt.Printf("failover %2d of %d: %-9s %s\n", i+1, total, how, r.summary())
 	}
 	if err := wait.Sleep(ctx, time.Second); err != nil {
 		return err

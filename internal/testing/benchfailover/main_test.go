@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +32,8 @@ func TestFailover(t *testing.T) {
 	cluster.Needed(t)
 	file := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
-		failovers: 1, kind: kill, clients: 2, every: 50 * time.Millisecond, out: file,
-		only: regexp.MustCompile("^this plugin, `probe 250ms`, `hold 30s`$"),
+		failovers: 1, kinds: []string{kill, stop}, clients: 2, every: 50 * time.Millisecond, out: file, tls: true,
+		only: regexp.MustCompile("^this plugin, `vault_redirect`$"),
 	}
 	r, err := run(t.Context(), o)
 	if err != nil {
@@ -41,19 +42,19 @@ func TestFailover(t *testing.T) {
 	if err := r.write(t.Output(), o); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.rows) != 1 || len(r.rounds) != 1 {
+	if len(r.rows) != 1 || len(r.rounds) != 2 {
 		t.Fatalf("%d rows, %d failovers", len(r.rows), len(r.rounds))
 	}
 	row := r.rows[0]
 	if row.front.tally.count == 0 || row.never > 0 {
 		t.Errorf("%d operations, %d failovers that were not followed", row.front.tally.count, row.never)
 	}
-	// A redirect may be under way while the node dies.
-	if beyond := row.beyondKill + row.beyondStepDown; beyond > o.clients {
-		t.Errorf("%d operations failed beyond those in flight: %+v", beyond, row.front.tally.failures)
+	// A redirect may be under way while the node dies, or closes its listener.
+	if row.beyond[kill] > o.clients || row.late > 0 {
+		t.Errorf("%v operations failed beyond those in flight, %d late: %+v", row.beyond, row.late, row.front.tally.failures)
 	}
 	text, err := os.ReadFile(file)
-	if err != nil || !strings.Contains(string(text), "| this plugin, `probe 250ms`, `hold 30s` |") {
+	if err != nil || !strings.Contains(string(text), "| this plugin, `vault_redirect` | not run | ") {
 		t.Errorf("%v: %s", err, text)
 	}
 }
@@ -86,6 +87,36 @@ func TestInFlight(t *testing.T) {
 	}
 }
 
+func TestCorrect(t *testing.T) {
+	begin := time.Now()
+	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
+	r := &result{
+		rounds: []*round{
+			{how: kill, old: "a", begin: at(0), gone: at(20), first200: at(2000)},
+			{how: stop, old: "b", begin: at(9000), gone: at(9010), first200: at(9900)},
+		},
+		losses: []loss{{"a", at(100)}, {"b", at(9400)}},
+	}
+	r.correct()
+	if want := []loss{{"a", at(20)}, {"b", at(9400)}, {"b", at(9010)}}; !slices.Equal(r.losses, want) || r.unplanned() != 0 {
+		t.Errorf("%v, %d unplanned", r.losses, r.unplanned())
+	}
+	row := row{front: &front{redirects: true}, inFlight: map[string]int{}, beyond: map[string]int{}}
+	for _, start := range []int{9000, 9020, 9300, 9700} { // refused 1 ms later, but for the one whose connection was kept
+		o := &failure{node: "b", start: at(start), end: at(start + 1)}
+		if start == 9300 {
+			o.end = at(9401)
+		}
+		if start == 9000 {
+			o.end = at(9011)
+		}
+		row.count(r.roundOf(o), o, r.inFlight(row.front, o))
+	}
+	if row.inFlight[stop] != 2 || row.beyond[stop] != 2 || row.late != 1 {
+		t.Errorf("%+v", row)
+	}
+}
+
 func TestMarkdownKeepsTheRest(t *testing.T) {
 	o := options{out: filepath.Join(t.TempDir(), "docs", "benchmarks.md")}
 	r := new(result)
@@ -98,6 +129,7 @@ func TestMarkdownKeepsTheRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	begin, _ := o.marks()
 	if n := strings.Count(string(once), begin); n != 1 {
 		t.Errorf("%d times: %s", n, once)
 	}

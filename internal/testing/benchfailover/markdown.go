@@ -80,10 +80,29 @@ func load() string {
 	return strings.Join(strings.Fields(string(text))[:3], " ")
 }
 
-const (
-	begin = "<!-- begin: benchfailover -->\n"
-	end   = "<!-- end: benchfailover -->\n"
-)
+// marks are the lines around what a run writes: each setting has a place of its own.
+func (o *options) marks() (begin, end string) {
+	name := "benchfailover"
+	if o.tls {
+		name += " -tls"
+	}
+	if o.storage == "consul" {
+		name += " -storage consul"
+	}
+	return "<!-- begin: " + name + " -->\n", "<!-- end: " + name + " -->\n"
+}
+
+// setting tells in words what the cluster is.
+func (o *options) setting() (title, cluster string) {
+	title, cluster = "Failovers", "three Vault nodes with raft storage"
+	if o.storage == "consul" {
+		title, cluster = title+" with Consul as storage", "two Vault nodes with Consul as storage"
+	}
+	if o.tls {
+		return title + " over TLS", cluster + ", one Consul, TLS everywhere but at Consul, this plugin without trust in the nodes' CA"
+	}
+	return title, cluster + ", one Consul, without TLS"
+}
 
 // writeMarkdown puts the outcome where the last one was, or at the end of the file.
 func (r *result) writeMarkdown(o options) error {
@@ -94,6 +113,7 @@ func (r *result) writeMarkdown(o options) error {
 	case err != nil:
 		return err
 	}
+	begin, end := o.marks()
 	before, rest, found := strings.Cut(string(old), begin)
 	after := ""
 	if found {
@@ -105,37 +125,25 @@ func (r *result) writeMarkdown(o options) error {
 	return os.WriteFile(o.out, []byte(before+begin+r.markdown(o)+end+after), 0o644)
 }
 
+// table returns a table in Markdown.
+func table(columns []string, lines [][]string) string {
+	text := fmt.Sprintf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
+	for _, line := range lines {
+		text += fmt.Sprintf("| %s |\n", strings.Join(line, " | "))
+	}
+	return text
+}
+
 func (r *result) markdown(o options) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "## Failovers\n\n")
-	fmt.Fprintf(&b, "%d failovers of a real cluster (three Vault nodes with raft storage, one Consul), step-down and `kill -9` in turn, "+
-		"under load through every front at once. Made by `make bench-failover BENCH_FAILOVERS=%d` on %s.\n\n",
-		len(r.rounds), o.failovers, r.machine.date.UTC().Format(time.DateOnly))
-	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
-	for _, line := range r.cells() {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
-	}
-	fmt.Fprintf(&b, `
-How to read it:
-
-- Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
-  one redirect, do not retry, and wait up to %.0fs. They keep their connections as Go's HTTP client does, which by itself
-  sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
-  than 200 or 204, or a secret that is not the one last written.
-- in flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
-  broke (kill -9), or it first said of itself that it is not active (step-down). While it steps down, Vault leaves every
-  request unanswered, that for its health too, and then fails them. A proxy does not say what it had sent where: all that it
-  had been asked by then counts.
-- beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
-  before another is active fail here, unless the front holds them.
-- slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.
-- first right: from the new node's first 200 of /v1/sys/health to the front's first answer that names it; both are looked at
-  every %s. Below zero: the front named it before it said so itself.
-- dead node still used: from the kill to the front's last answer that names the dead node.
-
-The cluster itself:
-
-`, o.clients, o.every, patience.Seconds(), watchEvery)
+	title, cluster := o.setting()
+	fmt.Fprintf(&b, "## %s\n\n%d failovers of a real cluster (%s), in turn: %s; all fronts at once under load. Made by `benchfailover%s` on %s.\n\n",
+		title, len(r.rounds), cluster, strings.Join(o.kinds, ", "), o.flags(), r.machine.date.UTC().Format(time.DateOnly))
+	b.WriteString("Failed operations, as *beyond + in flight*; for a stop also those of them that began late:\n\n")
+	b.WriteString(table(columns, r.cells()))
+	b.WriteString("\nOf the same run:\n\n")
+	b.WriteString(table(loadColumns, r.loadCells()))
+	fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
@@ -144,3 +152,41 @@ The cluster itself:
 		r.machine.cpu, r.machine.kernel, r.machine.before, r.machine.after, strings.Join(r.machine.versions, "; "))
 	return b.String()
 }
+
+// flags are those that make the run again.
+func (o *options) flags() string {
+	text := fmt.Sprintf(" -n %d", o.failovers)
+	if o.tls {
+		text += " -tls"
+	}
+	if o.storage == "consul" {
+		text += " -storage consul"
+	}
+	return text
+}
+
+const howToRead = `
+How to read it:
+
+- Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
+  one redirect, do not retry, and wait up to %.0fs. They keep their connections as Go's HTTP client does, which by itself
+  sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
+  than 200 or 204, or a secret that is not the one last written.
+- Kinds: a step-down by Vault's API; kill -9 of the process; stop is SIGTERM, as an upgrade or systemctl does. After a kill or a
+  stop the node is started again and unsealed before the next failover.
+- In flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
+  broke (kill -9), it closed its listener (stop), or it first said of itself that it is not active (step-down, and stop on
+  connections that are kept). While it steps down, Vault leaves every request unanswered, that for its health too, and then
+  fails them. A proxy does not say what it had sent where: all that it had been asked by then counts.
+- Beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
+  before another is active fail here, unless the front holds them.
+- Late: those beyond that began more than %s after a stopped node closed its listener.
+- Slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.
+- New active to first right answer: from the new node's first 200 of /v1/sys/health to the front's first answer that names it;
+  both are looked at every %s. Below zero: the front named it before it said so itself.
+- Dead node still named: from the kill to the front's last answer that names the dead node.
+- Simulated: a part of the front is played inside the benchmark, as its note says.
+
+The cluster itself:
+
+`

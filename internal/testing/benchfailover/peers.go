@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the peers: HAProxy, nginx with a file that follows Consul, and Consul's DNS.
+// This file holds the peers that rely on Consul: nginx with a file that follows it, and its DNS.
 
 package main
 
@@ -13,12 +13,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
@@ -26,58 +27,24 @@ import (
 const upstreamHeader = "X-Upstream"
 
 // peer returns the path of a program and the front that it is to be, nil if it is not installed or not wanted.
-func (b *bench) peer(program, name string) (string, *front) {
+func (b *bench) peer(program, name, note string) (string, *front) {
 	path, err := exec.LookPath(program)
 	if err != nil {
-		if b.only.MatchString(name) {
+		if b.only.MatchString(name) && !slices.Contains(b.left, program) {
 			b.left = append(b.left, program)
 		}
 		return "", nil
 	}
-	f := b.newFront(name)
+	f := b.newFront(name, note)
 	if f != nil {
 		f.look = lookProxy(f)
 	}
 	return path, f
 }
 
-// startHAProxy starts HAProxy with a health check of every node.
-func (b *bench) startHAProxy(context.Context) error {
-	path, f := b.peer("haproxy", "HAProxy, `httpchk`, `inter 1s fall 1 rise 1`")
-	if f == nil {
-		return nil
-	}
-	var config strings.Builder
-	fmt.Fprintf(&config, `global
-  maxconn 2000
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-frontend clients
-  bind %s
-  default_backend vault
-  http-after-response set-header %s %%s
-backend vault
-  option httpchk GET /v1/sys/health
-  http-check expect status 200
-  default-server check inter 1s fall 1 rise 1
-`, f.address(), upstreamHeader)
-	for _, v := range b.cluster.Vaults {
-		fmt.Fprintf(&config, "  server %s %s\n", v.Addr, v.Addr)
-	}
-	file := filepath.Join(b.dir, "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
-		return err
-	}
-	_, err := b.start("haproxy", path, "-db", "-f", file)
-	return err
-}
-
 // startNginx starts nginx, and what consul-template would do for it.
 func (b *bench) startNginx(ctx context.Context) error {
-	path, f := b.peer("nginx", "nginx, upstream file as of consul-template, reload")
+	path, f := b.peer("nginx", "nginx with consul-template (simulated)", "nginx is real, what writes its upstream file and reloads it is played")
 	if f == nil {
 		return nil
 	}
@@ -86,6 +53,14 @@ func (b *bench) startNginx(ctx context.Context) error {
 		user = "user root;" // the folder is not another user's
 	}
 	upstreams := filepath.Join(b.dir, "upstream.conf")
+	listen := f.address()
+	if b.tls {
+		cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
+		if err != nil {
+			return err
+		}
+		listen += fmt.Sprintf(" ssl;\n    ssl_certificate %s;\n    ssl_certificate_key %s", cert, key)
+	}
 	config := fmt.Sprintf(`daemon off;
 %s
 worker_processes 1;
@@ -103,14 +78,14 @@ http {
   server {
     listen %[4]s;
     location / {
-      proxy_pass http://vault;
+      proxy_pass %[6]s://vault;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       add_header %[5]s $upstream_addr always;
     }
   }
 }
-`, user, b.dir, upstreams, f.address(), upstreamHeader)
+`, user, b.dir, upstreams, listen, upstreamHeader, b.scheme())
 	file := filepath.Join(b.dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
@@ -179,7 +154,7 @@ func render(ctx context.Context, client *api.Client, file, written string, index
 
 // startDNS has clients look up Consul's name for the active node before each operation, as its TTL of 0 asks for.
 func (b *bench) startDNS(context.Context) error {
-	f := b.newFront("Consul DNS, looked up for each operation")
+	f := b.newFront("Consul DNS", "active.vault.service.consul, looked up for each operation")
 	if f == nil {
 		return nil
 	}
@@ -189,10 +164,15 @@ func (b *bench) startDNS(context.Context) error {
 		return new(net.Dialer).DialContext(ctx, network, server)
 	}}
 	dialer := &net.Dialer{Resolver: resolver}
-	f.url, f.direct = "http://"+host+":8200", true
+	f.url, f.direct = b.scheme()+"://"+host+":8200", true
 	f.newClient = func() *http.Client {
-		c := newHTTPClient()
-		c.Transport = &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
+		c := b.newHTTPClient()
+		transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
+		if b.tls {
+			transport.TLSClientConfig = b.trust.Clone()
+			transport.TLSClientConfig.ServerName = "localhost" // the nodes' certificates do not have the name in Consul
+		}
+		c.Transport = transport
 		return c
 	}
 	f.look = func(ctx context.Context, _ *http.Client) (nodes []string, right bool) {

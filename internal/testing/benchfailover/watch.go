@@ -36,7 +36,8 @@ func looking(ctx context.Context, look func()) {
 
 // nodeWatch asks one node for its health.
 type nodeWatch struct {
-	vault *cluster.Vault
+	vault  *cluster.Vault
+	client *http.Client
 
 	mu       sync.Mutex
 	first200 time.Time   // the first of its present spell of 200s; zero: it is not active
@@ -44,13 +45,12 @@ type nodeWatch struct {
 }
 
 func (n *nodeWatch) run(ctx context.Context) {
-	client := newHTTPClient()
-	defer client.CloseIdleConnections()
+	defer n.client.CloseIdleConnections()
 	looking(ctx, func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		code := 0
-		if res, _, err := get(ctx, client, n.vault.URL+"/v1/sys/health"); err == nil {
+		if res, _, err := get(ctx, n.client, n.vault.URL+"/v1/sys/health"); err == nil {
 			code = res.StatusCode
 		}
 		n.mu.Lock()
@@ -116,7 +116,7 @@ func (s *sight) lastNamed(node string) time.Time {
 
 // watch looks where the front sends requests to.
 func (f *front) watch(ctx context.Context, current *atomic.Pointer[round]) {
-	client := newHTTPClient()
+	client := f.lookClient()
 	defer client.CloseIdleConnections()
 	looking(ctx, func() {
 		r := current.Load()

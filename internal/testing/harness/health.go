@@ -22,7 +22,7 @@ type Health struct {
 	ActiveVault *string    `json:"active_vault"`
 	Reason      string     `json:"reason"`
 	Detail      string     `json:"detail"`
-	RedirectTo  string     `json:"redirect_to"`
+	RedirectTo  string     `json:"redirect_url"`
 	StaleSince  *time.Time `json:"stale_since"`
 	Candidates  int        `json:"candidates"`
 }

@@ -31,7 +31,8 @@ func operation(c *http.Client, site, token string, write bool) (node string, err
 	req.Header.Set("X-Vault-Token", token)
 	resp, err := c.Do(req)
 	if err != nil {
-		return strings.TrimPrefix(lastURL(err), "http://"), err
+		_, node, _ = strings.Cut(lastURL(err), "://")
+		return node, err
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
