@@ -120,7 +120,7 @@ func TestFaultsOfThreeConsuls(t *testing.T) {
 
 	f.row("two active, one worse", func(f *faults) {
 		set(f, a, "active", "warning")
-		f.sees(answer{target: url(b), reason: "ok", candidates: 2})
+		f.sees(answer{target: url(a), reason: "ok", candidates: 2}) // it is still the one marked last
 		set(f, b, "active", "critical")
 		f.sees(answer{target: url(a), reason: "ok"})
 		set(f, a, "active", "critical")

@@ -19,7 +19,8 @@ import (
 )
 
 // faultSites are what the tests of faults run: with the default max_stale, with a short one, and without, which share one
-// watcher; and one that asks the last client agent, if there is one. None waits out a fault: what is to be seen is the fault.
+// watcher; and one that asks the last client agent, if there is one. None waits out a fault, and none
+// asks the nodes: what is to be seen is what is made of Consul's word.
 const faultSites = `
 http://{ip}:8001 {
 	vault_redirect {
@@ -27,6 +28,7 @@ http://{ip}:8001 {
 			poll_interval 1s
 		}
 		scheme http
+		probe off
 		hold 0
 	}
 }
@@ -36,6 +38,7 @@ http://{ip}:8002 {
 			poll_interval 1s
 		}
 		scheme http
+		probe off
 		hold 0
 		max_stale 2s
 	}
@@ -46,6 +49,7 @@ http://{ip}:8003 {
 			poll_interval 1s
 		}
 		scheme http
+		probe off
 		hold 0
 		max_stale 0
 	}
@@ -56,6 +60,7 @@ http://{ip}:8004 {
 			poll_interval 1s
 		}
 		scheme http
+		probe off
 		hold 0
 	}
 }`

@@ -30,7 +30,12 @@ func exampleConfigs(t *testing.T) (files []string) {
 		if len(found) == 0 {
 			t.Errorf("no example is %s", pattern)
 		}
-		files = append(files, found...)
+		for _, file := range found {
+			if strings.HasPrefix(filepath.Base(file), "events-") { // their handlers are modules of others
+				continue
+			}
+			files = append(files, file)
+		}
 	}
 	return files
 }
@@ -76,7 +81,7 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 	token := write("token", []byte("00000000-0000-0000-0000-000000000000\n"))
 	env := []string{
 		"CONSUL_HTTP_ADDR=" + l.Addr().String(), "VAULT_REDIRECT_CONSUL=https://" + l.Addr().String(),
-		"VAULT_REDIRECT_CERT=" + cert, "VAULT_REDIRECT_KEY=" + key, "VAULT_REDIRECT_CONSUL_CA=" + cert, "VAULT_REDIRECT_VAULT_CA=" + cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + token,
+		"VAULT_REDIRECT_PASSWORD_HASH=$2a$14$g4VWYh4L2fAc1aP3fLFzjuHpX1iK/OAn2bzdrWFRqpIbxMsRqGvsG", "VAULT_REDIRECT_CERT=" + cert, "VAULT_REDIRECT_KEY=" + key, "VAULT_REDIRECT_CONSUL_CA=" + cert, "VAULT_REDIRECT_VAULT_CA=" + cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + token,
 	}
 	here := strings.NewReplacer("127.0.0.1:8501", l.Addr().String(), "127.0.0.1:8500", l.Addr().String(),
 		"/etc/vault-redirect/consul-token", token, "/etc/vault-redirect/consul-ca.pem", cert, "/etc/vault-redirect/vault-ca.pem", cert,
