@@ -33,11 +33,11 @@ func (t *tokenFile) read(ctx context.Context) string {
 	if t.reading.CompareAndSwap(false, true) {
 		done := make(chan struct{})
 		go func() {
-			defer t.reading.Store(false)
-			defer close(done)
 			if token, err := t.load(t.path); err == nil {
 				t.last.Store(&token)
 			}
+			t.reading.Store(false) // first, or the next query might still take the file for one that hangs
+			close(done)
 		}()
 		timer := time.NewTimer(t.wait)
 		defer timer.Stop()
