@@ -69,13 +69,13 @@ func TestAdminShapes(t *testing.T) {
 	const clusterKeys = "active candidates cluster detail discovery healthy history hold nodes ready reason requests silent since stale_since stale_until used_by"
 	one := check("a cluster", first(top["clusters"]), clusterKeys)
 	check("active", one["active"], "by changes id node since url")
-	source := check("discovery", one["discovery"], "endpoint failing_since failures index last_success select service source up")
+	source := check("discovery", one["discovery"], "active_by endpoint failing_since failures index last_success service source up")
 	check("a node", first(one["nodes"]), "elected failing_checks id marked node probe since state url why")
 	check("requests", one["requests"], "bad_request loop proxied redirected unavailable")
 	check("hold", one["hold"], "abandoned expired limit overflow released shutdown waiting")
 	const historyKeys = "at by cluster event gap_seconds node previous_node previous_url reason url"
 	check("an entry of history", first(one["history"]), historyKeys)
-	for key, want := range map[string]string{"source": `"consul"`, "select": `"auto"`, "service": `"vault"`, "up": "true"} {
+	for key, want := range map[string]string{"source": `"consul"`, "active_by": `"auto"`, "service": `"vault"`, "up": "true"} {
 		if string(source[key]) != want {
 			t.Errorf("discovery.%s is %s, want %s", key, source[key], want)
 		}

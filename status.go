@@ -68,7 +68,7 @@ type discoveryStatus struct {
 	Source       string     `json:"source"`
 	Endpoint     string     `json:"endpoint"`
 	Service      string     `json:"service,omitempty"`
-	Select       string     `json:"select"` // auto, tag, check or probe: what marks the active node
+	ActiveBy     string     `json:"active_by"` // auto, tag, check or probe: what marks the active node
 	Up           bool       `json:"up"`
 	LastSuccess  *time.Time `json:"last_success"`
 	FailingSince *time.Time `json:"failing_since"`
@@ -169,7 +169,7 @@ func (c *cluster) discovery() discoveryStatus {
 	d := c.view.Discovery()
 	source, _, _ := strings.Cut(d.Cluster, "\x00")
 	return discoveryStatus{
-		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, Select: d.ActiveBy, Up: d.Up,
+		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
 		LastSuccess: moment(d.LastSuccess), FailingSince: moment(d.Failing), Failures: d.Failures, Index: d.Index,
 	}
 }
