@@ -96,15 +96,7 @@ func randomCluster(r *rand.Rand) []discovery.Node {
 
 // electOracle returns the key of the node to elect and, if there is none, the reasons that may be given.
 func electOracle(nodes []discovery.Node, s discovery.Selection, incumbent discovery.Identity) (want discovery.Identity, reasons []discovery.Reason) {
-	tags, checks := map[string]bool{}, map[string]bool{}
-	for _, n := range nodes {
-		for _, tag := range n.Tags {
-			tags[tag] = true
-		}
-		for _, c := range n.Checks {
-			checks[c.ID] = true
-		}
-	}
+	tags, checks := tagsAndChecks(nodes)
 	useTag := s.Mode == "tag" || s.Mode == "auto" && (tags["active"] || tags["standby"] || tags["performance-standby"])
 	id := s.CheckID
 	if id == "" && checks["service:vault"] {
@@ -176,4 +168,18 @@ func worst(statuses []string) string {
 		}
 	}
 	return "passing"
+}
+
+// tagsAndChecks returns all tags and all IDs of checks that there are.
+func tagsAndChecks(nodes []discovery.Node) (tags, checks map[string]bool) {
+	tags, checks = map[string]bool{}, map[string]bool{}
+	for _, n := range nodes {
+		for _, tag := range n.Tags {
+			tags[tag] = true
+		}
+		for _, c := range n.Checks {
+			checks[c.ID] = true
+		}
+	}
+	return tags, checks
 }

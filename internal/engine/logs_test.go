@@ -66,6 +66,8 @@ func (c *stuckCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Ch
 	return ce.AddCore(e, c)
 }
 
+func (c *stuckCore) Enabled(zapcore.Level) bool { return true }
+
 func (c *stuckCore) Write(zapcore.Entry, []zapcore.Field) error {
 	<-c.until
 	return nil
@@ -97,6 +99,9 @@ func TestALogThatBlocks(t *testing.T) {
 			n.node("a").revive()
 			s.say(answerOf(6+i, "a"))
 			settle(backoffMax)
+		}
+		if n := len(v.watcher.teller.queue); n != tellerQueue {
+			t.Fatalf("%d lines wait, want a full queue: %d", n, tellerQueue)
 		}
 		began := time.Now()
 		v.Release(log)
