@@ -69,21 +69,14 @@ type status struct {
 func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	d := status{
 		Healthy: s.PhaseAt(now).HasTarget(), Application: application, Version: version(), Source: sourceURL, ConsulHostPort: endpoint,
+		LastConsulPoll: moment(s.Polled), StaleSince: moment(s.StaleSince),
 		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
 	}
 	if d.Reason != discovery.ReasonOK {
 		d.Detail = explain(d.Reason)
 	}
-	if !s.Polled.IsZero() {
-		polled := s.Polled.UTC()
-		d.LastConsulPoll = &polled
-	}
 	if d.Healthy {
 		d.ActiveVault, d.ActiveNode, d.RedirectURL = &s.Target.Authority, s.Node.Name, s.Target.URL
-	}
-	if !s.StaleSince.IsZero() {
-		stale := s.StaleSince.UTC()
-		d.StaleSince = &stale
 	}
 	return d
 }

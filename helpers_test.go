@@ -230,27 +230,6 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// given is a discovery whose answer is given, and never changes.
-type given struct {
-	nodes     []discovery.Node
-	selection discovery.Selection
-}
-
-func (g *given) Key() string                     { return fmt.Sprintf("given:%p", g) }
-func (g *given) Cluster() string                 { return "" }
-func (g *given) Selection() discovery.Selection  { return g.selection }
-func (g *given) MaxWait() time.Duration          { return time.Minute }
-func (g *given) Endpoint() string                { return "given" }
-func (g *given) Open() (discovery.Source, error) { return g, nil }
-func (g *given) Close()                          {}
-
-func (g *given) Query(ctx context.Context, index uint64, _ time.Duration) (discovery.Answer, error) {
-	if index > 0 {
-		<-ctx.Done()
-	}
-	return discovery.Answer{Nodes: g.nodes, Index: 1}, ctx.Err()
-}
-
 // handlerOf returns a handler that knows nodes, of which one carries the tag active, and the end of it.
 func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node) (h *Handler, end func()) {
 	t.Helper()
@@ -258,7 +237,7 @@ func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, log := &given{nodes, discovery.Selection{Mode: discovery.ByTag, Tag: "active", Service: "vault"}}, zap.NewNop()
+	g, log := &standin.Given{Nodes: nodes, By: discovery.Selection{Mode: discovery.ByTag, Tag: "active", Service: "vault"}}, zap.NewNop()
 	view, err := engine.NewPool().Acquire(g, engine.Config{Addressing: addressing}, log)
 	if err != nil {
 		t.Fatal(err)

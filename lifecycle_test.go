@@ -55,7 +55,7 @@ func (noDiscovery) CaddyModule() caddy.ModuleInfo {
 }
 
 // unopened is a discovery whose source cannot be opened.
-type unopened struct{ given }
+type unopened struct{ standin.Given }
 
 func (unopened) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_unopened", New: func() caddy.Module { return new(unopened) }}

@@ -7,7 +7,6 @@ package vaultredirect
 
 import (
 	"context"
-	"crypto/rand"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,7 +22,7 @@ import (
 // addressed this site by t's own name and port, or t is the very socket that took the connection. Only the latter is
 // proven; a client can send any Host.
 func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
-	if t.Addr.IsValid() && isSocketOf(t.Addr, r.Context()) {
+	if isSocket(t.Addr, r.Context()) {
 		return true, true
 	}
 	if strings.EqualFold(r.Host, t.Authority) {
@@ -35,9 +34,12 @@ func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
 	return false, false
 }
 
-// isSocketOf reports whether an address is that of the socket through which a request came. A socket for HTTP/3 may not
-// know its address; then it is every address of this machine.
-func isSocketOf(addr netip.AddrPort, ctx context.Context) bool {
+// isSocket reports whether an address, if it is one, is that of the socket through which a request came. A socket for
+// HTTP/3 may not know its address; then it is every address of this machine.
+func isSocket(addr netip.AddrPort, ctx context.Context) bool {
+	if !addr.IsValid() {
+		return false
+	}
 	local, ok := ctx.Value(http.LocalAddrContextKey).(interface{ AddrPort() netip.AddrPort }) // TCP or UDP
 	if !ok {
 		return false
@@ -71,15 +73,7 @@ func clientScheme(r *http.Request) string {
 // one of loopback, for a client that is not on this machine. api_addr = "https://127.0.0.1:8200" is the commonest mistake
 // in Vault's configuration; a client that followed it would send its token to whatever listens there.
 func onlyLocal(t *engine.Target, r *http.Request) bool {
-	return isLoopback(t) && !isLocal(r)
-}
-
-func isLoopback(t *engine.Target) bool {
-	if t.Addr.IsValid() {
-		return t.Addr.Addr().IsLoopback()
-	}
-	name := strings.ToLower(strings.TrimSuffix(t.Host, "."))
-	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+	return t.Loopback && !isLocal(r)
 }
 
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
@@ -97,7 +91,7 @@ func isLocal(r *http.Request) bool {
 
 // The mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
-var viaMark = "1.1 vault-redirect-" + strings.ToLower(rand.Text()[:12])
+var viaMark = "1.1 vault-redirect-" + instance
 
 // passVar is the variable of a request that has got the mark here: a retry is no return.
 const passVar = "vault_redirect.marked"

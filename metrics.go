@@ -7,8 +7,6 @@ package vaultredirect
 
 import (
 	"errors"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -212,16 +210,4 @@ func timestamp(t time.Time) float64 {
 		return 0
 	}
 	return float64(t.UnixMilli()) / 1e3
-}
-
-// metricNames returns the names of all metrics.
-func metricNames() []string {
-	var names []string
-	for _, d := range allDescriptions {
-		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
-		name, _, _ := strings.Cut(rest, `"`)
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }

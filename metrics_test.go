@@ -238,3 +238,15 @@ func TestMetricsThroughReloads(t *testing.T) {
 		t.Errorf("changes %v, active %v", last[`changes_total{cluster="vault"}`], last[`active{cluster="vault"}`])
 	}
 }
+
+// metricNames returns the names of all metrics.
+func metricNames() []string {
+	var names []string
+	for _, d := range allDescriptions {
+		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
+		name, _, _ := strings.Cut(rest, `"`)
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

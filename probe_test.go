@@ -278,7 +278,7 @@ func TestSelectionByProbeNeedsProbes(t *testing.T) {
 		{"", engine.ProbeStrict, "selects by"},
 		{"Tag", engine.ProbeStrict, "selects by"},
 	} {
-		err := checkSelection(&given{selection: discovery.Selection{Mode: row.by}}, row.mode)
+		err := checkSelection(&standin.Given{By: discovery.Selection{Mode: row.by}}, row.mode)
 		if row.wrong == "" && err != nil || row.wrong != "" && (err == nil || !strings.Contains(err.Error(), row.wrong)) {
 			t.Errorf("by %q with probes %q: %v, want %q", row.by, row.mode, err, row.wrong)
 		}

@@ -170,7 +170,7 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 
 // proxyLeadsBack reports whether proxying a request to t would lead back to this process.
 func proxyLeadsBack(t *engine.Target, r *http.Request) bool {
-	return marked(r) || t.Addr.IsValid() && isSocketOf(t.Addr, r.Context())
+	return marked(r) || isSocket(t.Addr, r.Context())
 }
 
 // secretsKey is the key of the context for the headers that no log may show.

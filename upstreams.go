@@ -60,7 +60,7 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	case !s.Active():
 		u.count(r, engine.Unavailable)
 		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
-	case s.Target.Addr.IsValid() && isSocketOf(s.Target.Addr, r.Context()), mark(r):
+	case isSocket(s.Target.Addr, r.Context()), mark(r):
 		u.count(r, engine.Loop)
 		return nil, errors.New(loopText(s.Target.URL))
 	}

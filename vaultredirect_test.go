@@ -206,7 +206,7 @@ func TestName(t *testing.T) {
 		}
 		end()
 	}
-	if got := clusterName(new(given)); got != "given" {
+	if got := clusterName(new(standin.Given)); got != "given" {
 		t.Errorf("of somebody else's discovery: %s", got)
 	}
 }

@@ -6,7 +6,6 @@
 package consul
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -19,30 +18,11 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// given is a discovery that has one answer.
-type given struct {
-	nodes     []discovery.Node
-	selection discovery.Selection
-}
-
-func (g *given) Key() string                     { return fmt.Sprintf("given:%p", g) }
-func (g *given) Cluster() string                 { return "" }
-func (g *given) Selection() discovery.Selection  { return g.selection }
-func (g *given) MaxWait() time.Duration          { return time.Minute }
-func (g *given) Endpoint() string                { return "given" }
-func (g *given) Open() (discovery.Source, error) { return g, nil }
-func (g *given) Close()                          {}
-func (g *given) Query(ctx context.Context, index uint64, _ time.Duration) (discovery.Answer, error) {
-	if index > 0 {
-		<-ctx.Done()
-	}
-	return discovery.Answer{Nodes: g.nodes, Index: 1}, ctx.Err()
-}
-
 // elect returns what the engine makes of nodes.
-func elect(t *testing.T, g *given, redirectTo string) *engine.State {
+func elect(t *testing.T, g *standin.Given, redirectTo string) *engine.State {
 	t.Helper()
 	addressing, err := engine.NewAddressing("https", redirectTo, 0)
 	if err != nil {
@@ -104,7 +84,7 @@ func FuzzConsulAnswer(f *testing.F) {
 		}
 		by := []string{discovery.ByAuto, discovery.ByTag, discovery.ByCheck}[mode%3]
 		to := []string{"auto", "node_name", "node_address", "service_address", "tagged:wan", "{node}.{meta.a}"}[int(mode>>2)%6]
-		s := elect(t, &given{nodes, discovery.Selection{Mode: by, Tag: "active", Service: "vault"}}, to)
+		s := elect(t, &standin.Given{Nodes: nodes, By: discovery.Selection{Mode: by, Tag: "active", Service: "vault"}}, to)
 		if s.Active() != (s.ReasonAt(time.Now()) == discovery.ReasonOK) {
 			t.Fatalf("state %+v", s)
 		}

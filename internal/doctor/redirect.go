@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
 // redirect says whether clients can follow a redirect to the node.
@@ -23,10 +24,7 @@ func (s *Seen) redirect(n *Node) Finding {
 	}
 	address := s.addressOption()
 	proxied := len(s.Sites) > 0 && !slices.ContainsFunc(s.Sites, func(site Site) bool { return !site.Proxy })
-	literal, err := netip.ParseAddr(n.Look.Host)
-	isLiteral := err == nil
-	name := strings.ToLower(strings.TrimSuffix(n.Look.Host, "."))
-	loopback := isLiteral && literal.Unmap().IsLoopback() || name == "localhost" || strings.HasSuffix(name, ".localhost")
+	loopback := sanitize.Loopback(n.Look.Host)
 	home, err := netip.ParseAddr(n.Node.Address) // where the node is, by Consul
 	elsewhere := err == nil && !s.local(home)
 	switch {

@@ -115,14 +115,11 @@ func (p *Pool) predecessor(w *watcher, c Config) (best *View) {
 
 // likeness says how much a view has in common with another one. 0: nothing, or it knows nothing yet.
 func (v *View) likeness(w *watcher, c Config) (n int) {
-	cluster := w.discoverer.Cluster()
 	switch {
-	case v.current.Load().phase.Situation == Starting:
+	case !w.sameCluster(v.watcher), v.current.Load().phase.Situation == Starting:
 		return 0
 	case v.watcher == w:
 		n = 8
-	case cluster == "" || v.watcher.discoverer.Cluster() != cluster:
-		return 0
 	}
 	if v.Addressing == c.Addressing { // so that nodes were probed at the same addresses
 		n += 4
@@ -136,10 +133,8 @@ func (v *View) likeness(w *watcher, c Config) (n int) {
 // counted returns what was counted under the name of a new view by the one of an earlier config that it replaces.
 func (p *Pool) counted(v *View) *Stats {
 	var best *View
-	cluster := v.watcher.discoverer.Cluster()
 	for _, o := range p.views {
-		known := o.watcher == v.watcher || cluster != "" && o.watcher.discoverer.Cluster() == cluster
-		if !known || o.Name != v.Name || o.config >= p.config {
+		if !v.watcher.sameCluster(o.watcher) || o.Name != v.Name || o.config >= p.config {
 			continue
 		}
 		if best == nil || o.Addressing == v.Addressing || best.Addressing != v.Addressing {

@@ -26,6 +26,7 @@ type Target struct {
 	Host      string         // "vault-1.example.com"
 	PortOf    string         // the scheme for which the port is the default one, else ""
 	Addr      netip.AddrPort // set if Host is an IP address
+	Loopback  bool           // Host means another machine to each machine that uses it: itself
 }
 
 // Scheme returns the scheme of the URL.
@@ -105,7 +106,7 @@ func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 	if port < 1 || port > 65535 {
 		return Target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
 	}
-	t := Target{Host: host, Authority: net.JoinHostPort(host, strconv.Itoa(port))}
+	t := Target{Host: host, Authority: net.JoinHostPort(host, strconv.Itoa(port)), Loopback: sanitize.Loopback(host)}
 	t.URL = scheme + "://" + t.Authority
 	switch port {
 	case 80:

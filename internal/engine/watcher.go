@@ -101,6 +101,12 @@ func (w *watcher) end() {
 	close(w.done)
 }
 
+// sameCluster reports whether two watchers watch the same cluster, be it through other settings.
+func (w *watcher) sameCluster(o *watcher) bool {
+	cluster := w.discoverer.Cluster()
+	return w == o || cluster != "" && cluster == o.discoverer.Cluster()
+}
+
 // latest returns the last report.
 func (w *watcher) latest() report {
 	w.mu.Lock()
