@@ -101,14 +101,11 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, n
 		switch {
 		case s == nil || s.base != m.probeURL || s.serverName != m.node.ServerName:
 			s.leave()
-			p.subjects[id] = &subject{
-				id: id, base: m.probeURL, serverName: m.node.ServerName, dialer: newDialer(p.dial, p.TLS, m.serverName()),
-				word: WordPending, asap: true, notBefore: now, patience: now.Add(firstPatience),
-			}
+			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.serverName()), now)
 		case old == nil:
 			s.asap = true
 		case old.marked != m.marked:
-			s.forget(now)
+			s.mark(m.marked, now)
 		case m.health == healthCritical && old.health > healthCritical && s.word == WordActive:
 			s.question()
 		case !saysSame(&old.node, &m.node):
@@ -229,7 +226,7 @@ func (p *prober) plan(ctx context.Context, now time.Time, incumbent discovery.Id
 		} else {
 			next = soonest(next, s.asked.Add(interval).Sub(now))
 		}
-		if s.word == WordPending && !s.reached {
+		if s.waits() {
 			next = soonest(next, s.patience.Sub(now))
 		}
 		if !s.died.IsZero() && !s.believed {

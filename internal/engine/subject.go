@@ -29,7 +29,8 @@ type subject struct {
 	finding    Finding                  // of the last probe that counted
 	latest     *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
 	since      time.Time                // since when the finding has been the same
-	patience   time.Time                // until when a node that was never asked before is waited for
+	patience   time.Time                // until when its first answer, or that it is ready, is waited for
+	marked     time.Time                // when discovery began to mark it as the active one; zero: that was not seen
 	reached    bool                     // it has answered once
 	unanswered int                      // probes in a row
 	timed      bool                     // it has answered this view, so that there is
@@ -43,11 +44,20 @@ type subject struct {
 // The limits of patience with a node.
 const (
 	firstPatience = 250 * time.Millisecond // with the first answer of a node; after that, discovery alone decides
+	readyPatience = 2 * time.Second        // with a node that is not trusted and was just marked, but denies that it is active
 	silenceLeast  = 100 * time.Millisecond // an answer that takes no longer is never silence
 	silenceFactor = 3                      // times the usual answer, and it is
 	falseAlarms   = 3                      // so many breaks without a death, and the node is one that closes connections
 	insistence    = 15 * time.Second       // of discovery on a dead node, after which it is believed
 )
+
+// newSubject returns a subject that is to be asked at once.
+func newSubject(m *member, d *dialer, now time.Time) *subject {
+	return &subject{
+		id: m.node.Identity(), base: m.probeURL, serverName: m.node.ServerName, dialer: d,
+		word: WordPending, asap: true, notBefore: now, patience: now.Add(firstPatience),
+	}
+}
 
 // silentAfter is how long a probe may take before requests wait.
 func (s *subject) silentAfter() time.Duration { return max(silenceLeast, silenceFactor*s.usual) }
@@ -73,9 +83,38 @@ func (s *subject) forget(now time.Time) {
 // question has the node asked again at once, while its word stands.
 func (s *subject) question() { s.asap, s.suspect = true, true }
 
-// impatient gives up on the first answer of a node that may not be reachable at all from here.
+// mark takes in that discovery has begun or ceased to mark the node as the active one. The mark may come before the node
+// is ready: one that is not trusted cannot prove that it is, but is asked first.
+func (s *subject) mark(marked bool, now time.Time) {
+	s.forget(now)
+	if s.marked = (time.Time{}); !marked {
+		return
+	}
+	s.marked = now
+	if s.word == WordAlive {
+		s.word, s.patience = WordPending, now.Add(readyPatience)
+	}
+}
+
+// unready reports whether the node, which is not trusted, is to be waited for, since it says that it is not active. Who
+// speaks in its place can delay requests so, for a moment, but neither attract nor refuse them.
+func (s *subject) unready(f Finding) bool {
+	return f.Denies && !s.marked.IsZero() && f.At.Before(s.marked.Add(readyPatience))
+}
+
+// waits reports whether the node's answer is waited for no longer than patience.
+func (s *subject) waits() bool {
+	return s.word == WordPending && (!s.reached || s.finding.Result == ResultTLS)
+}
+
+// impatient gives up on the first answer of a node that may not be reachable at all from here, and on one that is not
+// trusted.
 func (s *subject) impatient(now time.Time) {
-	if s.word == WordPending && !s.reached && !now.Before(s.patience) {
+	switch {
+	case !s.waits() || now.Before(s.patience):
+	case s.reached:
+		s.word = WordAlive
+	default:
 		s.word = WordUntold
 	}
 }
@@ -91,9 +130,11 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 	case ResultActive:
 		s.word = WordActive
 	case ResultTLS:
-		s.word = WordAlive
-		if strict {
+		switch s.word = WordAlive; {
+		case strict:
 			s.word = WordPassive
+		case s.unready(f):
+			s.word, s.patience = WordPending, s.marked.Add(readyPatience)
 		}
 	case ResultTimeout, ResultOther:
 		if s.unanswered++; s.unanswered >= fall || !s.reached && !strict {

@@ -30,7 +30,7 @@ type Word int
 const (
 	WordUntold  Word = iota // nothing: it is not probed, was never reachable, or is believed in spite of the probes
 	WordPending             // nothing yet: its probe is under way, and is waited for
-	WordAlive               // it lives, but its connection cannot be trusted: nothing that it says counts
+	WordAlive               // it lives, but its connection cannot be trusted: nothing that it says decides
 	WordActive              // it says that it is the active node
 	WordPassive             // it says that it is not
 	WordDead                // it answered once, and does not any more
@@ -74,6 +74,7 @@ type Finding struct {
 	Result    Result
 	Code      int           // status of the answer, 0 if there was none
 	Detail    string        // for people: why the node is not active. It has no address of this machine in it
+	Denies    bool          // a node that is not trusted says that it is a standby; see subject.unready
 	ClusterID string        // of a node that says that it is active
 	Leader    string        // URL of the active node as the active node names it, if that was asked for
 	At        time.Time     // when the probe began
@@ -140,7 +141,8 @@ func (l *line) answer(ctx context.Context, target string) (code int, body []byte
 		f := findingOfError(err)
 		return 0, nil, &f
 	case distrust != nil:
-		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust}
+		denies := findingOf(code, body).Result == ResultStandby
+		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust, Denies: denies}
 	}
 	return code, body, nil
 }

@@ -50,40 +50,6 @@ func TestAutoNeverReachable(t *testing.T) {
 	}
 }
 
-// A node whose certificate is not trusted is judged by life only.
-func TestAutoUntrusted(t *testing.T) {
-	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
-	synctest.Test(t, func(t *testing.T) {
-		n, p := newNetwork(t)
-		for _, host := range []string{"a", "b", "c"} {
-			n.node(host).set(func(v *vault) { v.tls = pair.server })
-		}
-		n.node("b").answers(200) // which nobody believes
-		w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto), func(c *Config) {
-			c.Addressing, c.Probe.TLS = toTLS(t), other.client
-		}))
-		w.expect(t, "a", discovery.ReasonOK)
-		settle(time.Minute)
-		w.expect(t, "a", discovery.ReasonOK)
-		if s := w.State(); s.By != BySource {
-			t.Errorf("by %s", s.By)
-		}
-		n.node("a").kill() // at once, and not the one that nobody trusts takes its place
-		synctest.Wait()
-		w.expect(t, "", discovery.ReasonUnhealthy)
-		w.say(answerOf(6, "b"))
-		w.expect(t, "b", discovery.ReasonOK)
-		n.node("b").hangs(true)
-		settle(4 * time.Second)
-		w.expect(t, "", discovery.ReasonUnhealthy)
-		for _, host := range []string{"a", "b", "c"} {
-			if errs := n.node(host).tlsErrs; len(errs) > 0 {
-				t.Errorf("%s saw %v: each would be a line in its log", host, errs)
-			}
-		}
-	})
-}
-
 // A node that is dead from here, but which discovery goes on calling active and passing while no other says that it is,
 // is believed to be alive after a while: perhaps only this machine is cut off. It is never a reason to go elsewhere.
 func TestAutoInsistence(t *testing.T) {
