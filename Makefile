@@ -8,7 +8,7 @@ FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
 SOAK_SEED ?= 0
-# Of each kind; flags such as -tls and "-storage consul" make tables of their own.
+# Of each kind in each of three runs; flags such as -tls and "-storage consul" make tables of their own.
 BENCH_FAILOVERS ?= 7
 BENCH_FLAGS ?=
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/signal"
@@ -34,7 +35,8 @@ import (
 )
 
 type options struct {
-	failovers int    // of each kind
+	failovers int // of each kind, in each run
+	runs      int
 	out       string // file of the Markdown, "" for none
 	log       string // file of the failures, "" for none
 	clients   int    // for each front
@@ -52,7 +54,8 @@ func main() {
 	}
 	var o options
 	only := flag.String("only", "", "only the fronts whose name matches this regular `expression`")
-	flag.IntVar(&o.failovers, "n", 7, "number of failovers of each kind")
+	flag.IntVar(&o.failovers, "n", 7, "number of failovers of each kind in a run")
+	flag.IntVar(&o.runs, "runs", 3, "number of runs, each with a cluster of its own")
 	flag.StringVar(&o.out, "out", "", "`file` in which the Markdown replaces that of the last run")
 	flag.StringVar(&o.log, "log", "", "`file` for each failed operation, as JSON lines")
 	flag.IntVar(&o.clients, "clients", 4, "clients of each front")
@@ -79,11 +82,11 @@ func main() {
 		if len(o.kinds) == 0 {
 			o.kinds = ways
 		}
-		result, err := run(ctx, o)
+		report, err := runAll(ctx, o)
 		if err != nil {
 			return err
 		}
-		return result.write(os.Stdout, o)
+		return report.write(os.Stdout, o)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchfailover:", err)
@@ -104,7 +107,26 @@ type bench struct {
 	trust   *tls.Config           // of clients
 }
 
-// run runs all of it.
+// runAll has one run after another.
+func runAll(ctx context.Context, o options) (*report, error) {
+	r := new(report)
+	if o.log != "" {
+		if err := os.Remove(o.log); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	for i := range o.runs {
+		fmt.Printf("run %d of %d\n", i+1, o.runs)
+		result, err := run(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("run %d: %w", i+1, err)
+		}
+		r.runs = append(r.runs, result)
+	}
+	return r, nil
+}
+
+// run has one run.
 func run(ctx context.Context, o options) (result *result, err error) {
 	b := &bench{options: o}
 	defer func() {

@@ -32,16 +32,17 @@ func TestFailover(t *testing.T) {
 	cluster.Needed(t)
 	file := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
-		failovers: 1, kinds: []string{kill, stop}, clients: 2, every: 50 * time.Millisecond, out: file, tls: true,
+		failovers: 1, runs: 1, kinds: []string{kill, stop}, clients: 2, every: 50 * time.Millisecond, out: file, tls: true,
 		only: regexp.MustCompile("^this plugin, `vault_redirect`$"),
 	}
-	r, err := run(t.Context(), o)
+	report, err := runAll(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.write(t.Output(), o); err != nil {
+	if err := report.write(t.Output(), o); err != nil {
 		t.Fatal(err)
 	}
+	r := report.runs[0]
 	if len(r.rows) != 1 || len(r.rounds) != 2 {
 		t.Fatalf("%d rows, %d failovers", len(r.rows), len(r.rounds))
 	}
@@ -117,9 +118,19 @@ func TestCorrect(t *testing.T) {
 	}
 }
 
+func TestSpread(t *testing.T) {
+	front := &front{name: "a front"}
+	one := &result{rounds: []*round{{how: kill}}, rows: []row{{front: front, beyond: map[string]int{kill: 2}, inFlight: map[string]int{kill: 5}}}}
+	two := &result{rounds: []*round{{how: kill}}, rows: []row{{front: front, beyond: map[string]int{}, inFlight: map[string]int{kill: 5}}}}
+	cells := (&report{[]*result{one, two}}).cells()
+	if want := []string{"a front", "not run", "0 to 2 + 5", "not run"}; !slices.Equal(cells[0][:4], want) {
+		t.Errorf("%q, want %q", cells[0], want)
+	}
+}
+
 func TestMarkdownKeepsTheRest(t *testing.T) {
 	o := options{out: filepath.Join(t.TempDir(), "docs", "benchmarks.md")}
-	r := new(result)
+	r := new(report)
 	for range 2 {
 		if err := r.writeMarkdown(o); err != nil {
 			t.Fatal(err)

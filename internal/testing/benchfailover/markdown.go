@@ -105,7 +105,7 @@ func (o *options) setting() (title, cluster string) {
 }
 
 // writeMarkdown puts the outcome where the last one was, or at the end of the file.
-func (r *result) writeMarkdown(o options) error {
+func (r *report) writeMarkdown(o options) error {
 	old, err := os.ReadFile(o.out)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -134,28 +134,34 @@ func table(columns []string, lines [][]string) string {
 	return text
 }
 
-func (r *result) markdown(o options) string {
+func (r *report) markdown(o options) string {
 	var b strings.Builder
 	title, cluster := o.setting()
-	fmt.Fprintf(&b, "## %s\n\n%d failovers of a real cluster (%s), in turn: %s; all fronts at once under load. Made by `benchfailover%s` on %s.\n\n",
-		title, len(r.rounds), cluster, strings.Join(o.kinds, ", "), o.flags(), r.machine.date.UTC().Format(time.DateOnly))
-	b.WriteString("Failed operations, as *beyond + in flight*; for a stop also those of them that began late:\n\n")
+	m := new(machine)
+	if len(r.runs) > 0 {
+		m = &r.runs[0].machine
+		m.after = r.runs[len(r.runs)-1].machine.after
+	}
+	fmt.Fprintf(&b, "## %s\n\n%d failovers of a real cluster (%s) in %d runs, in turn: %s; all fronts at once under load. Made by `benchfailover%s` on %s.\n\n",
+		title, len(r.rounds()), cluster, len(r.runs), strings.Join(o.kinds, ", "), o.flags(), m.date.UTC().Format(time.DateOnly))
+	fmt.Fprintf(&b, "Failed operations, as *beyond + in flight*, for a stop also those that began late: the least and the most of a run, each "+
+		"of %d failovers of a kind:\n\n", o.failovers)
 	b.WriteString(table(columns, r.cells()))
-	b.WriteString("\nOf the same run:\n\n")
+	b.WriteString("\nOf the same runs:\n\n")
 	b.WriteString(table(loadColumns, r.loadCells()))
 	fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	fmt.Fprintf(&b, "\nThe machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the run %s, at its end %s: what it "+
-		"says beyond this run's own share is other work on the machine.\n\nVersions: %s.\n",
-		r.machine.cpu, r.machine.kernel, r.machine.before, r.machine.after, strings.Join(r.machine.versions, "; "))
+	fmt.Fprintf(&b, "\nThe machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the first run %s, at the end of the last %s: what "+
+		"it says beyond the runs' own share is other work on the machine.\n\nVersions: %s.\n",
+		m.cpu, m.kernel, m.before, m.after, strings.Join(m.versions, "; "))
 	return b.String()
 }
 
 // flags are those that make the run again.
 func (o *options) flags() string {
-	text := fmt.Sprintf(" -n %d", o.failovers)
+	text := fmt.Sprintf(" -n %d -runs %d", o.failovers, o.runs)
 	if o.tls {
 		text += " -tls"
 	}

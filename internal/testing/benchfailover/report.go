@@ -117,7 +117,7 @@ func (r *result) finish(name string) error {
 	if name == "" {
 		return nil
 	}
-	file, err := os.Create(name)
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}

@@ -9,61 +9,114 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 )
 
-// columns of the table on which fronts are compared: no more than a code host shows at once.
+// report is what several runs, one after another, have in common: the same fronts in the same order.
+type report struct{ runs []*result }
+
+// rows returns the row of a front in each run.
+func (r *report) rows(front int) []row {
+	rows := make([]row, len(r.runs))
+	for i, run := range r.runs {
+		rows[i] = run.rows[front]
+	}
+	return rows
+}
+
+// fronts is how many there are.
+func (r *report) fronts() int {
+	if len(r.runs) == 0 {
+		return 0
+	}
+	return len(r.runs[0].rows)
+}
+
+// rounds returns the failovers of all runs.
+func (r *report) rounds() (rounds []*round) {
+	for _, run := range r.runs {
+		rounds = append(rounds, run.rounds...)
+	}
+	return rounds
+}
+
+// columns of the table of failures.
 var columns = []string{"front", "step-down", "kill -9", "stop", "new active to first right answer, median (worst)", "note"}
 
-// cells returns that table.
-func (r *result) cells() [][]string {
+func (r *report) cells() [][]string {
 	var lines [][]string
-	for _, row := range r.rows {
-		line := []string{row.front.name}
+	for i := range r.fronts() {
+		rows := r.rows(i)
+		line := []string{rows[0].front.name}
 		for _, how := range ways {
-			line = append(line, r.fate(row, how))
+			line = append(line, r.fate(rows, how))
 		}
-		right := fmt.Sprintf("%s (%s)", ms(median(row.rights)), ms(largest(row.rights)))
-		if row.never > 0 {
-			right += fmt.Sprintf("; %d times not within %s", row.never, limit)
+		var rights []time.Duration
+		never := 0
+		for _, row := range rows {
+			rights, never = append(rights, row.rights...), never+row.never
 		}
-		lines = append(lines, append(line, right, row.front.note))
+		right := fmt.Sprintf("%s (%s)", ms(median(rights)), ms(largest(rights)))
+		if never > 0 {
+			right += fmt.Sprintf("; %d times not within %s", never, limit)
+		}
+		lines = append(lines, append(line, right, rows[0].front.note))
 	}
 	return lines
 }
 
-// fate tells what a front lost in one kind of failover.
-func (r *result) fate(row row, how string) string {
-	if !slices.ContainsFunc(r.rounds, func(round *round) bool { return round.how == how }) {
+// fate tells what failed in one kind of failovers: the spread over the runs.
+func (r *report) fate(rows []row, how string) string {
+	if !slices.ContainsFunc(r.rounds(), func(round *round) bool { return round.how == how }) {
 		return "not run"
 	}
-	text := fmt.Sprintf("%d + %d", row.beyond[how], row.inFlight[how])
+	text := spread(rows, func(row row) int { return row.beyond[how] }) + " + " + spread(rows, func(row row) int { return row.inFlight[how] })
 	if how == stop {
-		text += fmt.Sprintf("; late: %d", row.late)
+		text += "; late: " + spread(rows, func(row row) int { return row.late })
 	}
 	return text
 }
 
-// loadColumns are those of the table on the operations.
+// spread tells the least and the most of a number in several runs.
+func spread(rows []row, of func(row) int) string {
+	least, most := of(rows[0]), of(rows[0])
+	for _, row := range rows[1:] {
+		least, most = min(least, of(row)), max(most, of(row))
+	}
+	if least == most {
+		return fmt.Sprint(most)
+	}
+	return fmt.Sprintf("%d to %d", least, most)
+}
+
+// loadColumns of the table of the load.
 var loadColumns = []string{"front", "operations", "failed", "slowest", "dead node still named, median", "worst"}
 
-// loadCells returns that table.
-func (r *result) loadCells() [][]string {
+func (r *report) loadCells() [][]string {
 	var lines [][]string
-	for _, row := range r.rows {
-		t := &row.front.tally
+	for i := range r.fronts() {
+		var (
+			count   int
+			slowest time.Duration
+			dead    []time.Duration
+			rows    = r.rows(i)
+		)
+		for _, row := range rows {
+			count, slowest, dead = count+row.front.tally.count, max(slowest, row.front.tally.slowest), append(dead, row.dead...)
+		}
 		lines = append(lines, []string{
-			row.front.name, fmt.Sprint(t.count), fmt.Sprint(row.lost()), ms(t.slowest), ms(median(row.dead)), ms(largest(row.dead)),
+			rows[0].front.name, fmt.Sprint(count), spread(rows, row.lost), ms(slowest), ms(median(dead)), ms(largest(dead)),
 		})
 	}
 	return lines
 }
 
-// write shows the tables, and puts them into the file of the Markdown if there is one.
-func (r *result) write(w io.Writer, o options) error {
+// write writes the tables to a terminal and, if that is wanted, to a file.
+func (r *report) write(w io.Writer, o options) error {
 	for _, table := range [][][]string{append([][]string{columns}, r.cells()...), append([][]string{loadColumns}, r.loadCells()...)} {
 		tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, line := range table {
@@ -84,11 +137,11 @@ func (r *result) write(w io.Writer, o options) error {
 }
 
 // outages tells how long the cluster itself was without an active node.
-func (r *result) outages() []string {
+func (r *report) outages() []string {
 	var lines []string
 	for _, how := range ways {
 		var out, gone []time.Duration
-		for _, round := range r.rounds {
+		for _, round := range r.rounds() {
 			if round.how == how {
 				out = append(out, round.first200.Sub(round.begin))
 				gone = append(gone, round.gone.Sub(round.begin))
@@ -99,37 +152,40 @@ func (r *result) outages() []string {
 				how, len(out), ms(median(gone)), ms(largest(gone)), ms(median(out)), ms(largest(out))))
 		}
 	}
-	if n := r.unplanned(); n > 0 {
-		lines = append(lines, fmt.Sprintf("besides, the active node lost its role by itself, or did not answer for a second, %d times: the machine was busy", n))
+	unplanned := 0
+	for _, run := range r.runs {
+		unplanned += run.unplanned()
 	}
-	if len(r.left) > 0 {
-		lines = append(lines, "left out, since not installed: "+strings.Join(r.left, ", "))
+	if unplanned > 0 {
+		lines = append(lines, fmt.Sprintf("besides, the active node lost its role by itself, or did not answer for a second, %d times: the machine was busy", unplanned))
+	}
+	if len(r.runs) > 0 && len(r.runs[0].left) > 0 {
+		lines = append(lines, "left out, since not installed: "+strings.Join(r.runs[0].left, ", "))
 	}
 	return lines
 }
 
-// reasons tells the commonest failures beyond those in flight, for who wants to know why.
-func (r *result) reasons() []string {
+// reasons tells the commonest failures of each front beyond those in flight.
+func (r *report) reasons() []string {
 	var lines []string
-	for _, f := range r.fronts {
+	for i := range r.fronts() {
 		counts := map[string]int{}
-		for _, o := range f.tally.failures {
-			if !r.inFlight(f, &o) {
+		for _, run := range r.runs {
+			for _, o := range run.rows[i].front.tally.failures {
+				if run.inFlight(run.rows[i].front, &o) {
+					continue
+				}
 				how := "before"
-				if round := r.roundOf(&o); round != nil {
+				if round := run.roundOf(&o); round != nil {
 					how = round.how
 				}
 				text, _, _ := strings.Cut(o.text, "\n")
 				counts[how+": "+text]++
 			}
 		}
-		var texts []string
-		for text := range counts {
-			texts = append(texts, text)
-		}
-		slices.SortFunc(texts, func(a, b string) int { return cmp.Or(counts[b]-counts[a], strings.Compare(a, b)) })
+		texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(counts[b]-counts[a], strings.Compare(a, b)) })
 		for _, text := range texts[:min(4, len(texts))] {
-			lines = append(lines, fmt.Sprintf("  %s: %d x %s", f.name, counts[text], text))
+			lines = append(lines, fmt.Sprintf("  %s: %d x %s", r.runs[0].rows[i].front.name, counts[text], text))
 		}
 	}
 	return lines
