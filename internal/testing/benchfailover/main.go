@@ -31,6 +31,7 @@ import (
 	_ "github.com/vault-redirector/caddy-vault-redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
@@ -109,7 +110,7 @@ type bench struct {
 
 // runAll has one run after another.
 func runAll(ctx context.Context, o options) (*report, error) {
-	r := new(report)
+	r := &report{machine: page.NewMachine(ctx, "consul", "vault", "haproxy", "nginx")}
 	if o.log != "" {
 		if err := os.Remove(o.log); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -123,12 +124,14 @@ func runAll(ctx context.Context, o options) (*report, error) {
 		}
 		r.runs = append(r.runs, result)
 	}
+	r.machine.End()
 	return r, nil
 }
 
 // run has one run.
-func run(ctx context.Context, o options) (result *result, err error) {
+func run(ctx context.Context, o options) (r *result, err error) {
 	b := &bench{options: o}
+	r = new(result)
 	defer func() {
 		for i := len(b.closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, b.closers[i]())
@@ -138,7 +141,6 @@ func run(ctx context.Context, o options) (result *result, err error) {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() error { return os.RemoveAll(b.dir) })
-	result = newResult(ctx, o)
 	what := cluster.Options{TLS: o.tls, LogDir: filepath.Join(b.dir, "logs")}
 	if o.storage == "consul" {
 		what.Storage, what.Vaults = cluster.ConsulStorage, 2
@@ -161,7 +163,7 @@ func run(ctx context.Context, o options) (result *result, err error) {
 	if err := b.cluster.WaitHealthy(ctx); err != nil {
 		return nil, err
 	}
-	return result, b.measure(ctx, result)
+	return r, b.measure(ctx, r)
 }
 
 // measure has the load and the failovers run side by side.

@@ -122,36 +122,8 @@ func TestSpread(t *testing.T) {
 	front := &front{name: "a front"}
 	one := &result{rounds: []*round{{how: kill}}, rows: []row{{front: front, beyond: map[string]int{kill: 2}, inFlight: map[string]int{kill: 5}}}}
 	two := &result{rounds: []*round{{how: kill}}, rows: []row{{front: front, beyond: map[string]int{}, inFlight: map[string]int{kill: 5}}}}
-	cells := (&report{[]*result{one, two}}).cells()
+	cells := (&report{runs: []*result{one, two}}).cells()
 	if want := []string{"a front", "not run", "0 to 2 + 5", "not run"}; !slices.Equal(cells[0][:4], want) {
 		t.Errorf("%q, want %q", cells[0], want)
-	}
-}
-
-func TestMarkdownKeepsTheRest(t *testing.T) {
-	o := options{out: filepath.Join(t.TempDir(), "docs", "benchmarks.md")}
-	r := new(report)
-	for range 2 {
-		if err := r.writeMarkdown(o); err != nil {
-			t.Fatal(err)
-		}
-	}
-	once, err := os.ReadFile(o.out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	begin, _ := o.marks()
-	if n := strings.Count(string(once), begin); n != 1 {
-		t.Errorf("%d times: %s", n, once)
-	}
-	if err := os.WriteFile(o.out, []byte("# Before\n"+string(once)+"## After\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.writeMarkdown(o); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(o.out)
-	if err != nil || string(text) != "# Before\n"+string(once)+"## After\n" {
-		t.Errorf("%v: %s", err, text)
 	}
 }

@@ -6,82 +6,15 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 )
 
-// machine is where a run took place.
-type machine struct {
-	cpu, kernel, before, after string
-	versions                   []string
-	date                       time.Time
-}
-
-// newMachine looks at the machine before the run.
-func newMachine(ctx context.Context, o options) machine {
-	m := machine{date: time.Now(), before: load(), cpu: fmt.Sprintf("%d cores", runtime.NumCPU())}
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-				m.cpu += ", " + strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	if text, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.kernel = runtime.GOOS + " " + strings.TrimSpace(string(text))
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		m.versions = append(m.versions, runtime.Version())
-		if commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output(); err == nil {
-			m.versions = append(m.versions, "this plugin at "+strings.TrimSpace(string(commit)))
-		}
-		for _, d := range info.Deps {
-			if d.Path == "github.com/caddyserver/caddy/v2" {
-				m.versions = append(m.versions, "Caddy "+d.Version)
-			}
-		}
-	}
-	for _, p := range [...][2]string{{"consul", "version"}, {"vault", "version"}, {"haproxy", "-v"}, {"nginx", "-v"}} {
-		path, err := exec.LookPath(p[0])
-		if p[1] == "version" {
-			path, err = cluster.Program(ctx, p[0], nil)
-		}
-		if err != nil {
-			continue
-		}
-		if text, err := exec.CommandContext(ctx, path, p[1]).CombinedOutput(); err == nil {
-			line, _, _ := strings.Cut(string(text), "\n")
-			m.versions = append(m.versions, line)
-		}
-	}
-	return m
-}
-
-func (m *machine) end() { m.after = load() }
-
-// load is the load average of the last 1, 5 and 15 minutes.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(text))[:3], " ")
-}
-
-// marks are the lines around what a run writes: each setting has a place of its own.
-func (o *options) marks() (begin, end string) {
+// name is that of the setting on the page: each has a place of its own.
+func (o *options) name() string {
 	name := "benchfailover"
 	if o.tls {
 		name += " -tls"
@@ -89,7 +22,7 @@ func (o *options) marks() (begin, end string) {
 	if o.storage == "consul" {
 		name += " -storage consul"
 	}
-	return "<!-- begin: " + name + " -->\n", "<!-- end: " + name + " -->\n"
+	return name
 }
 
 // setting tells in words what the cluster is.
@@ -104,58 +37,21 @@ func (o *options) setting() (title, cluster string) {
 	return title, cluster + ", one Consul, without TLS"
 }
 
-// writeMarkdown puts the outcome where the last one was, or at the end of the file.
-func (r *report) writeMarkdown(o options) error {
-	old, err := os.ReadFile(o.out)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		old = []byte("# Benchmarks\n\n")
-	case err != nil:
-		return err
-	}
-	begin, end := o.marks()
-	before, rest, found := strings.Cut(string(old), begin)
-	after := ""
-	if found {
-		_, after, _ = strings.Cut(rest, end)
-	}
-	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(o.out, []byte(before+begin+r.markdown(o)+end+after), 0o644)
-}
-
-// table returns a table in Markdown.
-func table(columns []string, lines [][]string) string {
-	text := fmt.Sprintf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" --- |", len(columns)))
-	for _, line := range lines {
-		text += fmt.Sprintf("| %s |\n", strings.Join(line, " | "))
-	}
-	return text
-}
-
 func (r *report) markdown(o options) string {
 	var b strings.Builder
 	title, cluster := o.setting()
-	m := new(machine)
-	if len(r.runs) > 0 {
-		m = &r.runs[0].machine
-		m.after = r.runs[len(r.runs)-1].machine.after
-	}
 	fmt.Fprintf(&b, "## %s\n\n%d failovers of a real cluster (%s) in %d runs, in turn: %s; all fronts at once under load. Made by `benchfailover%s` on %s.\n\n",
-		title, len(r.rounds()), cluster, len(r.runs), strings.Join(o.kinds, ", "), o.flags(), m.date.UTC().Format(time.DateOnly))
+		title, len(r.rounds()), cluster, len(r.runs), strings.Join(o.kinds, ", "), o.flags(), r.machine.Date.UTC().Format(time.DateOnly))
 	fmt.Fprintf(&b, "Failed operations, as *beyond + in flight*, for a stop also those that began late: the least and the most of a run, each "+
 		"of %d failovers of a kind:\n\n", o.failovers)
-	b.WriteString(table(columns, r.cells()))
+	b.WriteString(page.Table(columns, r.cells()))
 	b.WriteString("\nOf the same runs:\n\n")
-	b.WriteString(table(loadColumns, r.loadCells()))
+	b.WriteString(page.Table(loadColumns, r.loadCells()))
 	fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	fmt.Fprintf(&b, "\nThe machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the first run %s, at the end of the last %s: what "+
-		"it says beyond the runs' own share is other work on the machine.\n\nVersions: %s.\n",
-		m.cpu, m.kernel, m.before, m.after, strings.Join(m.versions, "; "))
+	b.WriteString("\n" + r.machine.String())
 	return b.String()
 }
 

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -15,13 +14,12 @@ import (
 
 // result is what a run found.
 type result struct {
-	machine machine
-	rounds  []*round
-	losses  []loss
-	seen    int // losses that a watcher saw
-	fronts  []*front
-	left    []string
-	rows    []row
+	rounds []*round
+	losses []loss
+	seen   int // losses that a watcher saw
+	fronts []*front
+	left   []string
+	rows   []row
 }
 
 // row is a line of the table.
@@ -91,7 +89,6 @@ func (r *result) correct() {
 
 // finish makes the rows, and writes the failures to a file if there is a name for it.
 func (r *result) finish(name string) error {
-	r.machine.end()
 	r.correct()
 	var failures []map[string]any
 	for _, f := range r.fronts {
@@ -164,5 +161,3 @@ func (r *result) describe(f *front, round *round, o *failure, in bool) map[strin
 	d["last_old"] = since(round.sights[f].lastNamed(round.old))
 	return d
 }
-
-func newResult(ctx context.Context, o options) *result { return &result{machine: newMachine(ctx, o)} }

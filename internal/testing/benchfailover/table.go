@@ -14,10 +14,15 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 )
 
 // report is what several runs, one after another, have in common: the same fronts in the same order.
-type report struct{ runs []*result }
+type report struct {
+	machine *page.Machine
+	runs    []*result
+}
 
 // rows returns the row of a front in each run.
 func (r *report) rows(front int) []row {
@@ -133,7 +138,7 @@ func (r *report) write(w io.Writer, o options) error {
 	if o.out == "" {
 		return nil
 	}
-	return r.writeMarkdown(o)
+	return page.Replace(o.out, o.name(), r.markdown(o))
 }
 
 // outages tells how long the cluster itself was without an active node.

@@ -55,6 +55,7 @@ type Options struct {
 	ConsulTLS    bool    // Consul serves https too, for clients with a certificate only
 	ConsulSocket bool    // Consul serves http on a unix socket too
 	ACL          bool    // Consul denies what no token allows
+	ConsulConns  int     // that one address may have to Consul; default Consul's own, 200
 
 	// ReconcileTimeout is how often Vault looks whether Consul still knows it. Default: Vault's own, 60s.
 	ReconcileTimeout time.Duration

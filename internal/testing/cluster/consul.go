@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -106,45 +107,10 @@ func (c *Cluster) newConsul(name string, host int, server bool) (*Consul, error)
 		dev:      server && c.options.Consuls == 1,
 		cluster:  c,
 	}
-	cfg := map[string]any{
-		"node_name":            name,
-		"node_id":              uuid(), // so that a dev agent comes back as the same node
-		"datacenter":           "dc1",
-		"bind_addr":            ip,
-		"client_addr":          ip,
-		"log_level":            "warn",
-		"disable_update_check": true,
-		"connect":              map[string]any{"enabled": false}, // making its CA takes time
-		// Twice as quick as a LAN's defaults, yet patient with a machine that is busy with tests.
-		"gossip_lan": map[string]any{"gossip_interval": "100ms", "probe_interval": "500ms", "probe_timeout": "300ms", "suspicion_mult": 3},
-		"retry_join": c.consulJoin(ip), "retry_interval": "250ms",
-		"performance": map[string]any{"raft_multiplier": 1, "leave_drain_time": "10ms"},
+	cfg, err := c.consulConfig(a)
+	if err != nil {
+		return nil, err
 	}
-	ports := map[string]any{"serf_wan": -1, "grpc": -1, "grpc_tls": -1}
-	addresses := map[string]any{}
-	if c.options.ConsulTLS {
-		cert, key, err := c.consulAuthority.issue(name, ip, name, "localhost", "server.dc1.consul")
-		if err != nil {
-			return nil, err
-		}
-		ports["https"] = consulHTTPSPort
-		a.HTTPSAddr = c.net.addr(host, consulHTTPSPort)
-		cfg["tls"] = map[string]any{"https": map[string]any{"ca_file": c.ConsulCA, "cert_file": cert, "key_file": key, "verify_incoming": true}}
-	}
-	if c.options.ConsulSocket {
-		a.Socket = filepath.Join(c.dir, name+".sock")
-		if len(a.Socket) > 107 { // the kernel's limit; Consul's own error does not say so
-			return nil, fmt.Errorf("the path of the socket %s is longer than 107 bytes: set TMPDIR to a shorter folder", a.Socket)
-		}
-		addresses["http"] = ip + " unix://" + a.Socket
-	}
-	if c.options.ACL {
-		cfg["acl"] = map[string]any{
-			"enabled": true, "default_policy": "deny",
-			"tokens": map[string]any{"initial_management": c.ManagementToken, "agent": c.ManagementToken},
-		}
-	}
-	cfg["ports"], cfg["addresses"] = ports, addresses
 	file := filepath.Join(c.dir, name+".json")
 	a.Args = []string{"agent", "-config-file=" + file}
 	switch {
@@ -166,6 +132,54 @@ func (c *Cluster) newConsul(name string, host int, server bool) (*Consul, error)
 	}
 	a.api = client
 	return a, writeJSON(file, cfg)
+}
+
+// consulConfig returns an agent's configuration, and completes the addresses at which it answers.
+func (c *Cluster) consulConfig(a *Consul) (map[string]any, error) {
+	name, ip := a.Name, a.IP
+	cfg := map[string]any{
+		"node_name":            name,
+		"node_id":              uuid(), // so that a dev agent comes back as the same node
+		"datacenter":           "dc1",
+		"bind_addr":            ip,
+		"client_addr":          ip,
+		"log_level":            "warn",
+		"disable_update_check": true,
+		"connect":              map[string]any{"enabled": false}, // making its CA takes time
+		// Twice as quick as a LAN's defaults, yet patient with a machine that is busy with tests.
+		"gossip_lan": map[string]any{"gossip_interval": "100ms", "probe_interval": "500ms", "probe_timeout": "300ms", "suspicion_mult": 3},
+		"retry_join": c.consulJoin(ip), "retry_interval": "250ms",
+		"performance": map[string]any{"raft_multiplier": 1, "leave_drain_time": "10ms"},
+	}
+	if n := c.options.ConsulConns; n > 0 {
+		cfg["limits"] = map[string]any{"http_max_conns_per_client": n}
+	}
+	ports := map[string]any{"serf_wan": -1, "grpc": -1, "grpc_tls": -1}
+	addresses := map[string]any{}
+	if c.options.ConsulTLS {
+		cert, key, err := c.consulAuthority.issue(name, ip, name, "localhost", "server.dc1.consul")
+		if err != nil {
+			return nil, err
+		}
+		ports["https"] = consulHTTPSPort
+		a.HTTPSAddr = net.JoinHostPort(ip, fmt.Sprint(consulHTTPSPort))
+		cfg["tls"] = map[string]any{"https": map[string]any{"ca_file": c.ConsulCA, "cert_file": cert, "key_file": key, "verify_incoming": true}}
+	}
+	if c.options.ConsulSocket {
+		a.Socket = filepath.Join(c.dir, name+".sock")
+		if len(a.Socket) > 107 { // the kernel's limit; Consul's own error does not say so
+			return nil, fmt.Errorf("the path of the socket %s is longer than 107 bytes: set TMPDIR to a shorter folder", a.Socket)
+		}
+		addresses["http"] = ip + " unix://" + a.Socket
+	}
+	if c.options.ACL {
+		cfg["acl"] = map[string]any{
+			"enabled": true, "default_policy": "deny",
+			"tokens": map[string]any{"initial_management": c.ManagementToken, "agent": c.ManagementToken},
+		}
+	}
+	cfg["ports"], cfg["addresses"] = ports, addresses
+	return cfg, nil
 }
 
 // consulJoin is the addresses of all servers but ip.

@@ -60,46 +60,63 @@ func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
 		"log_level":     "warn",
 		"listener":      []any{map[string]any{"tcp": listener}},
 	}
+	var token any
 	if !c.options.NoConsul {
-		v.Agent = c.Consuls[i%len(c.Consuls)]
-		if c.options.AgentPerNode {
-			v.Agent = c.Agents[i]
-		}
-		v.Node = v.Agent.Name
-		registration := map[string]any{"address": v.Agent.HTTPAddr}
-		if c.options.ReconcileTimeout > 0 {
-			registration["reconcile_timeout"] = c.options.ReconcileTimeout.String()
-		}
-		if c.options.ACL {
-			token, err := c.Token(ctx, vaultRules)
-			if err != nil {
-				return nil, err
-			}
-			registration["token"] = token
-		}
-		cfg["service_registration"] = map[string]any{"consul": registration}
-	}
-	data := filepath.Join(c.dir, name)
-	switch c.options.Storage {
-	case Raft:
-		if err := os.Mkdir(data, 0o700); err != nil {
+		registration, err := c.registration(ctx, v, i)
+		if err != nil {
 			return nil, err
 		}
-		cfg["storage"] = map[string]any{"raft": map[string]any{
-			"path": data, "node_id": name, "performance_multiplier": "1",
-			// A node that joins gets its vote from the autopilot, which by default looks every 10 seconds.
-			"autopilot_reconcile_interval": "200ms", "autopilot_update_interval": "100ms",
-		}}
-	case ConsulStorage:
-		storage := map[string]any{"address": v.Agent.HTTPAddr, "path": "vault/", "session_ttl": "10s"} // the least Consul allows
-		if c.options.ACL {
-			storage["token"] = cfg["service_registration"].(map[string]any)["consul"].(map[string]any)["token"]
-		}
-		cfg["storage"] = map[string]any{"consul": storage}
+		cfg["service_registration"], token = map[string]any{"consul": registration}, registration["token"]
 	}
+	storage, err := c.storage(v, token)
+	if err != nil {
+		return nil, err
+	}
+	cfg["storage"] = storage
 	file := filepath.Join(c.dir, name+"-vault.json")
 	v.Args = []string{"server", "-config=" + file}
 	return v, writeJSON(file, cfg)
+}
+
+// registration is how a node registers with its Consul agent.
+func (c *Cluster) registration(ctx context.Context, v *Vault, i int) (map[string]any, error) {
+	v.Agent = c.Consuls[i%len(c.Consuls)]
+	if c.options.AgentPerNode {
+		v.Agent = c.Agents[i]
+	}
+	v.Node = v.Agent.Name
+	registration := map[string]any{"address": v.Agent.HTTPAddr}
+	if c.options.ReconcileTimeout > 0 {
+		registration["reconcile_timeout"] = c.options.ReconcileTimeout.String()
+	}
+	if c.options.ACL {
+		token, err := c.Token(ctx, vaultRules)
+		if err != nil {
+			return nil, err
+		}
+		registration["token"] = token
+	}
+	return registration, nil
+}
+
+// storage is where a node keeps its data; token is that for Consul, nil without ACLs.
+func (c *Cluster) storage(v *Vault, token any) (map[string]any, error) {
+	if c.options.Storage == ConsulStorage {
+		storage := map[string]any{"address": v.Agent.HTTPAddr, "path": "vault/", "session_ttl": "10s"} // the least Consul allows
+		if token != nil {
+			storage["token"] = token
+		}
+		return map[string]any{"consul": storage}, nil
+	}
+	data := filepath.Join(c.dir, v.Name)
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, err
+	}
+	return map[string]any{"raft": map[string]any{
+		"path": data, "node_id": v.Name, "performance_multiplier": "1",
+		// A node that joins gets its vote from the autopilot, which by default looks every 10 seconds.
+		"autopilot_reconcile_interval": "200ms", "autopilot_update_interval": "100ms",
+	}}, nil
 }
 
 // Health asks the node's /v1/sys/health: 200 active, 429 standby, 501 not initialised, 503 sealed.
