@@ -68,6 +68,11 @@ bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul
 	$(GO) build -o dist/benchfailover ./internal/testing/benchfailover
 	@exec dist/benchfailover -n $(BENCH_FAILOVERS) $(BENCH_FLAGS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
+.PHONY: bench-probe
+bench-probe: tools ## What the probes of many redirectors cost Vault, and how soon all follow, into docs/benchmarks.md
+	$(GO) build -o dist/benchprobe ./internal/testing/benchprobe
+	@exec dist/benchprobe -out docs/benchmarks.md
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 	@for f in $$($(GO) test -list '^Fuzz' . | grep ^Fuzz); do \

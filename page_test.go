@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -271,6 +272,7 @@ func TestStatusPageRefreshes(t *testing.T) {
 
 // TestStatusPageIsMadeRarely has many ask at once and for long.
 func TestStatusPageIsMadeRarely(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the race detector breaks now and then in bubbles: go.dev/issue/78156
 	synctest.Test(t, func(t *testing.T) {
 		var made atomic.Int64
 		p := newPage(func() statusDocument { made.Add(1); return day(time.Now()) })
