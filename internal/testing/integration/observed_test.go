@@ -1,0 +1,211 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the test that all that an operator can look at tells the same of one failover, and what clients saw.
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+)
+
+func init() { caddy.RegisterModule(new(eventFile)) }
+
+// eventFile is a handler of events that writes each as a line of JSON into a file.
+type eventFile struct {
+	File string `json:"file"`
+	mu   sync.Mutex
+}
+
+func (*eventFile) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "events.handlers.test_file", New: func() caddy.Module { return new(eventFile) }}
+}
+
+func (f *eventFile) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if !d.AllArgs(&f.File) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+func (f *eventFile) Handle(_ context.Context, e caddy.Event) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	file, err := os.OpenFile(f.File, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return json.NewEncoder(file).Encode(map[string]any{"name": e.Name(), "data": e.Data})
+}
+
+// told is an event as the file has it.
+type told struct {
+	Name string
+	Data struct {
+		Cluster, Node, URL string
+		PreviousURL        string  `json:"previous_url"`
+		Gap                float64 `json:"gap_seconds"`
+	}
+}
+
+// eventsIn returns the events of a name in a file.
+func eventsIn(t *testing.T, file, name string) (events []told) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var e told
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if e.Name == name {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// watchedGap asks a site for a redirect again and again, and returns for how long no answer led anywhere: from the last
+// answer that led to the old node until the first that led to the new one.
+func watchedGap(t *testing.T, site, oldURL, newURL string) time.Duration {
+	t.Helper()
+	var last time.Time
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		switch _, location, _ := get(t, site+"/v1/x"); location {
+		case oldURL + "/v1/x":
+			last = time.Now()
+		case newURL + "/v1/x":
+			return time.Since(last)
+		}
+	}
+	t.Fatal("no redirect to the new node within a minute")
+	return 0
+}
+
+// One failover of a real cluster: metric, status, event, history and page tell the same, and the gap is what clients saw.
+func TestOneFailoverIsToldTheSameEverywhere(t *testing.T) {
+	t.Parallel()
+	c := cluster.Run(t, cluster.Options{Vaults: 2, NoConsul: true})
+	events := t.TempDir() + "/events"
+	old, err := c.WaitActive(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caddy := runCaddy(t, "\tevents {\n\t\ton vault_active_changed test_file "+events+"\n\t\ton vault_active_lost test_file "+events+"\n\t}\n", `
+http://{ip}:8080 {
+	vault_redirect_status /status
+	vault_redirect {
+		vault `+c.Vaults[0].URL+" "+c.Vaults[1].URL+`
+		scheme http
+		name main
+	}
+}`)
+	site := "http://" + caddy.IP + ":8080"
+	caddy.awaitTarget(site, old.URL)
+	next := c.Vaults[0]
+	if next == old {
+		next = c.Vaults[1]
+	}
+	done := make(chan error, 1)
+	go func() { done <- old.StepDown(timeout(t)) }() // two nodes have no majority without one of them
+	gap := watchedGap(t, site, old.URL, next.URL)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+
+	entry, status := lastChange(t, caddy)
+	if entry.Node == "" || entry.URL != next.URL || entry.PreviousURL != old.URL || status.URL != next.URL {
+		t.Errorf("history %+v, status %+v, want a change from %s to %s", entry, status, old.URL, next.URL)
+	}
+	// Both measure the same from two sides of a socket, on a machine that may be busy.
+	if d := (time.Duration(entry.Gap*1e9) - gap).Abs(); d > time.Second {
+		t.Errorf("the history tells a gap of %.3f s, clients saw one of %s", entry.Gap, gap)
+	}
+	caddy.await("the event", func() bool { return len(eventsIn(t, events, "vault_active_changed")) > 1 })
+	changes := eventsIn(t, events, "vault_active_changed")
+	e := changes[len(changes)-1].Data
+	if e.Cluster != "main" || e.URL != next.URL || e.PreviousURL != old.URL || e.Gap != entry.Gap || e.Node != entry.Node {
+		t.Errorf("event %+v, want what the history has: %+v", e, entry)
+	}
+	if lost := eventsIn(t, events, "vault_active_lost"); len(lost) != 1 || lost[0].Data.PreviousURL != old.URL {
+		t.Errorf("events of the loss %+v, want one, of %s", lost, old.URL)
+	}
+	_, metrics := caddy.admin("GET", "/metrics", "", "")
+	for _, line := range []string{
+		`caddy_vault_redirect_active{cluster="main"} 1`,
+		fmt.Sprintf(`caddy_vault_redirect_active_node_info{cluster="main",node="%s",url="%s"} 1`, entry.Node, next.URL),
+		`caddy_vault_redirect_changes_total{cluster="main"} 2`,
+		fmt.Sprintf(`caddy_vault_redirect_failover_duration_seconds_sum{cluster="main"} %v`, entry.Gap),
+		`caddy_vault_redirect_failover_duration_seconds_count{cluster="main"} 1`,
+	} {
+		if !strings.Contains(metrics, line+"\n") {
+			t.Errorf("the metrics lack %s", line)
+		}
+	}
+	_, page := askAs(t, site+"/status", "text/html")
+	for _, part := range []string{next.URL, "1 failover", "→ " + entry.Node, `class="gap"`} {
+		if !strings.Contains(page, part) {
+			t.Errorf("the page lacks %q", part)
+		}
+	}
+	t.Logf("gap by the history %.3f s, seen by a client %s", entry.Gap, gap)
+}
+
+// change is an entry of the history.
+type change struct {
+	Event, Node, URL string
+	PreviousURL      string  `json:"previous_url"`
+	Gap              float64 `json:"gap_seconds"`
+}
+
+// lastChange returns the newest change in the history, and the active node of the status.
+func lastChange(t *testing.T, caddy *server) (last change, active struct{ Node, URL string }) {
+	t.Helper()
+	var status struct {
+		Active  struct{ Node, URL string }
+		History []change
+	}
+	code, text := caddy.admin("GET", "/vault_redirect/status/main", "", "")
+	if err := json.Unmarshal([]byte(text), &status); code != http.StatusOK || err != nil {
+		t.Fatalf("%d %v: %s", code, err, text)
+	}
+	for _, e := range status.History {
+		if e.Event == "active_changed" && e.URL == status.Active.URL {
+			last = e
+		}
+	}
+	return last, status.Active
+}
+
+// askAs asks for a page in one type.
+func askAs(t *testing.T, url, accept string) (code int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, readAll(t, resp)
+}
