@@ -1,0 +1,47 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the test of a redirector that is cut off from a node which others reach.
+
+package integration
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// The active node leaves the probes unanswered, as behind a firewall, and Consul calls it active and passing: requests
+// wait, then are led to it again, and never elsewhere.
+func TestCutOffFromTheActiveNode(t *testing.T) {
+	t.Parallel()
+	cluster, err := standin.NewCluster(3, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	caddy := runCaddy(t, "", "http://{ip}:8080 {\n\tvault_redirect "+cluster.Consul.Addr()+" {\n\t\tscheme http\n\t}\n}")
+	site, active := "http://"+caddy.IP+":8080", cluster.Active()
+	caddy.awaitTarget(site, active.URL())
+
+	began := time.Now()
+	active.Hang(true)
+	t.Cleanup(func() { active.Hang(false) })
+	caddy.awaitReason(site, "unhealthy")
+	_, location, body := get(t, site+"/v1/x")
+	if location != active.URL()+"/v1/x" {
+		t.Errorf("led to %q, want the node that Consul insists on: %s", location, body)
+	}
+	// It was dead after three probes of a second each, and is believed again 15 s later.
+	if waited := time.Since(began); waited < 15*time.Second {
+		t.Errorf("believed again after %s", waited)
+	}
+	if log := caddy.Log(); !strings.Contains(log, "discovery insists that it is active") || !strings.Contains(log, "no answer in time") {
+		t.Errorf("the log does not say why:\n%s", tail(log, 2000))
+	}
+	if h := readHealth(t, site); !h.Healthy || h.RedirectTo != active.URL() {
+		t.Errorf("health %+v", h)
+	}
+}
