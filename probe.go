@@ -19,16 +19,17 @@ import (
 )
 
 // Probe says whether the nodes themselves are asked if they are active, with GET /v1/sys/health at the address that
-// redirects lead to, and how much their word counts. No token is sent.
+// redirects lead to (and, with redirect_to leader, GET /v1/sys/leader), and how much their word counts. No token is sent.
 type Probe struct {
 	// Mode says how much the word of a node counts:
 	//
 	//   - auto: as far as it can be trusted. A node that answers over plain http (as trustworthy as the redirect itself) or
 	//     with a trusted certificate is judged by what it says, whatever Consul says of it. One whose certificate is not
-	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it. One that
-	//     could never be reached from here is judged by Consul alone. One that is dead by the probes, but which Consul goes
-	//     on calling active and passing while no other node says that it is active, is used again after 15 seconds: perhaps
-	//     only this machine is cut off from it.
+	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it, and for up to
+	//     2 seconds after that it is waited for while it says that it is a standby. One that could never be reached from
+	//     here is judged by Consul alone. One that is dead by the probes, but which Consul goes on calling active and passing
+	//     while no other node says that it is active, is used again after 15 seconds: perhaps only this machine is cut off
+	//     from it.
 	//   - strict: only a node that says itself, over plain http or a trusted connection, that it is active is used.
 	//   - off: nodes are not asked.
 	//
