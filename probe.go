@@ -25,11 +25,11 @@ type Probe struct {
 	//
 	//   - auto: as far as it can be trusted. A node that answers over plain http (as trustworthy as the redirect itself) or
 	//     with a trusted certificate is judged by what it says, whatever Consul says of it. One whose certificate is not
-	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it, and for up to
-	//     2 seconds after that it is waited for while it says that it is a standby. One that could never be reached from
-	//     here is judged by Consul alone. One that is dead by the probes, but which Consul goes on calling active and passing
-	//     while no other node says that it is active, is used again after 15 seconds: perhaps only this machine is cut off
-	//     from it.
+	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it. While it
+	//     says, just elected or still elected, that it is not active, requests wait for up to 2 seconds. One that could
+	//     never be reached from here is judged by Consul alone. One that is dead by the probes, but which Consul goes on
+	//     calling active and passing while no other node says that it is active, is used again after 15 seconds: perhaps
+	//     only this machine is cut off from it.
 	//   - strict: only a node that says itself, over plain http or a trusted connection, that it is active is used.
 	//   - off: nodes are not asked.
 	//

@@ -109,7 +109,7 @@ const (
 )
 
 // eligible says whether the node can be elected, and if something is wrong with it, what. One that stands need not have
-// answered anew, unless nothing but the nodes' own word counts.
+// answered anew, unless nothing but the nodes' own word counts, or it was waited for because it says that it is not active.
 func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
@@ -127,7 +127,7 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return failing, who + "probe: " + m.finding.Detail
 	case m.word == WordPassive:
 		return ineligible, ""
-	case m.word == WordPending && (strict || !stands):
+	case m.word == WordPending && (strict || !stands || m.finding.Unproven.denies()):
 		return pending, ""
 	case m.health == healthCritical:
 		return failing, who + "a check is critical"

@@ -30,7 +30,10 @@ type subject struct {
 	latest     *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
 	since      time.Time                // since when the finding has been the same
 	patience   time.Time                // until when its first answer, or that it is ready, is waited for
-	marked     time.Time                // when discovery began to mark it as the active one; zero: that was not seen
+	marked     bool                     // discovery marks it as the active one
+	doubted    time.Time                // since when it is waited for, marked and not trusted, while it says that it is not active
+	ceased     bool                     // it has been waited for when it ceased to say that it is active: once while it is marked
+	affirmed   bool                     // it is not trusted, and said last that it is active
 	reached    bool                     // it has answered once
 	unanswered int                      // probes in a row
 	timed      bool                     // it has answered this view, so that there is
@@ -55,7 +58,7 @@ const (
 func newSubject(m *member, d *dialer, now time.Time) *subject {
 	return &subject{
 		id: m.node.Identity(), base: m.probeURL, serverName: m.node.ServerName, dialer: d,
-		word: WordPending, asap: true, notBefore: now, patience: now.Add(firstPatience),
+		word: WordPending, asap: true, notBefore: now, patience: now.Add(firstPatience), marked: m.marked,
 	}
 }
 
@@ -87,19 +90,28 @@ func (s *subject) question() { s.asap, s.suspect = true, true }
 // is ready: one that is not trusted cannot prove that it is, but is asked first.
 func (s *subject) mark(marked bool, now time.Time) {
 	s.forget(now)
-	if s.marked = (time.Time{}); !marked {
+	s.marked, s.doubted, s.ceased = marked, time.Time{}, false
+	if !marked {
 		return
 	}
-	s.marked = now
+	s.doubted = now
 	if s.word == WordAlive {
 		s.word, s.patience = WordPending, now.Add(readyPatience)
 	}
 }
 
-// unready reports whether the node, which is not trusted, is to be waited for, since it says that it is not active. Who
-// speaks in its place can delay requests so, for a moment, but neither attract nor refuse them.
+// unready reports whether the node, which is not trusted, is to be waited for, since it says that it is not active:
+// perhaps it was marked too early, or its mark is about to go. That is so for a moment after it was marked, and once more
+// when it ceases to say that it is active. So who speaks in its place can delay requests, but neither attract nor refuse them.
 func (s *subject) unready(f Finding) bool {
-	return f.Denies && !s.marked.IsZero() && f.At.Before(s.marked.Add(readyPatience))
+	denies := f.Unproven.denies()
+	if denies && s.affirmed && s.marked && !s.ceased {
+		s.doubted, s.ceased = f.At, true
+	}
+	if f.Unproven != ResultNone {
+		s.affirmed = !denies
+	}
+	return denies && s.marked && !s.doubted.IsZero() && f.At.Before(s.doubted.Add(readyPatience))
 }
 
 // waits reports whether the node's answer is waited for no longer than patience.
@@ -134,7 +146,7 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 		case strict:
 			s.word = WordPassive
 		case s.unready(f):
-			s.word, s.patience = WordPending, s.marked.Add(readyPatience)
+			s.word, s.patience = WordPending, s.doubted.Add(readyPatience)
 		}
 	case ResultTimeout, ResultOther:
 		if s.unanswered++; s.unanswered >= fall || !s.reached && !strict {

@@ -60,14 +60,7 @@ func TestAutoUntrustedAndNotReady(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n, p := newNetwork(t)
-				for _, host := range []string{"a", "b", "c"} {
-					n.node(host).set(func(v *vault) { v.tls = pair.server })
-				}
-				w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto), func(c *Config) {
-					c.Addressing, c.Probe.TLS = toTLS(t), other.client
-				}))
-				w.expect(t, "a", discovery.ReasonOK)
+				n, w := untrustedCluster(t, pair, other)
 				settle(time.Minute)
 				if row.ready < 0 {
 					n.node("b").answers(200)
@@ -86,6 +79,69 @@ func TestAutoUntrustedAndNotReady(t *testing.T) {
 					t.Errorf("active %v by %s in the end", s.Active(), s.By)
 				}
 			})
+		})
+	}
+}
+
+// untrustedCluster is a cluster of three nodes that serve TLS, a being active by discovery, with a view that does not
+// trust them.
+func untrustedCluster(t *testing.T, pair, other *tlsPair) (*network, *watched) {
+	t.Helper()
+	n, p := newNetwork(t)
+	for _, host := range []string{"a", "b", "c"} {
+		n.node(host).set(func(v *vault) { v.tls = pair.server })
+	}
+	w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto), func(c *Config) {
+		c.Addressing, c.Probe.TLS = toTLS(t), other.client
+	}))
+	w.expect(t, "a", discovery.ReasonOK)
+	return n, w
+}
+
+// A node that gives up its role says so before discovery does. One that is not trusted is then waited for, once and for a
+// moment: its mark may be about to go, but whoever answers in its place must not keep requests from it.
+func TestAutoUntrustedThatCeases(t *testing.T) {
+	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
+	for _, code := range []int{429, 503, 530} {
+		synctest.Test(t, func(t *testing.T) {
+			n, w := untrustedCluster(t, pair, other)
+			n.node("a").answers(200)
+			settle(time.Minute)
+			n.node("a").answers(code)
+			settle(500 * time.Millisecond)
+			w.expect(t, "", discovery.ReasonNoActive)
+			n.node("b").answers(200)
+			w.say(answerOf(6, "b"))
+			w.expect(t, "b", discovery.ReasonOK)
+		})
+		synctest.Test(t, func(t *testing.T) {
+			n, w := untrustedCluster(t, pair, other)
+			a := n.node("a")
+			a.answers(200)
+			settle(time.Minute)
+			a.answers(code)
+			settle(500 * time.Millisecond)
+			w.expect(t, "", discovery.ReasonNoActive)
+			settle(2 * time.Second)
+			w.expect(t, "a", discovery.ReasonOK)
+			for range 20 { // discovery does not give in, so neither do we, whatever is said
+				a.answers(200)
+				settle(500 * time.Millisecond)
+				w.expect(t, "a", discovery.ReasonOK)
+				a.answers(code)
+				settle(500 * time.Millisecond)
+				w.expect(t, "a", discovery.ReasonOK)
+			}
+			w.say(answerOf(7, "b"))
+			settle(2 * time.Second) // b denies it
+			w.expect(t, "b", discovery.ReasonOK)
+			w.say(answerOf(8, "a"))
+			a.answers(200)
+			settle(time.Second)
+			w.expect(t, "a", discovery.ReasonOK)
+			a.answers(code) // a new mark, and a new wait
+			settle(500 * time.Millisecond)
+			w.expect(t, "", discovery.ReasonNoActive)
 		})
 	}
 }

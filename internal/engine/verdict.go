@@ -69,12 +69,21 @@ func (r Result) answered() bool {
 	return true
 }
 
+// denies reports whether the node says of itself that it is not active.
+func (r Result) denies() bool {
+	switch r {
+	case ResultStandby, ResultSealed, ResultUninitialized, ResultRemoved:
+		return true
+	}
+	return false
+}
+
 // Finding is what one probe found. Two findings that mean the same are equal, but for when and how fast.
 type Finding struct {
 	Result    Result
 	Code      int           // status of the answer, 0 if there was none
 	Detail    string        // for people: why the node is not active. It has no address of this machine in it
-	Denies    bool          // a node that is not trusted says that it is a standby; see subject.unready
+	Unproven  Result        // what a node that is not trusted says: a reason to wait a moment, and no more
 	ClusterID string        // of a node that says that it is active
 	Leader    string        // URL of the active node as the active node names it, if that was asked for
 	At        time.Time     // when the probe began
@@ -141,8 +150,8 @@ func (l *line) answer(ctx context.Context, target string) (code int, body []byte
 		f := findingOfError(err)
 		return 0, nil, &f
 	case distrust != nil:
-		denies := findingOf(code, body).Result == ResultStandby
-		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust, Denies: denies}
+		said := findingOf(code, body).Result
+		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust, Unproven: said}
 	}
 	return code, body, nil
 }
