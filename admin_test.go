@@ -28,8 +28,9 @@ func keysOf(t *testing.T, text json.RawMessage) (keys []string, values map[strin
 	return slices.Sorted(maps.Keys(values)), values
 }
 
-// TestAdminShapes compares the keys of the documents with what monitoring may rely on.
-func TestAdminShapes(t *testing.T) {
+// newProbedCluster runs Caddy with a cluster of two nodes, and waits until both have been probed.
+func newProbedCluster(t *testing.T) *testCaddy {
+	t.Helper()
 	c := newTestCaddy(t)
 	cluster, err := standin.NewCluster(2, "")
 	if err != nil {
@@ -45,36 +46,50 @@ func TestAdminShapes(t *testing.T) {
 		return len(d.Clusters) == 1 && len(d.Clusters[0].Nodes) == 2 && d.Clusters[0].Healthy &&
 			d.Clusters[0].Nodes[0].Probe != nil && d.Clusters[0].Nodes[1].Probe != nil && len(d.Clusters[0].History) == 1
 	})
+	return c
+}
+
+// wantKeys checks the keys of a JSON object, and returns its values.
+func wantKeys(t *testing.T, what string, text json.RawMessage, want string) map[string]json.RawMessage {
+	t.Helper()
+	keys, values := keysOf(t, text)
+	if got := strings.Join(keys, " "); got != want {
+		t.Errorf("%s has the keys\n%s, want\n%s", what, got, want)
+	}
+	return values
+}
+
+// firstOf returns the first element of a JSON array.
+func firstOf(t *testing.T, list json.RawMessage) json.RawMessage {
+	t.Helper()
+	var elements []json.RawMessage
+	if err := json.Unmarshal(list, &elements); err != nil || len(elements) == 0 {
+		t.Fatalf("%v: %s", err, list)
+	}
+	return elements[0]
+}
+
+// TestAdminShapes compares the keys of the documents with what monitoring may rely on.
+func TestAdminShapes(t *testing.T) {
+	c := newProbedCluster(t)
+	check := func(what string, text json.RawMessage, want string) map[string]json.RawMessage {
+		t.Helper()
+		return wantKeys(t, what, text, want)
+	}
 	resp, body := c.do("GET", "http://admin/vault_redirect/status")
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/json" || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("status %d, %v", resp.StatusCode, resp.Header)
 	}
-	check := func(what string, text json.RawMessage, want string) map[string]json.RawMessage {
-		t.Helper()
-		keys, values := keysOf(t, text)
-		if got := strings.Join(keys, " "); got != want {
-			t.Errorf("%s has the keys\n%s, want\n%s", what, got, want)
-		}
-		return values
-	}
-	first := func(list json.RawMessage) json.RawMessage {
-		t.Helper()
-		var elements []json.RawMessage
-		if err := json.Unmarshal(list, &elements); err != nil || len(elements) == 0 {
-			t.Fatalf("%v: %s", err, list)
-		}
-		return elements[0]
-	}
 	top := check("the document", json.RawMessage(body), "clusters draining instance shutdown_at started version")
 	const clusterKeys = "active candidates cluster detail discovery healthy history hold nodes ready reason requests silent since stale_since stale_until used_by"
-	one := check("a cluster", first(top["clusters"]), clusterKeys)
+	one := check("a cluster", firstOf(t, top["clusters"]), clusterKeys)
 	check("active", one["active"], "by changes id node since url")
 	source := check("discovery", one["discovery"], "active_by endpoint failing_since failures index last_success service source up")
-	check("a node", first(one["nodes"]), "elected failing_checks id marked node probe since state url why")
+	check("a node", firstOf(t, one["nodes"]), "elected failing_checks id marked node probe since state url why")
 	check("requests", one["requests"], "bad_request loop proxied redirected unavailable")
 	check("hold", one["hold"], "abandoned expired limit overflow released shutdown waiting")
 	const historyKeys = "at by cluster event gap_seconds node previous_node previous_url reason url"
-	check("an entry of history", first(one["history"]), historyKeys)
+	check("an entry of history", firstOf(t, one["history"]), historyKeys)
 	for key, want := range map[string]string{"source": `"consul"`, "active_by": `"auto"`, "service": `"vault"`, "up": "true"} {
 		if string(source[key]) != want {
 			t.Errorf("discovery.%s is %s, want %s", key, source[key], want)
@@ -86,7 +101,7 @@ func TestAdminShapes(t *testing.T) {
 	_, body = c.do("GET", "http://admin/vault_redirect/status/vault")
 	check("one cluster", json.RawMessage(body), clusterKeys)
 	_, history := c.do("GET", "http://admin/vault_redirect/history")
-	check("an entry", first(json.RawMessage(history)), historyKeys)
+	check("an entry", firstOf(t, json.RawMessage(history)), historyKeys)
 	for _, text := range []string{body, history} {
 		if strings.Contains(text, "planted") {
 			t.Error("a token is shown")

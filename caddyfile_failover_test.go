@@ -41,6 +41,9 @@ func TestCaddyfileFailover(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestCaddyfileFailoverRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string
 		want       []string

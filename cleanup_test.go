@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,17 +114,17 @@ func TestRequestsStartTheWatcher(t *testing.T) {
 	}
 }
 
-// TestCleanupEndsAtOnce ends a handler while its watcher is at each of the things that it may wait for.
-func TestCleanupEndsAtOnce(t *testing.T) {
-	clearConsulEnv(t)
-	// silent takes connections, reads, and never answers.
-	silent := func(t *testing.T, scheme string) (address string, busy func() bool) {
+// waitedFor starts what a watcher is to wait for: busy tells whether it does.
+type waitedFor func(t *testing.T) (address string, busy func() bool)
+
+// neverAnswers is a server that takes connections, reads, and never answers.
+func neverAnswers(scheme string) waitedFor {
+	return func(t *testing.T) (string, func() bool) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen := make(chan struct{})
-		once := sync.OnceFunc(func() { close(seen) })
+		var seen atomic.Bool
 		var group sync.WaitGroup
 		group.Go(func() {
 			for {
@@ -137,36 +138,36 @@ func TestCleanupEndsAtOnce(t *testing.T) {
 						if _, err := conn.Read(buffer); err != nil {
 							return
 						}
-						once()
+						seen.Store(true)
 					}
 				})
 			}
 		})
 		t.Cleanup(func() { l.Close(); group.Wait() })
-		return scheme + l.Addr().String(), func() bool {
-			select {
-			case <-seen:
-				return true
-			default:
-				return false
-			}
-		}
+		return scheme + l.Addr().String(), seen.Load
 	}
-	scripted := func(set func(*standin.Consul), busy func(*standin.Consul) bool) func(*testing.T) (string, func() bool) {
-		return func(t *testing.T) (string, func() bool) {
-			consul := newConsul(t, standin.Active("vault-1"))
-			if set != nil {
-				set(consul)
-			}
-			return consul.Addr(), func() bool { return busy(consul) }
+}
+
+// consulStandIn is a stand-in for Consul that set has set up, if it is not nil.
+func consulStandIn(set func(*standin.Consul), busy func(*standin.Consul) bool) waitedFor {
+	return func(t *testing.T) (string, func() bool) {
+		consul := newConsul(t, standin.Active("vault-1"))
+		if set != nil {
+			set(consul)
 		}
+		return consul.Addr(), func() bool { return busy(consul) }
 	}
+}
+
+// TestCleanupEndsAtOnce ends a handler while its watcher is at each of the things that it may wait for.
+func TestCleanupEndsAtOnce(t *testing.T) {
+	clearConsulEnv(t)
 	for _, row := range []struct {
 		name   string
-		consul func(t *testing.T) (address string, busy func() bool)
+		consul waitedFor
 	}{
-		{"a blocking query", scripted(nil, func(c *standin.Consul) bool { return c.Queries() == 2 && c.Open() == 1 })},
-		{"the rest of an answer", scripted(func(c *standin.Consul) {
+		{"a blocking query", consulStandIn(nil, func(c *standin.Consul) bool { return c.Queries() == 2 && c.Open() == 1 })},
+		{"the rest of an answer", consulStandIn(func(c *standin.Consul) {
 			c.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 				_, _ = w.Write([]byte("["))
 				_ = http.NewResponseController(w).Flush()
@@ -174,12 +175,12 @@ func TestCleanupEndsAtOnce(t *testing.T) {
 				return true
 			})
 		}, func(c *standin.Consul) bool { return c.Open() == 1 })},
-		{"the next attempt", scripted(answerWith(500, "no"), func(c *standin.Consul) bool { return c.Queries() >= 4 })},
-		{"the next poll", scripted(func(c *standin.Consul) {
+		{"the next attempt", consulStandIn(answerWith(500, "no"), func(c *standin.Consul) bool { return c.Queries() >= 4 })},
+		{"the next poll", consulStandIn(func(c *standin.Consul) {
 			c.Header(func(h http.Header) { h.Del("X-Consul-Index") })
 		}, func(c *standin.Consul) bool { return c.Queries() >= 3 && c.Open() == 0 })},
-		{"an answer", func(t *testing.T) (string, func() bool) { return silent(t, "http://") }},
-		{"a TLS handshake", func(t *testing.T) (string, func() bool) { return silent(t, "https://") }},
+		{"an answer", neverAnswers("http://")},
+		{"a TLS handshake", neverAnswers("https://")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			address, busy := row.consul(t)

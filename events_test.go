@@ -10,16 +10,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 func init() { caddy.RegisterModule(recorder{}) }
@@ -220,70 +216,4 @@ func TestEventsWaitForTheStart(t *testing.T) {
 	if n := len(heard("vault_active_changed")); n != count {
 		t.Errorf("%d events after the end", n-count)
 	}
-}
-
-// TestEventsHandlerThatBlocks has a handler that does not return: nothing waits for it, and what is too much is dropped
-// and counted.
-func TestEventsHandlerThatBlocks(t *testing.T) {
-	c, s := newTestCaddy(t), newScript(t, "event-block", node("vault-0", true))
-	apps := record(t)
-	recorded.Lock()
-	recorded.block = make(chan struct{})
-	recorded.Unlock()
-	config := func(i int) map[string]any {
-		return c.config(maps.Clone(apps), redirector(s, map[string]any{"name": "prod", "max_stale": fmt.Sprintf("%dm", 1+i)}))
-	}
-	c.mustLoad(config(0))
-	c.await("the handler blocks", func() bool { return len(heard("vault_active_changed")) == 1 })
-	before := droppedEvents()
-	// Each change of discovery is one of so many nodes, whose states change.
-	const nodes, changes = maxEvents, 4
-	slowest := time.Duration(0)
-	for i := 1; i <= changes; i++ {
-		host := fmt.Sprintf("host-%d.invalid", i)
-		list := []discovery.Node{at(node("vault-0", true), host)}
-		for j := range nodes {
-			n := node(fmt.Sprintf("other-%d", j), false)
-			if i%2 == 0 {
-				n.Checks = []discovery.Check{{ID: "c", Status: discovery.StatusCritical, Service: true}}
-			}
-			list = append(list, n)
-		}
-		s.say(nil, list...)
-		c.await("redirects follow", func() bool {
-			began := time.Now()
-			code, location := c.ask("/v1/x")
-			slowest = max(slowest, time.Since(began))
-			return code == http.StatusTemporaryRedirect && location == "https://"+host+":8200/v1/x"
-		})
-		if i == changes/2 {
-			began := time.Now()
-			c.mustLoad(config(1))
-			if took := time.Since(began); took > 5*time.Second {
-				t.Errorf("the reload took %s", took)
-			}
-		}
-	}
-	t.Logf("slowest redirect: %s", slowest)
-	if slowest > 2*time.Second {
-		t.Errorf("a redirect took %s", slowest)
-	}
-	dropped := droppedEvents() - before
-	if least := uint64((changes-2)*nodes - 3); dropped < least {
-		t.Errorf("%d events dropped, want at least %d", dropped, least)
-	}
-	if got := c.samples()["events_dropped_total"]; got != float64(before+dropped) {
-		t.Errorf("events_dropped_total is %v, want %v", got, before+dropped)
-	}
-	c.awaitReason(discovery.ReasonOK)
-	// Handlers that come to themselves get what has waited.
-	recorded.Lock()
-	close(recorded.block)
-	recorded.block = nil
-	recorded.Unlock()
-	c.await("what waited is told", func() bool {
-		recorded.Lock()
-		defer recorded.Unlock()
-		return len(recorded.events) > maxEvents
-	})
 }

@@ -105,16 +105,49 @@ func (s *site) suffer(t *testing.T, f fault) {
 	t.Helper()
 	s.follows(t, time.Now(), "vault-1", 1)
 	began := time.Now()
+	s.begin(f)
+	expiry := s.expires(t)
+	s.explains(t, f, began, expiry)
+	ended := time.Now()
+	s.end(f)
+	s.follows(t, ended, "vault-2", 2)
+	s.bounded(t)
+	s.tells(t)
+	ctx, cancel := context.WithTimeout(t.Context(), back)
+	defer cancel()
+	if s.consul.Await(ctx, func() bool { return s.consul.Connections() <= 1 }) != nil {
+		t.Errorf("%d connections are left", s.consul.Connections())
+	}
+}
+
+// begin has the fault begin, and the truth change meanwhile.
+func (s *site) begin(f fault) {
 	f.begin(s.consul)
 	if f.visible != nil {
 		s.consul.Set("vault", f.visible...)
 	} else {
 		s.consul.Set("vault", truthAfter()...)
 	}
+}
 
-	// The last known node is used for max_stale, not longer.
+// end takes the fault back.
+func (s *site) end(f fault) {
+	if f.visible != nil {
+		s.consul.SetQuietly("vault", truthAfter()...)
+	}
+	if f.end != nil {
+		f.end(s.consul)
+	} else {
+		s.consul.Header(nil)
+		s.consul.Handle(nil)
+	}
+}
+
+// expires checks that the last known node is used for max_stale, not longer, and returns when that was over.
+func (s *site) expires(t *testing.T) (expiry time.Time) {
+	t.Helper()
 	until(t, s.brief, "the fault is seen", func(st *engine.State) bool { return !st.StaleSince.IsZero() })
-	expiry := s.brief.view.State().StaleSince.Add(briefly)
+	expiry = s.brief.view.State().StaleSince.Add(briefly)
 	code, d := readHealth(t, s.brief)
 	if time.Now().Before(expiry) && (code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1") {
 		t.Errorf("before max_stale: status %d, document %+v", code, d)
@@ -127,13 +160,18 @@ func (s *site) suffer(t *testing.T, f fault) {
 	if resp := ask(t, s.brief, "GET", "/v1/x"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Location") != "" {
 		t.Errorf("after max_stale: status %d, Location %q", resp.StatusCode, resp.Header.Get("Location"))
 	}
+	return expiry
+}
 
-	// Whoever has patience is told why nothing newer is known.
+// explains checks that whoever has patience is told why nothing newer is known, and since when: max_stale of the other
+// handler was over at expiry.
+func (s *site) explains(t *testing.T, f fault, began, expiry time.Time) {
+	t.Helper()
 	pass(t, 1500*time.Millisecond-time.Since(began)) // a few more queries
 	until(t, s.h, "the reason", func(st *engine.State) bool {
 		return st.ReasonAt(time.Now()) == f.reason && strings.Contains(st.Detail, f.detail)
 	})
-	code, d = readHealth(t, s.h)
+	code, d := readHealth(t, s.h)
 	if code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1" || d.Reason != f.reason || d.Detail == "" {
 		t.Errorf("while it lasts: status %d, document %+v", code, d)
 	}
@@ -143,20 +181,12 @@ func (s *site) suffer(t *testing.T, f fault) {
 	if got := ask(t, s.h, "GET", "/v1/x").Header.Get("Location"); got != "https://127.10.0.1:8200/v1/x" {
 		t.Errorf("while it lasts: Location %q", got)
 	}
+}
 
-	ended := time.Now()
-	if f.visible != nil {
-		s.consul.SetQuietly("vault", truthAfter()...)
-	}
-	if f.end != nil {
-		f.end(s.consul)
-	} else {
-		s.consul.Header(nil)
-		s.consul.Handle(nil)
-	}
-	s.follows(t, ended, "vault-2", 2)
-	s.bounded(t)
-	// Lines are written by and by. An outage that showed answers ends with two of them.
+// tells checks the log lines of the fault and of its end. Lines are written by and by. An outage that showed answers ends
+// with two of them.
+func (s *site) tells(t *testing.T) {
+	t.Helper()
 	soon(t, "the end of the fault is told", func() bool { return len(s.lines()) >= 2 })
 	for i, l := range s.lines() {
 		want := zapcore.InfoLevel
@@ -166,11 +196,6 @@ func (s *site) suffer(t *testing.T, f fault) {
 		if l.Level != want || i > 2 {
 			t.Errorf("log lines %v, want one WARN, and INFO when it is over", s.lines())
 		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), back)
-	defer cancel()
-	if s.consul.Await(ctx, func() bool { return s.consul.Connections() <= 1 }) != nil {
-		t.Errorf("%d connections are left", s.consul.Connections())
 	}
 }
 

@@ -21,31 +21,31 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// The rows run one after the other: memory is that of the process.
-func TestFaultsOfSize(t *testing.T) {
-	const (
-		size = 300 << 20
-		grow = 32 << 20  // what may be left afterwards
-		peak = 200 << 20 // what the heap may grow by meanwhile, garbage included
-	)
-	entries := strings.Repeat(strings.Trim(lie(), "[]")+",", 64)
-	endless := func(w io.Writer, first, chunk string) {
-		if _, err := io.WriteString(w, first); err != nil {
+// endless writes an answer of 300 MiB, unless it is no longer read.
+func endless(w io.Writer, first, chunk string) {
+	if _, err := io.WriteString(w, first); err != nil {
+		return
+	}
+	for sent := 0; sent < 300<<20; sent += len(chunk) {
+		if _, err := io.WriteString(w, chunk); err != nil {
 			return
 		}
-		for sent := 0; sent < size; sent += len(chunk) {
-			if _, err := io.WriteString(w, chunk); err != nil {
-				return
-			}
-		}
 	}
-	rows := []struct {
-		name   string
-		answer func(w http.ResponseWriter, out io.Writer)
-		reason discovery.Reason
-		detail string
-		limit  int64 // of bytes on the wire; beyond it, buffers of the kernel are filled
-	}{
+}
+
+// sizeFault is an answer that is too large.
+type sizeFault struct {
+	name   string
+	answer func(w http.ResponseWriter, out io.Writer)
+	reason discovery.Reason
+	detail string
+	limit  int64 // of bytes on the wire; beyond it, buffers of the kernel are filled
+}
+
+// The rows run one after the other: memory is that of the process.
+func TestFaultsOfSize(t *testing.T) {
+	entries := strings.Repeat(strings.Trim(lie(), "[]")+",", 64)
+	for _, row := range []sizeFault{
 		{"instances", func(_ http.ResponseWriter, out io.Writer) { endless(out, "[", entries) }, discovery.ReasonConsulError, "too large", maxAnswer},
 		{"one string", func(_ http.ResponseWriter, out io.Writer) { endless(out, `["`, strings.Repeat("x", 1<<16)) }, discovery.ReasonConsulError, "too large", maxAnswer},
 		{"blanks", func(_ http.ResponseWriter, out io.Writer) { endless(out, "", strings.Repeat(" ", 1<<16)) }, discovery.ReasonConsulError, "too large", maxAnswer},
@@ -65,37 +65,43 @@ func TestFaultsOfSize(t *testing.T) {
 			defer conn.Close()
 			endless(conn, "HTTP/1.1 200 OK\r\n", "X-Padding: "+strings.Repeat("x", 4096)+"\r\n")
 		}, discovery.ReasonConsulUnreachable, "exceeded", 10 << 20},
+	} {
+		t.Run(row.name, row.test)
 	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			consul := newConsul(t, truthBefore()...)
-			s := newSite(t, consul, "")
-			s.follows(t, time.Now(), "vault-1", 1)
-			before, highest := heap(), new(atomic.Uint64)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			go watchHeap(ctx, highest)
+}
 
-			var most atomic.Int64 // bytes of one answer that left
-			s.suffer(t, fault{begin: func(c *standin.Consul) {
-				on(func(w http.ResponseWriter, _ *http.Request) {
-					out := &counter{Writer: w}
-					row.answer(w, out)
-					for n := most.Load(); out.n > n && !most.CompareAndSwap(n, out.n); n = most.Load() {
-					}
-				})(c)
-			}, reason: row.reason, detail: row.detail})
-			cancel()
-			if n, limit := most.Load(), row.limit+16<<20; n > limit {
-				t.Errorf("%d bytes were read or buffered, want at most %d", n, limit)
+// test has a site suffer the fault, and checks how much of it was read and kept.
+func (f sizeFault) test(t *testing.T) {
+	const (
+		grow = 32 << 20  // what may be left afterwards
+		peak = 200 << 20 // what the heap may grow by meanwhile, garbage included
+	)
+	consul := newConsul(t, truthBefore()...)
+	s := newSite(t, consul, "")
+	s.follows(t, time.Now(), "vault-1", 1)
+	before, highest := heap(), new(atomic.Uint64)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go watchHeap(ctx, highest)
+
+	var most atomic.Int64 // bytes of one answer that left
+	s.suffer(t, fault{begin: func(c *standin.Consul) {
+		on(func(w http.ResponseWriter, _ *http.Request) {
+			out := &counter{Writer: w}
+			f.answer(w, out)
+			for n := most.Load(); out.n > n && !most.CompareAndSwap(n, out.n); n = most.Load() {
 			}
-			if high := highest.Load(); high > before+peak {
-				t.Errorf("the heap grew from %d MiB to %d MiB", before>>20, high>>20)
-			}
-			if after := heap(); after > before+grow {
-				t.Errorf("%d MiB before, %d MiB after", before>>20, after>>20)
-			}
-		})
+		})(c)
+	}, reason: f.reason, detail: f.detail})
+	cancel()
+	if n, limit := most.Load(), f.limit+16<<20; n > limit {
+		t.Errorf("%d bytes were read or buffered, want at most %d", n, limit)
+	}
+	if high := highest.Load(); high > before+peak {
+		t.Errorf("the heap grew from %d MiB to %d MiB", before>>20, high>>20)
+	}
+	if after := heap(); after > before+grow {
+		t.Errorf("%d MiB before, %d MiB after", before>>20, after>>20)
 	}
 }
 

@@ -128,12 +128,9 @@ func TestHealthInALoop(t *testing.T) {
 	}
 }
 
-// Anybody may read the document: it quotes no file, no address but Consul's and the node's, and nothing that a foreign
-// server said (C24).
-func TestHealthQuotesNobody(t *testing.T) {
-	clearConsulEnv(t)
-	dir := t.TempDir()
-	cert, key := writePair(t, dir, "PLANTED")
+// bannerServer is no HTTP server: it tells its name and version to whoever connects. It returns its address.
+func bannerServer(t *testing.T) string {
+	t.Helper()
 	banner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -151,8 +148,12 @@ func TestHealthQuotesNobody(t *testing.T) {
 			conn.Close()
 		}
 	})
-	host, port := hostPortOf(t, banner.Addr().String())
-	registered := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	return banner.Addr().String()
+}
+
+// mutualConsul is a stand-in for Consul that wants a client's certificate.
+func mutualConsul(t *testing.T) *standin.Consul {
+	t.Helper()
 	server := httptest.NewTLSServer(nil)
 	server.Close()
 	mutual, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert})
@@ -160,6 +161,19 @@ func TestHealthQuotesNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(mutual.Close)
+	return mutual
+}
+
+// Anybody may read the document: it quotes no file, no address but Consul's and the node's, and nothing that a foreign
+// server said (C24).
+func TestHealthQuotesNobody(t *testing.T) {
+	clearConsulEnv(t)
+	dir := t.TempDir()
+	cert, key := writePair(t, dir, "PLANTED")
+	banner := bannerServer(t)
+	host, port := hostPortOf(t, banner)
+	registered := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	mutual := mutualConsul(t)
 	foreign := newConsul(t)
 	answerWith(500, "PLANTED, and try http://127.0.0.1:9/PLANTED")(foreign)
 	odd := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("PLANTED address")))
@@ -172,7 +186,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 		{"an address that Consul has", handlerJSON(odd.Addr(), ""), discovery.ReasonBadAddress, "PLANTED"},
 		{"files of a client certificate", handlerWith(mutual.URL(), fmt.Sprintf(`"tls": {"cert": %q, "key": %q, "insecure_skip_verify": true}`, cert, key), ""), discovery.ReasonConsulUnreachable, dir},
 		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "probe: "},
-		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner.Addr()), discovery.ReasonUnhealthy, "probe: "},
+		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner), discovery.ReasonUnhealthy, "probe: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, end := newHandler(t, row.config)

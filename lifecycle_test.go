@@ -134,63 +134,87 @@ func loader(t *testing.T) func(apps string, handlers ...string) error {
 	}
 }
 
-// TestReloadsGiveBackWhatTheyTake reloads with handlers on two discoveries, changes what they ask, and fails at each step.
-func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
+// reloads is a Caddy that is reloaded with handlers on two Consuls.
+type reloads struct {
+	load       func(apps string, handlers ...string) error
+	one, two   *standin.Consul
+	key1, key2 string   // of their watchers
+	good       []string // three handlers on the first Consul, and two on the second
+}
+
+func newReloads(t *testing.T) *reloads {
+	t.Helper()
 	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
-	load := loader(t)
-	key1, key2 := keyOf(t, one.Addr()), keyOf(t, two.Addr())
-	good := []string{
+	r := &reloads{one: one, two: two, load: loader(t), key1: keyOf(t, one.Addr()), key2: keyOf(t, two.Addr())}
+	r.good = []string{
 		handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), `, "redirect_to": "node_name"`),
 		handlerJSON(two.Addr(), ""), handlerJSON(two.Addr(), `, "scheme": "http"`),
 	}
-	idle := func(t *testing.T, of *standin.Consul, want int) {
-		t.Helper()
-		if err := of.Await(t.Context(), func() bool { return of.Open() == want && of.Connections() == want }); err != nil {
-			t.Errorf("%d queries and %d connections at Consul: %v", of.Open(), of.Connections(), err)
-		}
-	}
-	asBefore := func(t *testing.T) {
-		t.Helper()
-		wantReferences(t, key1, 3)
-		wantReferences(t, key2, 2)
-		idle(t, one, 1)
-		idle(t, two, 1)
-		wantGoroutines(t, 2*perWatcher+4*perView)
-	}
-	if err := load("", good...); err != nil {
+	return r
+}
+
+func (r *reloads) mustLoad(t *testing.T, handlers ...string) {
+	t.Helper()
+	if err := r.load("", handlers...); err != nil {
 		t.Fatal(err)
 	}
-	asBefore(t)
+}
 
-	t.Run("the same", func(t *testing.T) {
-		for range 20 {
-			if err := load("", good...); err != nil {
-				t.Fatal(err)
-			}
-		}
-		asBefore(t)
-		if one.Queries() != 2 || two.Queries() != 2 {
-			t.Errorf("%d and %d queries, want 2 and 2: a reload starts none", one.Queries(), two.Queries())
-		}
-	})
-	t.Run("other discoveries and back", func(t *testing.T) {
-		for range 10 {
-			if err := load("", good[0], handlerJSON(one.Addr(), `, "port": 443`)); err != nil {
-				t.Fatal(err)
-			}
-			wantReferences(t, key1, 2)
-			wantReferences(t, key2, 0)
-			idle(t, two, 0)
-			if err := load("", good...); err != nil {
-				t.Fatal(err)
-			}
-		}
-		asBefore(t)
-		if one.Queries() != 2 {
-			t.Errorf("%d queries of the Consul that was used all along, want 2", one.Queries())
-		}
-	})
+// wantOpen waits until a Consul has as many queries and connections as wanted.
+func wantOpen(t *testing.T, of *standin.Consul, want int) {
+	t.Helper()
+	if err := of.Await(t.Context(), func() bool { return of.Open() == want && of.Connections() == want }); err != nil {
+		t.Errorf("%d queries and %d connections at Consul: %v", of.Open(), of.Connections(), err)
+	}
+}
 
+// wantAsBefore checks that exactly the good handlers hold something.
+func (r *reloads) wantAsBefore(t *testing.T) {
+	t.Helper()
+	wantReferences(t, r.key1, 3)
+	wantReferences(t, r.key2, 2)
+	wantOpen(t, r.one, 1)
+	wantOpen(t, r.two, 1)
+	wantGoroutines(t, 2*perWatcher+4*perView)
+}
+
+// TestReloadsGiveBackWhatTheyTake reloads with handlers on two discoveries, changes what they ask, and fails at each step.
+func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
+	r := newReloads(t)
+	r.mustLoad(t, r.good...)
+	r.wantAsBefore(t)
+	t.Run("the same", r.testTheSame)
+	t.Run("other discoveries and back", r.testOthersAndBack)
+	r.testFailures(t)
+	t.Run("the end", r.testTheEnd)
+}
+
+func (r *reloads) testTheSame(t *testing.T) {
+	for range 20 {
+		r.mustLoad(t, r.good...)
+	}
+	r.wantAsBefore(t)
+	if r.one.Queries() != 2 || r.two.Queries() != 2 {
+		t.Errorf("%d and %d queries, want 2 and 2: a reload starts none", r.one.Queries(), r.two.Queries())
+	}
+}
+
+func (r *reloads) testOthersAndBack(t *testing.T) {
+	for range 10 {
+		r.mustLoad(t, r.good[0], handlerJSON(r.one.Addr(), `, "port": 443`))
+		wantReferences(t, r.key1, 2)
+		wantReferences(t, r.key2, 0)
+		wantOpen(t, r.two, 0)
+		r.mustLoad(t, r.good...)
+	}
+	r.wantAsBefore(t)
+	if r.one.Queries() != 2 {
+		t.Errorf("%d queries of the Consul that was used all along, want 2", r.one.Queries())
+	}
+}
+
+// testFailures has reloads fail, with a handler on a third Consul among them.
+func (r *reloads) testFailures(t *testing.T) {
 	third := newConsul(t, standin.Active("vault-3"))
 	key3 := keyOf(t, third.Addr())
 	missing := filepath.Join(t.TempDir(), "none")
@@ -206,7 +230,7 @@ func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
 		{name: "our own app", apps: `"vault_redirect": {"x": 1},`, handler: handlerJSON(third.Addr(), ""), want: "unknown field"},
 		{name: "source that does not open", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_unopened"}}`, want: "in open"},
 		{name: "Validate", handler: handlerJSON(third.Addr(), `, "health_path": "up"`), want: "health_path"},
-		{name: "Validate of a discovery in use", handler: handlerJSON(one.Addr(), `, "health_path": "up"`), want: "health_path"},
+		{name: "Validate of a discovery in use", handler: handlerJSON(r.one.Addr(), `, "health_path": "up"`), want: "health_path"},
 		{name: "Provision of another app", apps: `"vault_redirect_test_failing": {"in": "provision"},`, handler: handlerJSON(third.Addr(), ""), want: "in provision"},
 		{name: "Validate of another app", apps: `"vault_redirect_test_failing": {"in": "validate"},`, handler: handlerJSON(third.Addr(), ""), want: "in validate"},
 		{name: "Start of another app", apps: `"vault_redirect_test_failing": {"in": "start"},`, handler: handlerJSON(third.Addr(), ""), want: "in start", maySee: true},
@@ -214,29 +238,29 @@ func TestReloadsGiveBackWhatTheyTake(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			// Caddy goes through the apps in no order.
 			for range 6 {
-				err := load(row.apps, append([]string{handlerJSON(third.Addr(), ""), good[0], good[3]}, row.handler)...)
+				err := r.load(row.apps, append([]string{handlerJSON(third.Addr(), ""), r.good[0], r.good[3]}, row.handler)...)
 				if err == nil || !strings.Contains(err.Error(), row.want) {
 					t.Fatalf("error %v, want %q", err, row.want)
 				}
 				wantReferences(t, key3, 0)
 			}
 			wantReferences(t, "unopened", 0)
-			asBefore(t)
-			idle(t, third, 0)
+			r.wantAsBefore(t)
+			wantOpen(t, third, 0)
 			if n := third.Queries(); n > 0 && !row.maySee {
 				t.Errorf("%d queries for a config that was never to run", n)
 			}
 		})
 	}
+}
 
-	t.Run("the end", func(t *testing.T) {
-		if err := caddy.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		wantReferences(t, key1, 0)
-		wantReferences(t, key2, 0)
-		idle(t, one, 0)
-		idle(t, two, 0)
-		wantGoroutines(t, 0)
-	})
+func (r *reloads) testTheEnd(t *testing.T) {
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	wantReferences(t, r.key1, 0)
+	wantReferences(t, r.key2, 0)
+	wantOpen(t, r.one, 0)
+	wantOpen(t, r.two, 0)
+	wantGoroutines(t, 0)
 }

@@ -165,6 +165,43 @@ func TestMetricsOfManyNodes(t *testing.T) {
 	c.await("series of nodes", func() bool { return count("node_state{") == maxNodeSeries*9 })
 }
 
+// repeat has a function run over and over, until stop returns after its last run.
+func repeat(f func()) (stop func()) {
+	var (
+		group sync.WaitGroup
+		over  atomic.Bool
+	)
+	group.Go(func() {
+		for !over.Load() {
+			f()
+		}
+	})
+	return func() {
+		over.Store(true)
+		group.Wait()
+	}
+}
+
+// wantNoFall checks that no series has gone, no counter has fallen, and no cluster has got a second name since before. It
+// returns the samples of now.
+func (c *testCaddy) wantNoFall(when string, before map[string]float64) map[string]float64 {
+	c.t.Helper()
+	now := c.samples()
+	for series, value := range before {
+		name, _, _ := strings.Cut(series, "{")
+		counts := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_bucket")
+		if after, ok := now[series]; !ok || counts && after < value {
+			c.t.Errorf("%s: %s was %v, is %v (there: %v)", when, series, value, after, ok)
+		}
+	}
+	for series := range now {
+		if strings.Contains(series, "vault~") {
+			c.t.Errorf("%s: %s", when, series)
+		}
+	}
+	return now
+}
+
 // TestMetricsThroughReloads shows that no counter falls through 20 reloads, each with another config, one of which fails,
 // while requests are answered and metrics read.
 func TestMetricsThroughReloads(t *testing.T) {
@@ -174,50 +211,26 @@ func TestMetricsThroughReloads(t *testing.T) {
 	}
 	c.mustLoad(config(0, nil))
 	c.awaitReason(discovery.ReasonOK)
-	var (
-		group sync.WaitGroup
-		stop  atomic.Bool
-		sent  atomic.Int64
-	)
-	group.Go(func() {
-		for !stop.Load() {
-			resp, err := c.http.Get("http://" + c.site + "/v1/x")
-			if err != nil { // a connection that Caddy closed with the old server's listener
-				continue
-			}
-			resp.Body.Close()
-			sent.Add(1)
+	var sent atomic.Int64
+	stopClients := repeat(func() {
+		resp, err := c.http.Get("http://" + c.site + "/v1/x")
+		if err != nil { // a connection that Caddy closed with the old server's listener
+			return
+		}
+		resp.Body.Close()
+		sent.Add(1)
+	})
+	stopReaders := repeat(func() {
+		resp, err := c.http.Get("http://admin/metrics")
+		if err != nil {
+			return
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("/metrics: status %d", resp.StatusCode)
 		}
 	})
-	last := map[string]float64{}
-	look := func(when string) {
-		now := c.samples()
-		for series, value := range last {
-			name, _, _ := strings.Cut(series, "{")
-			counts := strings.HasSuffix(name, "_total") || strings.HasSuffix(name, "_count") || strings.HasSuffix(name, "_bucket")
-			if after, ok := now[series]; !ok || counts && after < value {
-				t.Errorf("%s: %s was %v, is %v (there: %v)", when, series, value, after, ok)
-			}
-		}
-		for series := range now {
-			if strings.Contains(series, "vault~") {
-				t.Errorf("%s: %s", when, series)
-			}
-		}
-		last = now
-	}
-	group.Go(func() {
-		for !stop.Load() {
-			resp, err := c.http.Get("http://admin/metrics")
-			if err != nil {
-				continue
-			}
-			resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
-				t.Errorf("/metrics: status %d", resp.StatusCode)
-			}
-		}
-	})
+	var last map[string]float64
 	for i := 1; i <= 20; i++ {
 		apps := map[string]any{}
 		if i == 10 {
@@ -226,11 +239,11 @@ func TestMetricsThroughReloads(t *testing.T) {
 		if err := c.load(config(i, apps)); (err != nil) != (i == 10) {
 			t.Fatalf("reload %d: %v", i, err)
 		}
-		look(fmt.Sprint("after reload ", i))
+		last = c.wantNoFall(fmt.Sprint("after reload ", i), last)
 	}
-	stop.Store(true)
-	group.Wait()
-	look("at the end")
+	stopClients()
+	stopReaders()
+	last = c.wantNoFall("at the end", last)
 	if got := last[`requests_total{cluster="vault",result="redirected"}`]; got < float64(sent.Load()) || got > float64(sent.Load())+50 {
 		t.Errorf("%v requests counted, %d sent", got, sent.Load())
 	}

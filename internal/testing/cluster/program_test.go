@@ -22,18 +22,23 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
-func TestProgram(t *testing.T) {
-	root, cache, bin := t.TempDir(), t.TempDir(), t.TempDir()
-	write := func(path, text string, mode os.FileMode) {
-		t.Helper()
-		ok(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		ok(t, os.WriteFile(path, []byte(text), mode))
-	}
+// write writes a file, and makes its folder.
+func write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	ok(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	ok(t, os.WriteFile(path, []byte(text), mode))
+}
+
+// enterHelloModule makes a module whose tool is hello, and enters one of its folders, with a cache and a PATH of the test's
+// own. It returns the folders of all three.
+func enterHelloModule(t *testing.T) (root, cache, bin string) {
+	t.Helper()
+	root, cache, bin = t.TempDir(), t.TempDir(), t.TempDir()
 	goProgram, err := exec.LookPath("go")
 	ok(t, err)
 	ok(t, os.Symlink(goProgram, filepath.Join(bin, "go")))
 	// The module is a replaced folder, since nothing is downloaded here.
-	write(filepath.Join(root, "tools/hello/go.mod"), `module tools
+	write(t, filepath.Join(root, "tools/hello/go.mod"), `module tools
 
 go 1.26
 
@@ -43,9 +48,9 @@ require example.com/hello v1.2.3 // indirect
 
 replace example.com/hello => ../../hello
 `, 0o644)
-	write(filepath.Join(root, "hello/go.mod"), "module example.com/hello\n\ngo 1.26\n", 0o644)
-	write(filepath.Join(root, "hello/main.go"), "package main\n\nfunc main() { print(\"hello\") }\n", 0o644)
-	write(filepath.Join(root, "a/b/c.txt"), "", 0o644)
+	write(t, filepath.Join(root, "hello/go.mod"), "module example.com/hello\n\ngo 1.26\n", 0o644)
+	write(t, filepath.Join(root, "hello/main.go"), "package main\n\nfunc main() { print(\"hello\") }\n", 0o644)
+	write(t, filepath.Join(root, "a/b/c.txt"), "", 0o644)
 	// The build keeps its own cache: Go's is in the same user's folder.
 	gocache, err := exec.CommandContext(t.Context(), goProgram, "env", "GOCACHE").Output()
 	ok(t, err)
@@ -53,12 +58,16 @@ replace example.com/hello => ../../hello
 	t.Setenv("XDG_CACHE_HOME", cache)
 	t.Setenv("PATH", bin)
 	t.Chdir(filepath.Join(root, "a/b"))
+	return root, cache, bin
+}
 
+func TestProgram(t *testing.T) {
+	root, cache, bin := enterHelloModule(t)
 	want := filepath.Join(cache, "caddy-vault-redirect", "hello-v1.2.3")
 	// What a build that was killed has left.
-	write(want+".1.tmp", "half a program", 0o755)
+	write(t, want+".1.tmp", "half a program", 0o755)
 	var said notes
-	err = wait.Each(make([]struct{}, 4), func(struct{}) error {
+	err := wait.Each(make([]struct{}, 4), func(struct{}) error {
 		if got, err := Program(t.Context(), "hello", said.add); err != nil || got != want {
 			t.Errorf("Program: %q, %v, want %q", got, err, want)
 		}
@@ -74,7 +83,7 @@ replace example.com/hello => ../../hello
 		t.Errorf("left behind: %v", left)
 	}
 
-	write(filepath.Join(bin, "hello"), "#!/bin/sh\n", 0o755)
+	write(t, filepath.Join(bin, "hello"), "#!/bin/sh\n", 0o755)
 	if got, err := Program(t.Context(), "hello", said.add); err != nil || got != filepath.Join(bin, "hello") {
 		t.Errorf("with one on PATH: %q, %v", got, err)
 	}
@@ -82,7 +91,7 @@ replace example.com/hello => ../../hello
 	if _, err := Program(t.Context(), "nothing", nil); err == nil || !strings.Contains(err.Error(), "tools/nothing/go.mod") {
 		t.Errorf("a program that is nowhere: %v", err)
 	}
-	write(filepath.Join(root, "tools/bare/go.mod"), "module bare\n", 0o644)
+	write(t, filepath.Join(root, "tools/bare/go.mod"), "module bare\n", 0o644)
 	if _, err := Program(t.Context(), "bare", nil); err == nil || !strings.Contains(err.Error(), "no tool") {
 		t.Errorf("a go.mod without a tool: %v", err)
 	}

@@ -8,6 +8,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,77 +16,81 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
-func TestCheckCommand(t *testing.T) {
-	t.Parallel()
+// checked is a config of Caddy that is checked, and the cluster that it names.
+type checked struct {
+	t                 *testing.T
+	c                 *cluster.Cluster
+	caddy             *harness.Caddy
+	config, tokenFile string
+	token             string
+}
+
+func newChecked(t *testing.T) *checked {
+	t.Helper()
 	c := cluster.Run(t, cluster.Options{ACL: true})
-	caddy := harness.Prepare(t, harness.Options{Caddyfile: "{\n}\n"})
-	ip := caddy.IP
+	k := &checked{t: t, c: c, caddy: harness.Prepare(t, harness.Options{Caddyfile: "{\n}\n"})}
 	token, err := c.Token(timeout(t), `service_prefix "vault" { policy = "read" } node_prefix "" { policy = "read" }`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	config, tokenFile := filepath.Join(dir, "Caddyfile"), filepath.Join(dir, "token")
-	caddyfile := "http://" + ip + ":8080 {\n\tbind " + ip + "\n\tvault_redirect {\n\t\tconsul " + c.Consuls[0].HTTPAddr + " {\n\t\t\ttoken_file " +
-		tokenFile + "\n\t\t}\n\t\tscheme http\n\t}\n}\n"
-	for name, text := range map[string]string{config: caddyfile, tokenFile: token} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// check fails unless the command ends with the code and says what it should.
-	check := func(what string, wantCode int, want ...string) {
-		t.Helper()
-		cmd := caddy.Command(t.Context(), "vault-redirect", "check", "--config", config)
-		out, _ := cmd.CombinedOutput()
-		text := strings.Join(strings.Fields(string(out)), " ") // whatever the columns are
-		if code := cmd.ProcessState.ExitCode(); code != wantCode {
-			t.Errorf("%s: exit %d, want %d", what, code, wantCode)
-		}
-		for _, w := range want {
-			if !strings.Contains(text, w) {
-				t.Errorf("%s: no %q", what, w)
-			}
-		}
-		if strings.Contains(text, token) {
-			t.Errorf("%s: the token is shown", what)
-		}
-		t.Logf("%s:\n%s", what, out)
-	}
+	k.config, k.tokenFile, k.token = filepath.Join(dir, "Caddyfile"), filepath.Join(dir, "token"), token
+	ip := k.caddy.IP
+	k.write(k.config, "http://"+ip+":8080 {\n\tbind "+ip+"\n\tvault_redirect {\n\t\tconsul "+c.Consuls[0].HTTPAddr+" {\n\t\t\ttoken_file "+
+		k.tokenFile+"\n\t\t}\n\t\tscheme http\n\t}\n}\n")
+	k.write(k.tokenFile, token)
+	return k
+}
 
-	if err := c.WaitSettled(timeout(t)); err != nil {
-		t.Fatal(err)
-	}
-	active, err := c.Active(timeout(t))
+func (k *checked) write(name, text string) {
+	k.t.Helper()
+	k.must(os.WriteFile(name, []byte(text), 0o600))
+}
+
+func (k *checked) must(err error) {
+	k.t.Helper()
 	if err != nil {
-		t.Fatal(err)
+		k.t.Fatal(err)
 	}
-	check("healthy", 0, ", "+active.URL+": it says so itself", "0 warning, 0 wrong", "nothing was hidden", "all nodes that say it are of one cluster")
+}
 
-	var standby *cluster.Vault
-	for _, v := range c.Vaults {
-		if v != active {
-			standby = v
+// ends fails unless the command ends with the code and says what it should.
+func (k *checked) ends(what string, wantCode int, want ...string) {
+	k.t.Helper()
+	cmd := k.caddy.Command(k.t.Context(), "vault-redirect", "check", "--config", k.config)
+	out, _ := cmd.CombinedOutput()
+	text := strings.Join(strings.Fields(string(out)), " ") // whatever the columns are
+	if code := cmd.ProcessState.ExitCode(); code != wantCode {
+		k.t.Errorf("%s: exit %d, want %d", what, code, wantCode)
+	}
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			k.t.Errorf("%s: no %q", what, w)
 		}
 	}
-	if err := standby.Seal(timeout(t)); err != nil {
-		t.Fatal(err)
+	if strings.Contains(text, k.token) {
+		k.t.Errorf("%s: the token is shown", what)
 	}
-	check("a standby is sealed", 0, "sealed (503)", "vault operator unseal -address="+standby.URL, ", 0 wrong")
-	if err := standby.Unseal(timeout(t)); err != nil {
-		t.Fatal(err)
-	}
+	k.t.Logf("%s:\n%s", what, out)
+}
 
-	if err := os.WriteFile(tokenFile, []byte("00000000-0000-0000-0000-000000000000"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	check("the token is not known", 2, "wrong token", `node_prefix "" { policy = "read" }`)
-	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
-		t.Fatal(err)
-	}
+func TestCheckCommand(t *testing.T) {
+	t.Parallel()
+	k := newChecked(t)
+	k.must(k.c.WaitSettled(timeout(t)))
+	active, err := k.c.Active(timeout(t))
+	k.must(err)
+	k.ends("healthy", 0, ", "+active.URL+": it says so itself", "0 warning, 0 wrong", "nothing was hidden", "all nodes that say it are of one cluster")
 
-	if err := c.Consuls[0].Stop(timeout(t)); err != nil {
-		t.Fatal(err)
-	}
-	check("Consul is stopped", 2, "wrong consul", "connection refused", "start the Consul agent at "+c.Consuls[0].HTTPAddr)
+	standby := k.c.Vaults[slices.IndexFunc(k.c.Vaults, func(v *cluster.Vault) bool { return v != active })]
+	k.must(standby.Seal(timeout(t)))
+	k.ends("a standby is sealed", 0, "sealed (503)", "vault operator unseal -address="+standby.URL, ", 0 wrong")
+	k.must(standby.Unseal(timeout(t)))
+
+	k.write(k.tokenFile, "00000000-0000-0000-0000-000000000000")
+	k.ends("the token is not known", 2, "wrong token", `node_prefix "" { policy = "read" }`)
+	k.write(k.tokenFile, k.token)
+
+	k.must(k.c.Consuls[0].Stop(timeout(t)))
+	k.ends("Consul is stopped", 2, "wrong consul", "connection refused", "start the Consul agent at "+k.c.Consuls[0].HTTPAddr)
 }

@@ -6,7 +6,6 @@
 package integration
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +13,19 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
+
+// registerWithAgent registers the i-th Vault with its agent, as changed each time: the first one is active.
+func registerWithAgent(t *testing.T, c *cluster.Cluster, i int) {
+	t.Helper()
+	address := []string{"127.10.0.1", "127.10.0.2"}[i]
+	err := c.Agents[i].API().Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: address, Name: "vault", Address: address, Port: 8200, Tags: []string{[]string{"active", "standby"}[i]},
+		Meta: map[string]string{"registered": time.Now().Format(time.RFC3339Nano)}, // a change, each time
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // One Consul server, which keeps its state in memory and is asked, and two agents, each with a Vault that is registered
 // with it by hand.
@@ -23,19 +35,8 @@ func TestFaultsOfOneConsul(t *testing.T) {
 	f := runFaults(t, c)
 	consul := c.Consuls[0]
 	const url, other = "http://127.10.0.1:8200", "http://127.10.0.2:8200"
-	register := func(i int) {
-		t.Helper()
-		address := strings.TrimSuffix(strings.TrimPrefix([]string{url, other}[i], "http://"), ":8200")
-		err := c.Agents[i].API().Agent().ServiceRegister(&api.AgentServiceRegistration{
-			ID: address, Name: "vault", Address: address, Port: 8200, Tags: []string{[]string{"active", "standby"}[i]},
-			Meta: map[string]string{"registered": time.Now().Format(time.RFC3339Nano)}, // a change, each time
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	register(0)
-	register(1)
+	registerWithAgent(t, c, 0)
+	registerWithAgent(t, c, 1)
 	f.sees(answer{target: url, reason: "ok"})
 
 	// A Consul that hangs is found out when a query is overdue: after poll_interval and a sixteenth, and 10 seconds. Its
@@ -67,7 +68,7 @@ func TestFaultsOfOneConsul(t *testing.T) {
 		// is registered, unless they were faster than the next query.
 		for i, a := range c.Agents {
 			f.must("join "+a.Name, a.API().Agent().Join(consul.IP, false))
-			register(i)
+			registerWithAgent(f.T, c, i)
 		}
 		f.sees(answer{target: url, reason: "ok"})
 		f.only(url, "503")
@@ -93,89 +94,108 @@ func TestFaultsOfThreeConsuls(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{NoVault: true, Consuls: 3})
 	f := runFaults(t, c)
-	const a, b = "127.10.0.1", "127.10.0.2"
-	url := func(address string) string { return "http://" + address + ":8200" }
-	set := func(f *faults, address, tag, status string) {
-		f.Helper()
-		_, err := c.Consuls[0].API().Catalog().Register(&api.CatalogRegistration{
-			Node: "node-" + address, Address: address,
-			Service: &api.AgentService{ID: address, Service: "vault", Address: address, Port: 8200, Tags: []string{tag}},
-			Checks: api.HealthChecks{{
-				Node: "node-" + address, CheckID: address + ":sealed", Name: "sealed", ServiceID: address, ServiceName: "vault", Status: status,
-			}},
-		}, nil)
-		f.must(address+" is "+tag+" and "+status, err)
-	}
+	f.contradictions()
+	f.serversThatGo()
+}
 
+// The addresses of two Vault nodes in the catalog, and where redirects to them lead.
+const (
+	nodeA, urlA = "127.10.0.1", "http://127.10.0.1:8200"
+	nodeB, urlB = "127.10.0.2", "http://127.10.0.2:8200"
+)
+
+// set registers a Vault node in the catalog.
+func (f *faults) set(address, tag, status string) {
+	f.Helper()
+	_, err := f.c.Consuls[0].API().Catalog().Register(&api.CatalogRegistration{
+		Node: "node-" + address, Address: address,
+		Service: &api.AgentService{ID: address, Service: "vault", Address: address, Port: 8200, Tags: []string{tag}},
+		Checks: api.HealthChecks{{
+			Node: "node-" + address, CheckID: address + ":sealed", Name: "sealed", ServiceID: address, ServiceName: "vault", Status: status,
+		}},
+	}, nil)
+	f.must(address+" is "+tag+" and "+status, err)
+}
+
+// unset takes a Vault node out of the catalog.
+func (f *faults) unset(address string) {
+	f.Helper()
+	_, err := f.c.Consuls[0].API().Catalog().Deregister(&api.CatalogDeregistration{Node: "node-" + address}, nil)
+	f.must("deregister "+address, err)
+}
+
+// contradictions are nodes of which the catalog says what cannot be, or nothing.
+func (f *faults) contradictions() {
 	f.row("two active, both passing", func(f *faults) {
-		set(f, a, "active", "passing")
-		f.sees(answer{target: url(a), reason: "ok"})
-		set(f, b, "active", "passing")
-		f.sees(answer{target: url(b), reason: "ok", candidates: 2}) // the one marked last
-		set(f, a, "standby", "passing")
-		f.sees(answer{target: url(b), reason: "ok"})
-		set(f, a, "active", "passing")
-		f.sees(answer{target: url(a), reason: "ok", candidates: 2})
+		f.set(nodeA, "active", "passing")
+		f.sees(answer{target: urlA, reason: "ok"})
+		f.set(nodeB, "active", "passing")
+		f.sees(answer{target: urlB, reason: "ok", candidates: 2}) // the one marked last
+		f.set(nodeA, "standby", "passing")
+		f.sees(answer{target: urlB, reason: "ok"})
+		f.set(nodeA, "active", "passing")
+		f.sees(answer{target: urlA, reason: "ok", candidates: 2})
 	})
 
 	f.row("two active, one worse", func(f *faults) {
-		set(f, a, "active", "warning")
-		f.sees(answer{target: url(a), reason: "ok", candidates: 2}) // it is still the one marked last
-		set(f, b, "active", "critical")
-		f.sees(answer{target: url(a), reason: "ok"})
-		set(f, a, "active", "critical")
+		f.set(nodeA, "active", "warning")
+		f.sees(answer{target: urlA, reason: "ok", candidates: 2}) // it is still the one marked last
+		f.set(nodeB, "active", "critical")
+		f.sees(answer{target: urlA, reason: "ok"})
+		f.set(nodeA, "active", "critical")
 		f.sees(answer{reason: "unhealthy"})
 	})
 
 	// Its check passes again while its tag is still the old one.
 	f.row("back from the dead with its tag", func(f *faults) {
-		set(f, a, "standby", "passing")
-		set(f, b, "active", "passing")
-		f.sees(answer{target: url(b), reason: "ok"})
-		set(f, b, "active", "critical")
+		f.set(nodeA, "standby", "passing")
+		f.set(nodeB, "active", "passing")
+		f.sees(answer{target: urlB, reason: "ok"})
+		f.set(nodeB, "active", "critical")
 		f.sees(answer{reason: "unhealthy"})
-		set(f, a, "active", "passing")
-		f.sees(answer{target: url(a), reason: "ok"})
+		f.set(nodeA, "active", "passing")
+		f.sees(answer{target: urlA, reason: "ok"})
 		f.guard.forget()
-		set(f, b, "active", "passing")
-		f.sees(answer{target: url(a), reason: "ok", candidates: 2})
-		set(f, b, "standby", "passing")
-		f.sees(answer{target: url(a), reason: "ok"})
-		f.only(url(a))
+		f.set(nodeB, "active", "passing")
+		f.sees(answer{target: urlA, reason: "ok", candidates: 2})
+		f.set(nodeB, "standby", "passing")
+		f.sees(answer{target: urlA, reason: "ok"})
+		f.only(urlA)
 	})
 
 	f.row("deregistered", func(f *faults) {
-		_, err := c.Consuls[0].API().Catalog().Deregister(&api.CatalogDeregistration{Node: "node-" + a}, nil)
-		f.must("deregister "+a, err)
+		f.unset(nodeA)
 		f.sees(answer{reason: "no_active"})
-		_, err = c.Consuls[0].API().Catalog().Deregister(&api.CatalogDeregistration{Node: "node-" + b}, nil)
-		f.must("deregister "+b, err)
+		f.unset(nodeB)
 		f.sees(answer{reason: "no_service"})
-		set(f, a, "active", "passing")
-		f.sees(answer{target: url(a), reason: "ok"})
+		f.set(nodeA, "active", "passing")
+		f.sees(answer{target: urlA, reason: "ok"})
 	})
+}
 
+// serversThatGo are Consul's, which come back.
+func (f *faults) serversThatGo() {
 	f.row("restarted with its state", func(f *faults) {
-		f.must("stop", c.Consuls[0].Stop(timeout(f.T)))
-		f.sees(answer{target: url(a), reason: "consul_unreachable", stale: true})
-		f.must("restart", c.Consuls[0].Restart(timeout(f.T)))
-		f.sees(answer{target: url(a), reason: "ok"})
-		f.only(url(a)) // its state is on disk: never a moment without the service
+		f.must("stop", f.c.Consuls[0].Stop(timeout(f.T)))
+		f.sees(answer{target: urlA, reason: "consul_unreachable", stale: true})
+		f.must("restart", f.c.Consuls[0].Restart(timeout(f.T)))
+		f.sees(answer{target: urlA, reason: "ok"})
+		f.only(urlA) // its state is on disk: never a moment without the service
 	})
 
 	f.row("leaderless", func(f *faults) {
-		for _, s := range c.Consuls[1:] {
+		for _, s := range f.c.Consuls[1:] {
 			f.must("kill "+s.Name, s.Kill())
 		}
-		f.sees(answer{target: url(a), reason: "consul_error", stale: true})
+		f.sees(answer{target: urlA, reason: "consul_error", stale: true})
 		f.seesAt(f.port("8003"), answer{reason: "stale_expired", stale: true})
-		for _, s := range c.Consuls[1:] {
+		for _, s := range f.c.Consuls[1:] {
 			f.must("restart "+s.Name, s.Restart(timeout(f.T)))
 		}
-		f.sees(answer{target: url(a), reason: "ok"})
-		f.only(url(a))
-		f.seesAt(f.port("8003"), answer{target: url(a), reason: "ok"})
-		set(f, b, "active", "passing") // the watch works on
-		f.sees(answer{target: url(b), reason: "ok", candidates: 2})
+		f.sees(answer{target: urlA, reason: "ok"})
+		f.only(urlA)
+		f.seesAt(f.port("8003"), answer{target: urlA, reason: "ok"})
+		f.set(nodeB, "active", "passing") // the watch works on
+		f.sees(answer{target: urlB, reason: "ok", candidates: 2})
 	})
 }

@@ -78,6 +78,75 @@ func mountKV(t *testing.T, c *cluster.Cluster) {
 	})
 }
 
+// operations are reads and writes by clients that try nothing twice, through one failover.
+type operations struct {
+	t                 *testing.T
+	name, site, token string
+	old               *cluster.Vault // the active node that goes
+	quick             time.Duration  // how long after the event operations may still be sent to it
+
+	over  chan struct{}
+	group sync.WaitGroup
+	mu    sync.Mutex
+	total int
+	event time.Time
+}
+
+// start has four clients read and write.
+func (o *operations) start() {
+	o.over = make(chan struct{})
+	for i := range 4 {
+		o.group.Go(func() {
+			client := oneRedirect(o.t)
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for n := i; ; n++ {
+				select {
+				case <-o.over:
+					return
+				case <-tick.C:
+				}
+				began := time.Now()
+				node, err := operation(client, o.site, o.token, n%2 == 0)
+				o.add(began, node, err)
+			}
+		})
+	}
+}
+
+// add counts an operation. What was under way at the dying node is lost; nothing else is.
+func (o *operations) add(began time.Time, node string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.total++
+	if err != nil && (node != o.old.Addr || !o.event.IsZero() && began.After(o.event.Add(o.quick))) {
+		o.t.Errorf("%s: an operation at %s, begun %s after the event: %v", o.name, node, began.Sub(o.event), err)
+	}
+}
+
+// more waits until there have been more than n operations from now on.
+func (o *operations) more(what string, n int) {
+	o.t.Helper()
+	o.mu.Lock()
+	after := o.total + n
+	o.mu.Unlock()
+	await(o.t, what, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.total > after })
+}
+
+// happens notes that the event is about to be.
+func (o *operations) happens() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.event = time.Now()
+}
+
+// stop ends the clients.
+func (o *operations) stop() {
+	close(o.over)
+	o.group.Wait()
+	o.t.Logf("%s: %d operations", o.name, o.total)
+}
+
 func TestFailoverWithoutAFailedRequest(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{})
@@ -108,40 +177,10 @@ http://{ip}:8080 {
 			t.Fatal(err)
 		}
 		caddy.awaitTarget(site, old.URL)
-		var (
-			group sync.WaitGroup
-			mu    sync.Mutex
-			total int
-			over  = make(chan struct{})
-			event time.Time
-		)
-		for i := range 4 {
-			group.Go(func() {
-				client := oneRedirect(t)
-				tick := time.NewTicker(20 * time.Millisecond)
-				defer tick.Stop()
-				for n := i; ; n++ {
-					select {
-					case <-over:
-						return
-					case <-tick.C:
-					}
-					began := time.Now()
-					node, err := operation(client, site, c.RootToken, n%2 == 0)
-					mu.Lock()
-					total++
-					// What was under way at the dying node is lost; nothing else is.
-					if err != nil && (node != old.Addr || !event.IsZero() && began.After(event.Add(2*probe+time.Second))) {
-						t.Errorf("%s: an operation at %s, begun %s after the event: %v", fault.name, node, began.Sub(event), err)
-					}
-					mu.Unlock()
-				}
-			})
-		}
-		await(t, "some operations", func() bool { mu.Lock(); defer mu.Unlock(); return total > 20 })
-		mu.Lock()
-		event = time.Now()
-		mu.Unlock()
+		o := &operations{t: t, name: fault.name, site: site, token: c.RootToken, old: old, quick: 2*probe + time.Second}
+		o.start()
+		o.more("some operations", 20)
+		o.happens()
 		if err := fault.do(old); err != nil {
 			t.Error(err)
 		}
@@ -150,13 +189,8 @@ http://{ip}:8080 {
 			t.Fatal(err)
 		}
 		caddy.awaitTarget(site, next.URL)
-		mu.Lock()
-		after := total + 40
-		mu.Unlock()
-		await(t, "more operations", func() bool { mu.Lock(); defer mu.Unlock(); return total > after })
-		close(over)
-		group.Wait()
-		t.Logf("%s: %d operations", fault.name, total)
+		o.more("more operations", 40)
+		o.stop()
 		if !old.Running() {
 			if err := old.Restart(timeout(t)); err != nil {
 				t.Fatal(err)

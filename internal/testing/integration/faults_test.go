@@ -19,8 +19,13 @@ func TestFaultsOfVault(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{ReconcileTimeout: 3 * time.Second})
 	f := runFaults(t, c)
-	agent := c.Consuls[0].API().Agent()
+	f.nodesThatDie()
+	f.nodesThatAreSealed()
+	f.wordsOfConsul()
+	f.consulThatDies()
+}
 
+func (f *faults) nodesThatDie() {
 	// Redirects lead to the dead node until another is active: the dead one keeps its tag, and its check runs out later.
 	// When it is back it is a standby, and changes nothing.
 	f.vaultRow("active killed, and back from the dead", func(f *faults, active *cluster.Vault) {
@@ -45,11 +50,13 @@ func TestFaultsOfVault(t *testing.T) {
 		f.guard.forget()
 		f.must("continue "+active.Name, active.Continue())
 		f.status(active.ServiceID, api.HealthPassing)
-		f.must("settle", c.WaitSettled(timeout(f.T)))
+		f.must("settle", f.c.WaitSettled(timeout(f.T)))
 		f.sees(answer{target: next.URL, reason: "ok"})
 		f.only(next.URL)
 	})
+}
 
+func (f *faults) nodesThatAreSealed() {
 	// The sealed node says so to Consul itself: it is out at once, and there is no redirect to it.
 	f.vaultRow("active sealed, and unsealed", func(f *faults, active *cluster.Vault) {
 		f.must("seal "+active.Name, active.Seal(timeout(f.T)))
@@ -68,7 +75,7 @@ func TestFaultsOfVault(t *testing.T) {
 		second := f.next(active)
 		f.must("seal "+second.Name, second.Seal(timeout(f.T)))
 		f.sees(answer{reason: "no_active"})
-		for _, v := range c.Vaults {
+		for _, v := range f.c.Vaults {
 			f.must("seal "+v.Name, v.Seal(timeout(f.T)))
 			f.status(v.ServiceID, api.HealthCritical)
 		}
@@ -81,10 +88,14 @@ func TestFaultsOfVault(t *testing.T) {
 		next := f.next()
 		f.sees(answer{target: next.URL, reason: "ok"})
 		f.only("503", next.URL)
-		for _, v := range c.Vaults {
+		for _, v := range f.c.Vaults {
 			f.must("unseal "+v.Name, v.Unseal(timeout(f.T)))
 		}
 	})
+}
+
+func (f *faults) wordsOfConsul() {
+	agent := f.c.Consuls[0].API().Agent()
 
 	// Vault does not notice. It registers again when it next looks.
 	f.vaultRow("active deregistered", func(f *faults, active *cluster.Vault) {
@@ -114,15 +125,17 @@ func TestFaultsOfVault(t *testing.T) {
 		f.sees(answer{target: next.URL, reason: "ok"})
 		f.only("503", next.URL)
 	})
+}
 
+func (f *faults) consulThatDies() {
 	// Clients are sent to the node that was active last: Vault works on without Consul.
 	f.vaultRow("Consul killed, and back empty", func(f *faults, active *cluster.Vault) {
-		f.must("kill consul", c.Consuls[0].Kill())
+		f.must("kill consul", f.c.Consuls[0].Kill())
 		f.sees(answer{target: active.URL, reason: "consul_unreachable", stale: true})
 		f.seesAt(f.port("8002"), answer{reason: "stale_expired", stale: true})
 		f.seesAt(f.port("8003"), answer{reason: "stale_expired", stale: true})
 		f.only(active.URL)
-		f.must("restart consul", c.Consuls[0].Restart(timeout(f.T)))
+		f.must("restart consul", f.c.Consuls[0].Restart(timeout(f.T)))
 		f.sees(answer{target: active.URL, reason: "ok"})
 		f.seesAt(f.port("8002"), answer{target: active.URL, reason: "ok"})
 		f.seesAt(f.port("8003"), answer{target: active.URL, reason: "ok"})
@@ -131,13 +144,13 @@ func TestFaultsOfVault(t *testing.T) {
 
 	// Nobody can know: clients are sent to the dead node for as long as max_stale allows, or until Consul is back.
 	f.vaultRow("active killed while Consul is away", func(f *faults, active *cluster.Vault) {
-		f.must("kill consul", c.Consuls[0].Kill())
+		f.must("kill consul", f.c.Consuls[0].Kill())
 		f.must("kill "+active.Name, active.Kill())
 		next := f.next(active)
 		f.sees(answer{target: active.URL, reason: "consul_unreachable", stale: true})
 		f.seesAt(f.port("8002"), answer{reason: "stale_expired", stale: true})
 		f.only(active.URL)
-		f.must("restart consul", c.Consuls[0].Restart(timeout(f.T)))
+		f.must("restart consul", f.c.Consuls[0].Restart(timeout(f.T)))
 		f.sees(answer{target: next.URL, reason: "ok"})
 		f.only(active.URL, next.URL, "503")
 	})

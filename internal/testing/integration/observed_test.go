@@ -138,19 +138,38 @@ http://{ip}:8080 {
 	if d := (time.Duration(entry.Gap*1e9) - gap).Abs(); d > time.Second {
 		t.Errorf("the history tells a gap of %.3f s, clients saw one of %s", entry.Gap, gap)
 	}
+	wantEvents(t, caddy, events, entry, old.URL)
+	wantMetrics(t, caddy, entry)
+	_, page := askAs(t, site+"/status", "text/html")
+	for _, part := range []string{next.URL, "1 failover", "→ " + entry.Node, `class="gap"`} {
+		if !strings.Contains(page, part) {
+			t.Errorf("the page lacks %q", part)
+		}
+	}
+	t.Logf("gap by the history %.3f s, seen by a client %s", entry.Gap, gap)
+}
+
+// wantEvents checks that the events in a file tell of the change that the history has, and of one loss before.
+func wantEvents(t *testing.T, caddy *server, events string, entry change, lostURL string) {
+	t.Helper()
 	caddy.await("the event", func() bool { return len(eventsIn(t, events, "vault_active_changed")) > 1 })
 	changes := eventsIn(t, events, "vault_active_changed")
 	e := changes[len(changes)-1].Data
-	if e.Cluster != "main" || e.URL != next.URL || e.PreviousURL != old.URL || e.Gap != entry.Gap || e.Node != entry.Node {
+	if e.Cluster != "main" || e.URL != entry.URL || e.PreviousURL != entry.PreviousURL || e.Gap != entry.Gap || e.Node != entry.Node {
 		t.Errorf("event %+v, want what the history has: %+v", e, entry)
 	}
-	if lost := eventsIn(t, events, "vault_active_lost"); len(lost) != 1 || lost[0].Data.PreviousURL != old.URL {
-		t.Errorf("events of the loss %+v, want one, of %s", lost, old.URL)
+	if lost := eventsIn(t, events, "vault_active_lost"); len(lost) != 1 || lost[0].Data.PreviousURL != lostURL {
+		t.Errorf("events of the loss %+v, want one, of %s", lost, lostURL)
 	}
+}
+
+// wantMetrics checks that the metrics tell of the change that the history has.
+func wantMetrics(t *testing.T, caddy *server, entry change) {
+	t.Helper()
 	_, metrics := caddy.admin("GET", "/metrics", "", "")
 	for _, line := range []string{
 		`caddy_vault_redirect_active{cluster="main"} 1`,
-		fmt.Sprintf(`caddy_vault_redirect_active_node_info{cluster="main",node="%s",url="%s"} 1`, entry.Node, next.URL),
+		fmt.Sprintf(`caddy_vault_redirect_active_node_info{cluster="main",node="%s",url="%s"} 1`, entry.Node, entry.URL),
 		`caddy_vault_redirect_changes_total{cluster="main"} 2`,
 		fmt.Sprintf(`caddy_vault_redirect_failover_duration_seconds_sum{cluster="main"} %v`, entry.Gap),
 		`caddy_vault_redirect_failover_duration_seconds_count{cluster="main"} 1`,
@@ -159,13 +178,6 @@ http://{ip}:8080 {
 			t.Errorf("the metrics lack %s", line)
 		}
 	}
-	_, page := askAs(t, site+"/status", "text/html")
-	for _, part := range []string{next.URL, "1 failover", "→ " + entry.Node, `class="gap"`} {
-		if !strings.Contains(page, part) {
-			t.Errorf("the page lacks %q", part)
-		}
-	}
-	t.Logf("gap by the history %.3f s, seen by a client %s", entry.Gap, gap)
 }
 
 // change is an entry of the history.

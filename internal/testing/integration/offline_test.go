@@ -40,15 +40,15 @@ func exampleConfigs(t *testing.T) (files []string) {
 	return files
 }
 
-// TestValidateAndAdaptUseNoNetwork counts connections to where Consul would be.
-func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
-	t.Parallel()
+// countingListener takes connections and counts them.
+func countingListener(t *testing.T) (address string, connections *atomic.Int32) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	var connections atomic.Int32
+	t.Cleanup(func() { l.Close() })
+	connections = new(atomic.Int32)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -59,16 +59,17 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 			conn.Close()
 		}
 	}()
+	return l.Addr().String(), connections
+}
 
-	dir := t.TempDir()
-	write := func(name string, text []byte) string {
-		t.Helper()
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
+// exampleFiles are the files that examples name, in a folder of the test.
+type exampleFiles struct {
+	dir              string
+	cert, key, token string
+}
+
+func writeExampleFiles(t *testing.T) *exampleFiles {
+	t.Helper()
 	server := httptest.NewTLSServer(nil) // has a certificate
 	defer server.Close()
 	pair := server.TLS.Certificates[0]
@@ -76,24 +77,53 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := write("cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
-	key := write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
-	token := write("token", []byte("00000000-0000-0000-0000-000000000000\n"))
-	env := []string{
-		"CONSUL_HTTP_ADDR=" + l.Addr().String(), "VAULT_REDIRECT_CONSUL=https://" + l.Addr().String(),
-		"VAULT_REDIRECT_PASSWORD_HASH=$2a$14$g4VWYh4L2fAc1aP3fLFzjuHpX1iK/OAn2bzdrWFRqpIbxMsRqGvsG", "VAULT_REDIRECT_CERT=" + cert, "VAULT_REDIRECT_KEY=" + key, "VAULT_REDIRECT_CONSUL_CA=" + cert, "VAULT_REDIRECT_VAULT_CA=" + cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + token,
-	}
-	here := strings.NewReplacer("127.0.0.1:8501", l.Addr().String(), "127.0.0.1:8500", l.Addr().String(),
-		"/etc/vault-redirect/consul-token", token, "/etc/vault-redirect/consul-ca.pem", cert, "/etc/vault-redirect/vault-ca.pem", cert,
-		"/etc/vault-redirect/consul-client.pem", cert, "/etc/vault-redirect/consul-client-key.pem", key)
+	f := &exampleFiles{dir: t.TempDir()}
+	f.cert = f.write(t, "cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
+	f.key = f.write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	f.token = f.write(t, "token", []byte("00000000-0000-0000-0000-000000000000\n"))
+	return f
+}
 
+func (f *exampleFiles) write(t *testing.T, name string, text []byte) string {
+	t.Helper()
+	file := filepath.Join(f.dir, name)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// env is the environment that examples expect, with Consul at an address.
+func (f *exampleFiles) env(consul string) []string {
+	return []string{
+		"CONSUL_HTTP_ADDR=" + consul, "VAULT_REDIRECT_CONSUL=https://" + consul,
+		"VAULT_REDIRECT_PASSWORD_HASH=$2a$14$g4VWYh4L2fAc1aP3fLFzjuHpX1iK/OAn2bzdrWFRqpIbxMsRqGvsG",
+		"VAULT_REDIRECT_CERT=" + f.cert, "VAULT_REDIRECT_KEY=" + f.key, "VAULT_REDIRECT_CONSUL_CA=" + f.cert,
+		"VAULT_REDIRECT_VAULT_CA=" + f.cert, "VAULT_REDIRECT_CONSUL_TOKEN_FILE=" + f.token,
+	}
+}
+
+// copy writes a copy of an example that names the files, and Consul at an address.
+func (f *exampleFiles) copy(t *testing.T, example, consul string) (file string) {
+	t.Helper()
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := strings.NewReplacer("127.0.0.1:8501", consul, "127.0.0.1:8500", consul,
+		"/etc/vault-redirect/consul-token", f.token, "/etc/vault-redirect/consul-ca.pem", f.cert, "/etc/vault-redirect/vault-ca.pem", f.cert,
+		"/etc/vault-redirect/consul-client.pem", f.cert, "/etc/vault-redirect/consul-client-key.pem", f.key)
+	return f.write(t, filepath.Base(example), []byte(here.Replace(string(text))))
+}
+
+// TestValidateAndAdaptUseNoNetwork counts connections to where Consul would be.
+func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
+	t.Parallel()
+	consul, connections := countingListener(t)
+	files := writeExampleFiles(t)
+	env := files.env(consul)
 	for _, example := range exampleConfigs(t) {
-		text, err := os.ReadFile(example)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Base(example)
-		file := write(name, []byte(here.Replace(string(text))))
+		name, file := filepath.Base(example), files.copy(t, example, consul)
 		commands := [][]string{{"validate", "--config", file}}
 		if strings.HasSuffix(name, ".Caddyfile") {
 			commands = [][]string{
@@ -116,6 +146,6 @@ func TestValidateAndAdaptUseNoNetwork(t *testing.T) {
 	}
 
 	// The same address is asked when a config is run: the count would have risen.
-	caddy := runCaddy(t, "", "http://{ip}:8001 {\n\tvault_redirect\n}", "CONSUL_HTTP_ADDR="+l.Addr().String())
+	caddy := runCaddy(t, "", "http://{ip}:8001 {\n\tvault_redirect\n}", "CONSUL_HTTP_ADDR="+consul)
 	caddy.await("a connection to Consul", func() bool { return connections.Load() > 0 })
 }

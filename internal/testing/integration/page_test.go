@@ -111,9 +111,16 @@ func (p *pages) clean() {
 	}
 }
 
-// TestStatusPageInABrowser opens the page once, and has it show a failover by its own refresh.
-func TestStatusPageInABrowser(t *testing.T) {
-	t.Parallel()
+// failoverOfPage is a site with a status page at which tabs are open, and its cluster of three.
+type failoverOfPage struct {
+	*pages
+	cluster *standin.Cluster
+	caddy   *server
+	site    string
+}
+
+func openFailoverOfPage(t *testing.T) *failoverOfPage {
+	t.Helper()
 	cluster, err := standin.NewCluster(3, "")
 	if err != nil {
 		t.Fatal(err)
@@ -141,66 +148,98 @@ http://{ip}:8080 {
 		browser.Screen{Width: 1200, Height: 800, Scale: 1, Dark: true},
 		browser.Screen{Width: 360, Height: 640, Scale: 2, Phone: true},
 	)
-	v0, v2 := cluster.Vaults[0], cluster.Vaults[2]
+	return &failoverOfPage{pages: pages, cluster: cluster, caddy: caddy, site: site}
+}
 
-	pages.await("before", "redirecting main → vault-0", v0.URL(), "active since", "0 failovers", "vault-1", "standby", "requests are redirected here", "0 / 10000")
-	pages.has("document.title", "main → vault-0")
-	pages.has("document.querySelectorAll('rect.active').length", 1.0)
-	pages.has("document.querySelectorAll('rect.gap').length", 0.0)
+// before checks what the page shows of a cluster in which all is well.
+func (f *failoverOfPage) before() {
+	f.t.Helper()
+	f.await("before", "redirecting main → vault-0", f.cluster.Vaults[0].URL(), "active since", "0 failovers", "vault-1", "standby", "requests are redirected here", "0 / 10000")
+	f.has("document.title", "main → vault-0")
+	f.has("document.querySelectorAll('rect.active').length", 1.0)
+	f.has("document.querySelectorAll('rect.gap').length", 0.0)
+}
 
-	for _, v := range cluster.Vaults[1:] {
+// during kills the active node with nobody to follow, and checks what the page shows. It returns where a client is led
+// that asks then, once it is answered.
+func (f *failoverOfPage) during() (location <-chan string) {
+	f.t.Helper()
+	for _, v := range f.cluster.Vaults[1:] {
 		v.SetSealed(true)
 	}
-	if old, successor := cluster.Kill(); old != v0 || successor != nil {
-		t.Fatalf("%v was active, %v is", old, successor)
+	if old, successor := f.cluster.Kill(); old != f.cluster.Vaults[0] || successor != nil {
+		f.t.Fatalf("%v was active, %v is", old, successor)
 	}
-	location := make(chan string, 1)
+	led := make(chan string, 1)
 	go func() { // a client, which waits
-		resp, err := client.Get(site + "/v1/secret/data/x")
+		resp, err := client.Get(f.site + "/v1/secret/data/x")
 		if err != nil {
-			location <- err.Error()
+			led <- err.Error()
 			return
 		}
 		resp.Body.Close()
-		location <- resp.Header.Get("Location")
+		led <- resp.Header.Get("Location")
 	}()
-	pages.await("during", "no active node main", "unreachable", "sealed", "1 / 10000", "lost", "vault-0 → none")
-	pages.has("document.title", "main: no active node")
-	pages.has("document.querySelectorAll('rect.gap').length", 1.0)
+	f.await("during", "no active node main", "unreachable", "sealed", "1 / 10000", "lost", "vault-0 → none")
+	f.has("document.title", "main: no active node")
+	f.has("document.querySelectorAll('rect.gap').length", 1.0)
 	// Words and colours: the style applies.
-	pages.has("getComputedStyle(document.querySelector('rect.gap')).fill.match(/[0-9]+/)[0] > 200", true)
-	pages.has("document.documentElement.scrollWidth <= innerWidth", true)
+	f.has("getComputedStyle(document.querySelector('rect.gap')).fill.match(/[0-9]+/)[0] > 200", true)
+	f.has("document.documentElement.scrollWidth <= innerWidth", true)
+	return led
+}
 
+// after has another node become active, and checks where the client is led and what the page shows.
+func (f *failoverOfPage) after(location <-chan string) {
+	f.t.Helper()
+	v2 := f.cluster.Vaults[2]
 	v2.SetSealed(false)
-	if now := cluster.StepDown(); now != v2 {
-		t.Fatalf("%v is active", now)
+	if now := f.cluster.StepDown(); now != v2 {
+		f.t.Fatalf("%v is active", now)
 	}
 	if got, want := <-location, v2.URL()+"/v1/secret/data/x"; got != want {
-		t.Errorf("the client was led to %s, want %s", got, want)
+		f.t.Errorf("the client was led to %s, want %s", got, want)
 	}
-	pages.await("after", "redirecting main → vault-2", v2.URL(), "1 failover", "→ vault-2", "waited, then served 1", "0 / 10000")
-	pages.has("document.title", "main → vault-2")
-	pages.has("document.querySelectorAll('rect.gap').length", 2.0) // the one gap, in each of two lanes
-	pages.has("document.documentElement.scrollWidth <= innerWidth", true)
-	pages.clean()
+	f.await("after", "redirecting main → vault-2", v2.URL(), "1 failover", "→ vault-2", "waited, then served 1", "0 / 10000")
+	f.has("document.title", "main → vault-2")
+	f.has("document.querySelectorAll('rect.gap').length", 2.0) // the one gap, in each of two lanes
+	f.has("document.documentElement.scrollWidth <= innerWidth", true)
+}
 
-	// Had there been anything on the console, it would have been heard; and the policy holds.
-	tab := pages.tabs[0]
+// policyHolds checks that, had there been anything on the console, it would have been heard; and that the policy holds.
+func (f *failoverOfPage) policyHolds() {
+	f.t.Helper()
+	tab := f.tabs[0]
 	var done bool
-	if err := tab.Eval(t.Context(), "document.body.append(Object.assign(new Image(), {src: '/v1/sys/health'})), true", &done); err != nil {
-		t.Fatal(err)
+	if err := tab.Eval(f.t.Context(), "document.body.append(Object.assign(new Image(), {src: '/v1/sys/health'})), true", &done); err != nil {
+		f.t.Fatal(err)
 	}
-	await(t, "the browser refuses an image", func() bool {
+	await(f.t, "the browser refuses an image", func() bool {
 		return strings.Contains(strings.Join(tab.Console(), "\n"), "Content Security Policy")
 	})
+}
 
-	// What others see of it: the site was asked for the page and by the client, and for nothing else.
-	for line := range strings.Lines(caddy.Log()) {
+// onlyAsked checks what others see of it: the site was asked for the page and by the client, and for nothing else.
+func (f *failoverOfPage) onlyAsked(uris ...string) {
+	f.t.Helper()
+	for line := range strings.Lines(f.caddy.Log()) {
 		var entry struct{ Request *struct{ URI string } }
-		if json.Unmarshal([]byte(line), &entry) == nil && entry.Request != nil && entry.Request.URI != "/status" && entry.Request.URI != "/v1/secret/data/x" {
-			t.Errorf("the site was asked for %s", entry.Request.URI)
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Request != nil && !slices.Contains(uris, entry.Request.URI) {
+			f.t.Errorf("the site was asked for %s", entry.Request.URI)
 		}
 	}
+}
+
+// TestStatusPageInABrowser opens the page once, and has it show a failover by its own refresh.
+func TestStatusPageInABrowser(t *testing.T) {
+	t.Parallel()
+	f := openFailoverOfPage(t)
+	f.before()
+	location := f.during()
+	f.after(location)
+	f.clean()
+	f.policyHolds()
+	f.onlyAsked("/status", "/v1/secret/data/x")
 }
 
 // TestStatusPageAnswersPrograms compares the document, on a site of its own behind a password, with that of the admin
