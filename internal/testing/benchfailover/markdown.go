@@ -13,9 +13,12 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 )
 
+// plainName is the name of the setting that tells how to read all of them.
+const plainName = "benchfailover"
+
 // name is that of the setting on the page: each has a place of its own.
 func (o *options) name() string {
-	name := "benchfailover"
+	name := plainName
 	if o.tls {
 		name += " -tls"
 	}
@@ -47,7 +50,11 @@ func (r *report) markdown(o options) string {
 	b.WriteString(page.Table(columns, r.cells()))
 	b.WriteString("\nOf the same runs:\n\n")
 	b.WriteString(page.Table(loadColumns, r.loadCells()))
-	fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
+	if o.name() == plainName {
+		fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
+	} else {
+		b.WriteString("\nTo be read as the table of [Failovers](#failovers). The cluster itself:\n\n")
+	}
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
