@@ -88,9 +88,10 @@ func (d *Doctor) Look(ctx context.Context, timeout time.Duration) []Seen {
 	return list
 }
 
-// settle waits until discovery has answered or failed, and each node was probed once.
+// settle waits until discovery has answered or failed, and each node was probed: once, or as often as it takes to call one
+// dead that does not answer in time.
 func (p *patient) settle(ctx context.Context) {
-	for !p.settled() {
+	for began := time.Now(); !p.settled(time.Since(began)); {
 		select {
 		case <-ctx.Done():
 			return
@@ -100,16 +101,19 @@ func (p *patient) settle(ctx context.Context) {
 	}
 }
 
-func (p *patient) settled() bool {
-	state := p.view.State()
+func (p *patient) settled(after time.Duration) bool {
+	state, probe := p.view.State(), p.config.Probe
 	if state.Polled.IsZero() { // the state knows no answer yet
 		return p.view.Discovery().Failures > 0
 	}
-	if p.config.Probe.Mode == engine.ProbeOff {
+	if probe.Mode == engine.ProbeOff {
 		return true
 	}
 	for _, n := range state.NodeStatuses() {
-		if n.URL != "" && n.Probe.Result == engine.ResultNone {
+		switch {
+		case n.URL == "":
+		case n.Probe.Result == engine.ResultNone,
+			n.Probe.Result == engine.ResultTimeout && after < time.Duration(probe.Fall)*probe.Timeout:
 			return false
 		}
 	}
