@@ -20,19 +20,21 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
-	$(GO) build -trimpath -o caddy ./cmd/caddy
+	@GO=$(GO) tools/build/progress.sh caddy ./cmd/caddy
 
 .PHONY: demo
-demo: build dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
-	@exec dist/demo -caddy ./caddy
+demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
+	@exec dist/demo -caddy dist/caddy
 
 .PHONY: demo-real
-demo-real: build dist/demo tools ## The same on real Consul and Vault
-	@exec dist/demo -caddy ./caddy -real
+demo-real: dist/demo tools ## The same on real Consul and Vault
+	@exec dist/demo -caddy dist/caddy -real
 
+# Both at once, and with the flags of "build": so nothing is compiled twice.
 .PHONY: dist/demo
 dist/demo:
-	$(GO) build -o $@ ./examples/demo
+	@mkdir -p dist
+	@GO=$(GO) tools/build/progress.sh dist/ ./cmd/caddy ./examples/demo
 
 .PHONY: test
 test: lint tools ## All that CI runs: lint, and every test with the race detector
