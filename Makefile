@@ -4,6 +4,8 @@
 GO ?= go
 # Tools run from the module that pins them: nothing is installed.
 LINT := $(GO) tool -modfile=tools/lint/go.mod
+# As Caddy's own releases are built: without the databases in which its ACME server could keep its data.
+TAGS := nobadger,nomysql,nopgx
 FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
@@ -20,7 +22,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
-	@GO=$(GO) tools/build/progress.sh caddy ./cmd/caddy
+	@GO=$(GO) TAGS=$(TAGS) tools/build/progress.sh caddy ./cmd/caddy
 
 .PHONY: demo
 demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
@@ -34,7 +36,7 @@ demo-real: dist/demo tools ## The same on real Consul and Vault
 .PHONY: dist/demo
 dist/demo:
 	@mkdir -p dist
-	@GO=$(GO) tools/build/progress.sh dist/ ./cmd/caddy ./examples/demo
+	@GO=$(GO) TAGS=$(TAGS) tools/build/progress.sh dist/ ./cmd/caddy ./examples/demo
 
 .PHONY: test
 test: lint tools ## All that CI runs: lint, and every test with the race detector

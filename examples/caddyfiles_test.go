@@ -9,8 +9,10 @@ import (
 	"encoding/json"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -105,7 +107,8 @@ func production(t *testing.T, text string) {
 	caddyfile(t, text)
 	filtered(t, text)
 	// What is commented out is to be true as well.
-	for _, comment := range []string{"\t# admin unix", "\t# log\n", "\t\t\t\t# server_name "} {
+	safe(t, text)
+	for _, comment := range []string{"\t# log\n", "\t\t\t\t# server_name "} {
 		with := strings.Replace(text, comment, strings.Replace(comment, "# ", "", 1), 1)
 		if with == text {
 			t.Fatalf("%q is not found", comment)
@@ -126,6 +129,89 @@ func production(t *testing.T, text string) {
 	}
 	acme = strings.ReplaceAll(acme, "/etc/vault-redirect/acme-ca.pem", f.cert)
 	caddyfile(t, site.ReplaceAllLiteralString(commented.ReplaceAllLiteralString(text, ""), acme))
+}
+
+// safe fails for a Caddyfile that serves or redirects to plain http, logs the paths of secrets, lets others change the config,
+// or ends without draining.
+func safe(t *testing.T, text string) {
+	t.Helper()
+	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c struct {
+		Admin struct{ Listen string }
+		Apps  struct {
+			HTTP struct {
+				GracePeriod   caddy.Duration `json:"grace_period"`
+				ShutdownDelay caddy.Duration `json:"shutdown_delay"`
+				Servers       map[string]struct {
+					Listen    []string
+					Logs      *struct{}
+					AutoHTTPS struct {
+						DisableRedirects bool `json:"disable_redirects"`
+					} `json:"automatic_https"`
+					TLS []struct{} `json:"tls_connection_policies"`
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(adapted, &c); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(c.Admin.Listen, "unix/") {
+		t.Errorf("the admin API is at %s", c.Admin.Listen)
+	}
+	if c.Apps.HTTP.ShutdownDelay <= 0 || time.Duration(c.Apps.HTTP.GracePeriod) < 50*time.Second {
+		t.Errorf("shutdown_delay %v, grace_period %v", c.Apps.HTTP.ShutdownDelay, c.Apps.HTTP.GracePeriod)
+	}
+	redirectors := 0
+	for name, server := range c.Apps.HTTP.Servers {
+		if server.Logs != nil {
+			t.Errorf("%s logs requests", name)
+		}
+		if !slices.ContainsFunc(server.Listen, func(address string) bool { return strings.HasSuffix(address, ":443") }) {
+			continue
+		}
+		if redirectors++; len(server.TLS) == 0 || !server.AutoHTTPS.DisableRedirects {
+			t.Errorf("%s: TLS %v, redirects of plain http disabled: %v", name, server.TLS, server.AutoHTTPS.DisableRedirects)
+		}
+	}
+	if redirectors != 1 || strings.Contains(string(adapted), `"scheme":"http"`) {
+		t.Errorf("%d servers at port 443, want one, which redirects to https: %s", redirectors, adapted)
+	}
+	filtered(t, text)
+}
+
+func fleet(t *testing.T, text string) {
+	setFiles(t)
+	caddyfile(t, text)
+	safe(t, text)
+	if drained, interval := duration(t, text, `(?m)^\tshutdown_delay (\S+)$`), duration(t, page(t, "examples/redirector-service.json"), `"interval": "(\S+)"`); drained < 3*interval {
+		t.Errorf("it drains for %s, too short for a check every %s", drained, interval)
+	}
+	caddyfile(t, uncommented(t, text, "\t# storage "))
+}
+
+func internalCA(t *testing.T, text string) {
+	f := setFiles(t)
+	caddyfile(t, text)
+	filtered(t, text)
+	root := text
+	for _, line := range []string{"\t\t\t# root {", "\t\t\t# \tcert ", "\t\t\t# \tkey ", "\t\t\t# }"} {
+		root = uncommented(t, root, line)
+	}
+	caddyfile(t, strings.NewReplacer("/etc/vault-redirect/root.crt", f.cert, "/etc/vault-redirect/root.key", f.key).Replace(root))
+}
+
+// uncommented takes the comment from a line, which is to be true as well.
+func uncommented(t *testing.T, text, line string) string {
+	t.Helper()
+	with := strings.Replace(text, line, strings.Replace(line, "# ", "", 1), 1)
+	if with == text {
+		t.Fatalf("%q is not found", line)
+	}
+	return with
 }
 
 func config(t *testing.T, text string) {

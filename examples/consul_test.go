@@ -59,3 +59,34 @@ func vaultService(t *testing.T, text string) {
 		}
 	}
 }
+
+func redirectorService(t *testing.T, text string) {
+	var file struct {
+		Service struct {
+			Name, Address string
+			Port          int
+			Check         struct {
+				ID, Name, Notes, HTTP, Interval, Timeout string
+				ServerName                               string `json:"tls_server_name"`
+				SkipVerify                               bool   `json:"tls_skip_verify"`
+			}
+		}
+	}
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&file); err != nil {
+		t.Fatal(err)
+	}
+	s := file.Service
+	if u, err := url.Parse(s.Check.HTTP); err != nil || u.Path != "/vault-redirector-health/ready" {
+		t.Errorf("the check asks %q: %v", s.Check.HTTP, err)
+	}
+	if s.Check.ServerName != s.Name+".service.consul" || s.Check.Notes == "" {
+		t.Errorf("service %+v: the certificate has the name that clients look up", s)
+	}
+	for _, text := range []string{s.Check.Interval, s.Check.Timeout} {
+		if _, err := time.ParseDuration(text); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -24,17 +24,26 @@ import (
 
 // checks has a check for each file in this folder.
 var checks = map[string]func(t *testing.T, text string){
-	"minimal.Caddyfile":        caddyfile,
-	"production.Caddyfile":     production,
-	"without-consul.Caddyfile": withoutConsul,
-	"proxy.Caddyfile":          proxy,
-	"status.Caddyfile":         status,
-	"events-exec.Caddyfile":    eventsCaddyfile,
-	"events-webhook.Caddyfile": eventsCaddyfile,
-	"config.json":              config,
-	"vault-redirector.service": service,
-	"consul-policy.hcl":        consulPolicy,
-	"vault-service.json":       vaultService,
+	"minimal.Caddyfile":            caddyfile,
+	"production.Caddyfile":         production,
+	"without-consul.Caddyfile":     withoutConsul,
+	"proxy.Caddyfile":              proxy,
+	"status.Caddyfile":             status,
+	"events-exec.Caddyfile":        eventsCaddyfile,
+	"events-webhook.Caddyfile":     eventsCaddyfile,
+	"fleet.Caddyfile":              fleet,
+	"internal-ca.Caddyfile":        internalCA,
+	"acme-dns.Caddyfile":           acmeDNS,
+	"config.json":                  config,
+	"vault-redirector.service":     commandUnit,
+	"caddy-vault-redirect.service": caddyUnit,
+	"consul-policy.hcl":            consulPolicy,
+	"vault-service.json":           vaultService,
+	"redirector-service.json":      redirectorService,
+	"Dockerfile":                   dockerfile,
+	"compose.yaml":                 composed,
+	"kubernetes.yaml":              kubernetes,
+	"nomad.hcl":                    nomad,
 }
 
 // TestMain takes away what the caller's environment would put into the configs.
@@ -106,7 +115,7 @@ func newFiles(t *testing.T) files {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vault.example.com"}, DNSNames: []string{"vault.example.com"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {

@@ -9,9 +9,9 @@ go=${GO:-go}
 output=$1
 shift
 {
-	"$go" build -v -trimpath -o "$output" "$@" 2>&1
+	"$go" build -v -trimpath -tags "${TAGS-}" -o "$output" "$@" 2>&1
 	echo "exit $?"
-} | awk -v packages="$*" -v list="$go list -deps $* | wc -l" '
+} | awk -v packages="$*" -v list="$go list -tags '${TAGS-}' -deps $* | wc -l" '
 	/^exit [0-9]+$/ { code = $2; next }
 	/^go: downloading / {
 		if (!modules++) { print "Downloading the modules that " packages " needs ..."; fflush() }
