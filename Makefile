@@ -4,6 +4,8 @@
 GO ?= go
 # Tools run from the module that pins them: nothing is installed.
 LINT := $(GO) tool -modfile=tools/lint/go.mod
+# As Caddy's own releases are built: without the databases in which its ACME server could keep its data.
+TAGS := nobadger,nomysql,nopgx
 FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
@@ -20,22 +22,24 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
-	$(GO) build -trimpath -o caddy ./cmd/caddy
+	@GO=$(GO) TAGS=$(TAGS) tools/build/progress.sh caddy ./cmd/caddy
 
 .PHONY: demo
-demo: build dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
-	@exec dist/demo -caddy ./caddy
+demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
+	@exec dist/demo -caddy dist/caddy
 
 .PHONY: demo-real
-demo-real: build dist/demo tools ## The same on real Consul and Vault
-	@exec dist/demo -caddy ./caddy -real
+demo-real: dist/demo tools ## The same on real Consul and Vault
+	@exec dist/demo -caddy dist/caddy -real
 
+# Both at once, and with the flags of "build": so nothing is compiled twice.
 .PHONY: dist/demo
 dist/demo:
-	$(GO) build -o $@ ./examples/demo
+	@mkdir -p dist
+	@GO=$(GO) TAGS=$(TAGS) tools/build/progress.sh dist/ ./cmd/caddy ./examples/demo
 
 .PHONY: test
-test: lint tools ## All that CI runs: lint, and every test with the race detector
+test: lint formats tools ## All that CI runs: lint, and every test with the race detector
 	$(GO) test -race -timeout 30m ./...
 
 .PHONY: test-quick
@@ -49,15 +53,51 @@ lint: ## Check formatting, vet, staticcheck, tidiness of the modules
 	$(LINT) staticcheck ./...
 	$(GO) mod tidy -diff
 
+.PHONY: formats
+formats: ## Read Dockerfile, Compose, Nomad and Kubernetes examples with the libraries of those who use them
+	cd tools/formats && $(GO) test -count=1 ./...
+
 # Apart from lint, since all of Caddy is compiled for each.
 .PHONY: vet-others
 vet-others: ## Check that all of it compiles for Windows and macOS, too
 	GOOS=windows $(GO) vet ./...
+	GOOS=windows $(GO) build -o /dev/null ./cmd/caddy
 	GOOS=darwin $(GO) vet ./...
+	GOOS=darwin $(GO) build -o /dev/null ./cmd/caddy
 
 .PHONY: fmt
 fmt: ## Format the code
 	$(LINT) gofumpt -w .
+
+# What a release has to pass; TESTS=test-quick leaves out what needs a real Consul and Vault. See CONTRIBUTING.md.
+TESTS ?= test
+
+.PHONY: release-check
+release-check: clean-tree $(TESTS) formats vet-others licences sbom reproducible vuln ## All that a release has to pass
+	@echo "Ready: dist/licences.txt and dist/sbom.txt belong to dist/caddy."
+
+.PHONY: clean-tree
+clean-tree: ## Fail if something is not committed
+	@changes=$$(git status --porcelain); if [ -n "$$changes" ]; then echo "not committed:"; echo "$$changes"; exit 1; fi
+
+.PHONY: licences
+licences: dist/demo ## List the licences of what is linked into Caddy, with their texts: dist/licences.txt
+	cd tools/release && $(GO) test -count=1 ./... && $(GO) run ./licences ../../dist/caddy ../.. > ../../dist/licences.txt
+	@sed '/^$$/q' dist/licences.txt
+
+.PHONY: sbom
+sbom: dist/demo ## List the modules that Caddy is made of, with their checksums: dist/sbom.txt
+	$(GO) version -m dist/caddy > dist/sbom.txt
+	@grep -c '^	dep' dist/sbom.txt | sed 's/$$/ modules/'
+
+.PHONY: reproducible
+reproducible: ## Build the commit that is checked out twice, in different folders, and compare (COLD=1: without any cache)
+	TAGS=$(TAGS) GO=$(GO) COLD=$(COLD) tools/release/reproducible.sh
+
+.PHONY: vuln
+vuln: dist/demo ## Look for known vulnerabilities of what is linked, in the database at vuln.go.dev (or VULNDB, a URL)
+	cd tools/release && $(GO) build -o ../../dist/govulncheck golang.org/x/vuln/cmd/govulncheck
+	dist/govulncheck $(if $(VULNDB),-db $(VULNDB)) -mode binary dist/caddy
 
 .PHONY: bench
 bench: ## Benchmarks
@@ -75,8 +115,10 @@ bench-probe: tools ## What the probes of many redirectors cost Vault, and how so
 
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
-	@for f in $$($(GO) test -list '^Fuzz' . | grep ^Fuzz); do \
-		echo "== $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) . || exit 1; \
+	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+			echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
 	done
 
 .PHONY: soak

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 
 const (
 	secretPath = "/v1/secret/data/demo"
+	pagePath   = "/vault-redirector-status" // as in demo.Caddyfile
 
 	startTimeout    = 30 * time.Second // of Caddy, on a machine that is busy
 	failoverTimeout = time.Minute
@@ -152,7 +154,8 @@ func (d *demo) run(ctx context.Context) error {
 
 // prepare finds out what would be in the way, before anything is started or said.
 func (d *demo) prepare() (err error) {
-	program, err := exec.LookPath(d.options.caddy)
+	given := d.options.caddy
+	program, err := exec.LookPath(given)
 	if err != nil {
 		return fmt.Errorf("no Caddy at %s: build it with `go build -o caddy ./cmd/caddy`, or name it with -caddy", d.options.caddy)
 	}
@@ -168,9 +171,9 @@ func (d *demo) prepare() (err error) {
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if errors.Is(err, syscall.EADDRINUSE) {
-		again := "go run ./examples/demo -listen 127.0.0.1:"
+		again := "go run ./examples/demo -caddy " + given + " -listen 127.0.0.1:"
 		if d.real {
-			again = "go run ./examples/demo -real -listen 127.0.0.1:"
+			again = strings.Replace(again, " -listen", " -real -listen", 1)
 		}
 		other := "0"
 		if n, err := strconv.Atoi(port); err == nil && n < 65535 {

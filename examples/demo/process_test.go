@@ -10,9 +10,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -54,6 +56,40 @@ func TestDemoEnds(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestDemoStatusPage opens the page whose address the demo shows.
+func TestDemoStatusPage(t *testing.T) {
+	program := built(t)
+	leavesNothing(t, program)
+	p := start(t, program)
+	address := regexp.MustCompile(`(?m)^Status page: (http://127\.0\.0\.1:\d+/vault-redirector-status)$`).FindStringSubmatch(p.out.String())
+	if address == nil {
+		t.Fatalf("the output has no address of the page\n%s", &p.out)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address[1], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/html")
+	transport := &http.Transport{DisableKeepAlives: true} // no proxy
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") ||
+		!strings.Contains(string(text), "vault-2") {
+		t.Errorf("%v: status %d, %s, want a page with the three nodes:\n%s", err, resp.StatusCode, resp.Header.Get("Content-Type"), text)
+	}
+	if _, err := io.WriteString(p.stdin, "q\n"); err != nil {
+		t.Fatal(err)
+	}
+	p.rest()
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, &p.errs)
+	}
 }
 
 // TestDemoDies kills Caddy, and the demo itself.

@@ -49,6 +49,7 @@ func (d *demo) startCaddy(ctx context.Context) error {
 		return err
 	}
 	d.printf("Caddy redirects at %s, %s after the start of the demo.\n", d.base, round(time.Since(d.begin)))
+	d.printf("Status page: %s%s\n", d.base, pagePath)
 	d.printf("Its configuration is examples/demo/demo.Caddyfile, its log %s\n", d.caddy.LogFile)
 	return nil
 }

@@ -36,7 +36,8 @@ func Build(ctx context.Context, race bool) (program string, err error) {
 		}
 		builds.made = map[bool]string{}
 	}
-	name, flags := "caddy", []string{"build", "-trimpath"}
+	// The flags of the Makefile, so that what make has compiled is not compiled again.
+	name, flags := "caddy", []string{"build", "-trimpath", "-tags", "nobadger,nomysql,nopgx"}
 	if race {
 		name, flags = "caddy-race", append(flags, "-race")
 	}
