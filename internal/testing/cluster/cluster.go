@@ -56,6 +56,9 @@ type Options struct {
 	ConsulSocket bool    // Consul serves http on a unix socket too
 	ACL          bool    // Consul denies what no token allows
 
+	// Listener is added to the configuration of each Vault node's listener.
+	Listener map[string]any
+
 	// ReconcileTimeout is how often Vault looks whether Consul still knows it. Default: Vault's own, 60s.
 	ReconcileTimeout time.Duration
 

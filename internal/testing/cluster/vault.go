@@ -8,6 +8,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
 	v.ServiceID = "vault:" + v.Addr
 	clusterAddr := c.net.addr(host, vaultClusterPort)
 	listener := map[string]any{"address": v.Addr, "cluster_address": clusterAddr, "tls_disable": true}
+	maps.Copy(listener, c.options.Listener)
 	if c.options.TLS {
 		v.URL = "https://" + v.Addr
 		cert, key, err := c.vaultAuthority.issue(name, v.IP, name, "localhost")
