@@ -92,6 +92,8 @@ func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
 			// A node that joins gets its vote from the autopilot, which by default looks every 10 seconds.
 			"autopilot_reconcile_interval": "200ms", "autopilot_update_interval": "100ms",
 		}}
+	case DynamoStorage:
+		cfg["storage"] = c.dynamoStorage()
 	case ConsulStorage:
 		storage := map[string]any{"address": v.Agent.HTTPAddr, "path": "vault/", "session_ttl": "10s"} // the least Consul allows
 		if c.options.ACL {
