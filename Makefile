@@ -128,8 +128,13 @@ soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATI
 
 # Programs that tests and the demo use are built once, into the user's cache folder.
 .PHONY: tools
-tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already
+tools: ## Build the Consul and Vault that tests use, unless they are on PATH or built already; with npm, dynalite too
 	$(GO) run ./internal/testing/cluster/programs
+	@command -v npm >/dev/null && $(MAKE) --no-print-directory tools-dynalite || echo "dynalite: left out, and so is the test on DynamoDB"
+
+.PHONY: tools-dynalite
+tools-dynalite: ## Install dynalite, which plays DynamoDB in a test, into the cache folder; needs Node.js and npm
+	$(GO) run ./internal/testing/cluster/programs dynalite
 
 .PHONY: clean
 clean: ## Remove what the build made here

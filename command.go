@@ -47,8 +47,9 @@ with, and by the check service:vault where there are none.
 
 The health of the redirector is served at /vault-redirector-health.
 
-Caddy's admin endpoint is at localhost:2019, or where CADDY_ADMIN says. The
-signals USR1 and USR2 of the original are now a request to it:
+The signal USR1 turns logging on, and USR2 off. They set the level of the log
+through Caddy's admin endpoint, which is at localhost:2019, or where CADDY_ADMIN
+says. Where there are no such signals, a request to it does the same:
 
     curl --json '"INFO"'  localhost:2019/config/logging/logs/default/level
     curl --json '"FATAL"' localhost:2019/config/logging/logs/default/level
@@ -57,7 +58,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			f := cmd.Flags()
 			f.CountP("verbose", "v", "Log more: -v for INFO, with a line per request; -vv for DEBUG (default: WARN)")
-			f.BoolP("log-disable", "l", false, "Log nothing once the program is set up; this can be changed at run time")
+			f.BoolP("log-disable", "l", false, "Log nothing once the program is set up; the signal USR1 turns logging on")
 			f.BoolP("version", "V", false, "Print the version and exit")
 			f.BoolP("https", "S", false, "Redirect to https rather than http")
 			f.BoolP("ip", "I", false, "Redirect to the address of the active node rather than to its name")
@@ -87,6 +88,8 @@ func runCommand(fs caddycmd.Flags) (int, error) {
 	if err := caddy.Run(config); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
+	verbose, _ := fs.GetCount("verbose") // commandConfig has read it
+	obeySignals(logLevelOf(verbose))
 	select {}
 }
 
@@ -215,16 +218,19 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 // Names are compared as Go writes them.
 var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}
 
+// logOff is the level at which nothing is logged: no message has it.
+const logOff = "FATAL"
+
+// logLevelOf returns the level of the log for the number of -v.
+func logLevelOf(verbose int) string {
+	return []string{"WARN", "INFO", "DEBUG"}[min(verbose, 2)]
+}
+
 // commandLogging returns the logging for the flags: one log, from which tokens are filtered.
 func commandLogging(verbose int, disable bool) *caddy.Logging {
-	level := "WARN"
-	switch {
-	case disable:
-		level = "FATAL"
-	case verbose == 1:
-		level = "INFO"
-	case verbose > 1:
-		level = "DEBUG"
+	level := logLevelOf(verbose)
+	if disable {
+		level = logOff
 	}
 	fields := map[string]any{}
 	for _, name := range secretHeaders {

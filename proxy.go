@@ -1,29 +1,26 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how requests of clients that cannot follow a redirect are proxied.
+// This file holds the options of the proxy for clients that cannot follow a redirect.
 
 package vaultredirect
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
-
-	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // Proxy has requests proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients that
 // cannot follow a redirect. Both directions are streamed, websockets included. While there is no active node they wait as
-// hold says, and one that could not be connected to is tried again; a request whose body has been sent in part is not.
+// hold says, and where no connection could be made, it is tried again until hold is over. A request that may have arrived at
+// a node that died is sent again only if it is a read: GET, HEAD or LIST, without a body.
 //
 // What is proxied passes through Caddy: tokens, and the secrets in Vault's answers. Vault sees the address of Caddy, unless
 // it is told to trust its X-Forwarded-For (x_forwarded_for_authorized_addrs in Vault's listener). Proxy only those that
@@ -63,9 +60,8 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 		}
 		proxy := &reverseproxy.Handler{
 			Transport:        transport,
-			DynamicUpstreams: &Upstreams{Active: h.Active},
+			DynamicUpstreams: passageTarget{},
 			FlushInterval:    -1,
-			LoadBalancing:    &reverseproxy.LoadBalancing{TryDuration: caddy.Duration(h.queue.Hold)},
 		}
 		if err := proxy.Provision(ctx); err != nil {
 			return err
@@ -100,7 +96,11 @@ func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	if err := matcher.UnmarshalCaddyfile(d.NewFromNextSegment()); err != nil {
 		return err
 	}
-	p.MatchersRaw = append(p.MatchersRaw, caddy.ModuleMap{name: caddyconfig.JSON(matcher, nil)})
+	config := caddyconfig.JSON(matcher, nil)
+	if string(config) == "null" { // a list of nothing
+		return d.Errf("proxy: %s: its arguments are missing: it would match nothing", name)
+	}
+	p.MatchersRaw = append(p.MatchersRaw, caddy.ModuleMap{name: config})
 	return nil
 }
 
@@ -133,87 +133,6 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 		return false, nil
 	}
 	return p.matchers.AnyMatchWithError(r)
-}
-
-// serveProxied proxies a request. Whatever goes wrong is answered in the form of Vault's errors and never returned: Caddy
-// logs the request, with its token, when a handler returns an error.
-func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
-	came := time.Now()
-	s := h.view.Await(r.Context(), h.queue)
-	o := outcome{state: s, answer: engine.Proxied, held: heldSince(came)}
-	switch {
-	case !s.Active():
-		o.answer = engine.Unavailable
-		h.note(r, o)
-		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
-	case proxyLeadsBack(&s.Target, r):
-		o.answer = engine.Loop
-		h.note(r, o)
-		return h.serveLoop(w, s, true)
-	}
-	err := h.Proxy.byScheme[s.Target.Scheme()].ServeHTTP(w, hideSecrets(r), nil)
-	if err == nil {
-		h.note(r, o)
-		return nil
-	}
-	o.answer = engine.Unavailable
-	h.note(r, o)
-	if s := h.view.State(); !s.Active() {
-		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
-	}
-	code := http.StatusBadGateway
-	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {
-		code = failed.StatusCode
-	}
-	return writeErrors(w, code, "the active Vault node could not be reached by the proxy: "+s.Target.URL)
-}
-
-// proxyLeadsBack reports whether proxying a request to t would lead back to this process.
-func proxyLeadsBack(t *engine.Target, r *http.Request) bool {
-	return marked(r) || isSocket(t.Addr, r.Context())
-}
-
-// secretsKey is the key of the context for the headers that no log may show.
-type secretsKey struct{}
-
-// hideSecrets returns the request without its secret headers, which the transport puts back: the reverse proxy logs the
-// headers of what it sends, at level DEBUG, and would leave out only some of them.
-func hideSecrets(r *http.Request) *http.Request {
-	secrets := http.Header{}
-	for _, name := range secretHeaders {
-		if values := r.Header[name]; values != nil {
-			secrets[name] = values
-		}
-	}
-	if len(secrets) == 0 {
-		return r
-	}
-	r = r.WithContext(context.WithValue(r.Context(), secretsKey{}, secrets))
-	r.Header = r.Header.Clone()
-	for name := range secrets {
-		delete(r.Header, name)
-	}
-	return r
-}
-
-// proxyTransport is Caddy's transport, which sends the hidden headers, too.
-type proxyTransport struct{ *reverseproxy.HTTPTransport }
-
-// RoundTrip implements [http.RoundTripper].
-func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if secrets, ok := r.Context().Value(secretsKey{}).(http.Header); ok {
-		sent := r.WithContext(r.Context())
-		sent.Header = r.Header.Clone()
-		for name, values := range secrets {
-			sent.Header[name] = values
-		}
-		resp, err := t.HTTPTransport.RoundTrip(sent)
-		if resp != nil {
-			resp.Request = r
-		}
-		return resp, err
-	}
-	return t.HTTPTransport.RoundTrip(r)
 }
 
 // newProxyTransport returns the transport for a scheme.

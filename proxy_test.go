@@ -94,6 +94,22 @@ func TestProxyOfEverything(t *testing.T) {
 	}
 }
 
+// A matcher with the path of the health endpoint changes nothing there: not for other methods, nor below it.
+func TestProxyOfTheHealthPath(t *testing.T) {
+	c := newCluster(t, 1)
+	r := proxying(t, c, fmt.Sprintf(`{"path": [%q, %q]}`, defaultHealthPath, defaultHealthPath+"/*"), "")
+	if code, header, body := r.send(t, "GET", defaultHealthPath, ""); code != http.StatusOK || header.Get("Via") != "" || !strings.Contains(body, `"healthy": true`) {
+		t.Errorf("status %d, Via %q: %s", code, header.Get("Via"), body)
+	}
+	if code, header, _ := r.send(t, "POST", defaultHealthPath, "x"); code != http.StatusMethodNotAllowed || header.Get("Via") != "" {
+		t.Errorf("POST: status %d, Via %q", code, header.Get("Via"))
+	}
+	// This is no path of the health endpoints, so it is Vault's, which has none either.
+	if code, header, _ := r.send(t, "GET", defaultHealthPath+"/else", ""); code != http.StatusNotFound || header.Get("Via") == "" {
+		t.Errorf("below it: status %d, Via %q", code, header.Get("Via"))
+	}
+}
+
 // A proxied request waits for the next node as one that is redirected does.
 func TestProxyWaitsForTheNextNode(t *testing.T) {
 	c := newCluster(t, 2)
@@ -166,13 +182,53 @@ func TestProxyCaddyfile(t *testing.T) {
 		t.Errorf("%v\n%s, want\n%s", err, got, want)
 	}
 	for text, want := range map[string]string{
-		"proxy":                          "a request matcher is missing",
-		"proxy nonsense":                 `"nonsense" is not one of Caddy's request matchers`,
-		"proxy_tls x":                    "its settings go in a block",
-		"proxy_tls {\n}\nproxy_tls {\n}": "proxy_tls is given twice",
+		"proxy":                             "a request matcher is missing",
+		"proxy nonsense":                    `"nonsense" is not one of Caddy's request matchers`,
+		"proxy path":                        "path: its arguments are missing",
+		"proxy_tls x":                       "its settings go in a block",
+		"proxy_tls {\n}\nproxy_tls {\n}":    "proxy_tls is given twice",
+		"proxy path /x {\ntls {\n}\n}":      "blocks are not supported",
+		"proxy path /x {\nserver_name a\n}": "blocks are not supported",
 	} {
 		if _, err := adaptDirective("vault_redirect {\n" + text + "\n}"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// The trust of the proxy is one for all that it proxies; without a matcher there is nothing to proxy.
+func TestProxyMistakesInJSON(t *testing.T) {
+	for config, want := range map[string]string{
+		`{}`:                            "match: it needs a request matcher",
+		`{"tls": {"server_name": "a"}}`: "match: it needs a request matcher",
+		`{"match": []}`:                 "match: it needs a request matcher",
+		`{"match": [{"nonsense": {}}]}`: "http.matchers.nonsense",
+		`{"match": [{"path_regexp": {"pattern": "["}}]}`:               "error parsing regexp",
+		`{"match": [{"path": ["/x"]}], "tls": {"ca": "/not/there"}}`:   "/not/there",
+		`{"match": [{"path": ["/x"]}], "tls": {"cert": "/not/there"}}`: "tls",
+	} {
+		ctx, cancel := newContext(t)
+		_, err := ctx.LoadModuleByID(handlerID, fmt.Appendf(nil, `{"proxy": %s}`, config))
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "proxy") {
+			t.Errorf("%s: %v, want %q", config, err, want)
+		}
+	}
+}
+
+// Two handlers of one site have each their own matchers and their own trust.
+func TestProxyOfTwoHandlers(t *testing.T) {
+	const site = "vault_redirect /v1/a/* {\nproxy path /v1/a/*\nproxy_tls {\nserver_name a\n}\n}\n" +
+		"vault_redirect {\nproxy path /v1/b/*\nproxy_tls {\nserver_name b\n}\n}"
+	got, err := adaptDirective(site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"proxy":{"match":[{"path":["/v1/a/*"]}],"tls":{"server_name":"a"}}`, `"proxy":{"match":[{"path":["/v1/b/*"]}],"tls":{"server_name":"b"}}`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s is not in %s", want, got)
 		}
 	}
 }

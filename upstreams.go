@@ -27,8 +27,6 @@ func init() { caddy.RegisterModule(Upstreams{}) }
 // unless Vault is told to trust its X-Forwarded-For, and the proxy carries their secrets: redirect whoever can follow.
 type Upstreams struct {
 	Active
-
-	counts bool // it counts requests itself
 }
 
 // CaddyModule returns the Caddy module information.
@@ -40,10 +38,7 @@ func (Upstreams) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision sets up the module. It does not use the network.
-func (u *Upstreams) Provision(ctx caddy.Context) error {
-	u.counts = true
-	return u.Active.provision(ctx)
-}
+func (u *Upstreams) Provision(ctx caddy.Context) error { return u.Active.provision(ctx) }
 
 // Validate checks what can be wrong by itself.
 func (u *Upstreams) Validate() error { return u.Active.validate() }
@@ -71,7 +66,7 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 // count counts a request. The reverse proxy comes for each of its attempts: it counts once for each outcome.
 func (u *Upstreams) count(r *http.Request, a engine.Answer) {
 	counted := "vault_redirect_" + a.String()
-	if !u.counts || caddyhttp.GetVar(r.Context(), counted) != nil {
+	if caddyhttp.GetVar(r.Context(), counted) != nil {
 		return
 	}
 	caddyhttp.SetVar(r.Context(), counted, true)

@@ -84,10 +84,9 @@ func withoutConsul(t *testing.T, text string) {
 func proxy(t *testing.T, text string) {
 	setFiles(t)
 	caddyfile(t, text)
-	filtered(t, text)
-	named := strings.Replace(text, "# tls_server_name ", "tls_server_name ", 1)
+	named := strings.Replace(text, "# server_name ", "server_name ", 1)
 	if named == text {
-		t.Fatal("tls_server_name is not found")
+		t.Fatal("server_name is not found")
 	}
 	caddyfile(t, named)
 }

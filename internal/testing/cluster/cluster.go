@@ -40,6 +40,7 @@ type Storage int
 const (
 	Raft          Storage = iota // each node its own copy, Vault's integrated storage
 	ConsulStorage                // in Consul's key-value store
+	DynamoStorage                // in DynamoDB, played by dynalite; needs NoConsul
 )
 
 // Options say what to start. The zero value is three Vault nodes with raft storage, plain HTTP, and one Consul server
@@ -57,6 +58,9 @@ type Options struct {
 	ACL          bool    // Consul denies what no token allows
 	ConsulConns  int     // that one address may have to Consul; default Consul's own, 200
 
+	// Listener is added to the configuration of each Vault node's listener.
+	Listener map[string]any
+
 	// ReconcileTimeout is how often Vault looks whether Consul still knows it. Default: Vault's own, 60s.
 	ReconcileTimeout time.Duration
 
@@ -69,6 +73,7 @@ type Cluster struct {
 	Consuls []*Consul // the servers
 	Agents  []*Consul // the client agents, one for each Vault, with Options.AgentPerNode
 	Vaults  []*Vault
+	Dynamo  *process.Process // dynalite, with DynamoStorage
 
 	RootToken       string // Vault's
 	VaultCA         string // file of the CA of Vault's certificates, with Options.TLS
@@ -117,6 +122,8 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 		return c, errNotLinux
 	case o.NoConsul && (o.Storage == ConsulStorage || o.AgentPerNode || o.NoVault):
 		return c, errors.New("start cluster: Consul is left out, but something needs it")
+	case o.Storage == DynamoStorage && !o.NoConsul:
+		return c, errors.New("start cluster: dynalite takes the place of Consul")
 	case o.Vaults < 0 || o.Vaults > mostVaults || o.Consuls < 0 || o.Consuls > mostConsuls:
 		return c, fmt.Errorf("start cluster: at most %d Vault nodes and %d Consul servers", mostVaults, mostConsuls)
 	}
@@ -140,6 +147,11 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if !o.NoConsul {
 		if err := c.startConsul(ctx); err != nil {
+			return c, err
+		}
+	}
+	if o.Storage == DynamoStorage {
+		if err := c.startDynamo(ctx); err != nil {
 			return c, err
 		}
 	}

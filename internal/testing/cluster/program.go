@@ -59,20 +59,29 @@ func isProgram(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// toolDir finds tools/<name> in the working directory or the nearest folder above: tests run in their package's
-// folder, the demo anywhere in the checkout.
+// toolDir finds the module tools/<name>.
 func toolDir(name string) (string, error) {
+	dir, err := toolFolder(name, "go.mod")
+	if err != nil {
+		return "", fmt.Errorf("%s is not on PATH, and %w", name, err)
+	}
+	return dir, nil
+}
+
+// toolFolder finds the folder tools/<name> with a file in it, in the working directory or the nearest folder above: tests
+// run in their package's folder, the demo anywhere in the checkout.
+func toolFolder(name, file string) (string, error) {
 	wd, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for dir := wd; ; dir = filepath.Dir(dir) {
 		tool := filepath.Join(dir, "tools", name)
-		if _, err := os.Stat(filepath.Join(tool, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(tool, file)); err == nil {
 			return tool, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("%s is not on PATH, and neither %s nor a folder above it has tools/%s/go.mod", name, wd, name)
+			return "", fmt.Errorf("neither %s nor a folder above it has tools/%s/%s", wd, name, file)
 		}
 	}
 }

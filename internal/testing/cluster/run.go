@@ -27,10 +27,16 @@ func Needed(tb testing.TB) {
 }
 
 // Run starts a cluster that ends with the test. When the start or the test fails, the end of each server's log is
-// logged. With -short, and on other systems than Linux, the test is skipped.
+// logged. With -short, and on other systems than Linux, the test is skipped; so is one with DynamoStorage where dynalite is
+// not installed.
 func Run(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
 	Needed(tb)
+	if o.Storage == DynamoStorage {
+		if _, _, err := findDynalite(); err != nil {
+			tb.Skip(err)
+		}
+	}
 	c, err := start(context.Background(), o)
 	tb.Cleanup(func() {
 		if tb.Failed() {

@@ -8,6 +8,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ func (c *Cluster) newVault(ctx context.Context, i int) (*Vault, error) {
 	v.ServiceID = "vault:" + v.Addr
 	clusterAddr := c.net.addr(host, vaultClusterPort)
 	listener := map[string]any{"address": v.Addr, "cluster_address": clusterAddr, "tls_disable": true}
+	maps.Copy(listener, c.options.Listener)
 	if c.options.TLS {
 		v.URL = "https://" + v.Addr
 		cert, key, err := c.vaultAuthority.issue(name, v.IP, name, "localhost")
@@ -101,7 +103,10 @@ func (c *Cluster) registration(ctx context.Context, v *Vault, i int) (map[string
 
 // storage is where a node keeps its data; token is that for Consul, nil without ACLs.
 func (c *Cluster) storage(v *Vault, token any) (map[string]any, error) {
-	if c.options.Storage == ConsulStorage {
+	switch c.options.Storage {
+	case DynamoStorage:
+		return c.dynamoStorage(), nil
+	case ConsulStorage:
 		storage := map[string]any{"address": v.Agent.HTTPAddr, "path": "vault/", "session_ttl": "10s"} // the least Consul allows
 		if token != nil {
 			storage["token"] = token

@@ -100,7 +100,7 @@ func (c *Cluster) initialise(ctx context.Context, v *Vault) error {
 
 // join makes v part of the cluster that leader leads, and unseals it.
 func (c *Cluster) join(ctx context.Context, v, leader *Vault) error {
-	if c.options.Storage == ConsulStorage {
+	if c.options.Storage != Raft {
 		return v.Unseal(ctx) // the storage is the cluster
 	}
 	if err := v.WaitHealth(ctx, http.StatusNotImplemented); err != nil {

@@ -124,7 +124,7 @@ http://{ip}:8080 {
 	})
 	big := largeFile(t)
 	vault.everything(big)
-	auditClientAddress(t, c, site)
+	auditClientAddress(t, c, site, "audit")
 
 	// Each node is killed once as the active one, wherever it stands in Consul's list; in between, step-downs.
 	for _, victim := range c.Vaults {
@@ -160,9 +160,9 @@ http://{ip}:8080 {
 }
 
 // auditClientAddress checks that Vault's audit log names the address of the client, not that of the redirector.
-func auditClientAddress(t *testing.T, c *cluster.Cluster, site string) {
+func auditClientAddress(t *testing.T, c *cluster.Cluster, site, file string) {
 	t.Helper()
-	file, err := c.EnableAudit(timeout(t), "file")
+	file, err := c.EnableAudit(timeout(t), file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 // Command programs makes sure that the servers which tests and the demo start are there, and tells where they are, or
-// how their build goes.
+// how their build goes. With the argument dynalite, it installs that.
 package main
 
 import (
@@ -18,6 +18,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if len(os.Args) == 2 && os.Args[1] == "dynalite" {
+		if err := cluster.InstallDynalite(ctx, tell); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	// One after the other: each build keeps all cores busy, and both at once want twice the memory.
 	for _, name := range []string{"consul", "vault"} {
 		if _, err := cluster.Program(ctx, name, tell); err != nil {

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Dynalite, which plays DynamoDB as the storage of Vault: where it comes from, and how it runs.
+
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
+)
+
+const dynalitePort = 4567
+
+// errNoDynalite says what a test that needs it lacks.
+var errNoDynalite = errors.New("dynalite, which plays DynamoDB, is not installed: make tools-dynalite, which needs Node.js and npm")
+
+// findDynalite returns the programs that run dynalite: Node.js, and the script.
+func findDynalite() (node, script string, err error) {
+	if node, err = exec.LookPath("node"); err != nil {
+		return "", "", errNoDynalite
+	}
+	_, folder, err := dynaliteFolders()
+	if err != nil {
+		return "", "", err
+	}
+	script = filepath.Join(folder, "node_modules", "dynalite", "cli.js")
+	if _, err := os.Stat(script); err != nil {
+		return "", "", errNoDynalite
+	}
+	return node, script, nil
+}
+
+// dynaliteFolders returns the folder that pins dynalite, and the one in the user's cache where it is installed.
+func dynaliteFolders() (pinned, installed string, err error) {
+	if pinned, err = toolFolder("dynalite", "package-lock.json"); err != nil {
+		return "", "", err
+	}
+	locked, err := os.ReadFile(filepath.Join(pinned, "package-lock.json"))
+	if err != nil {
+		return "", "", fmt.Errorf("what dynalite consists of: %w", err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", "", fmt.Errorf("cache folder for dynalite: %w", err)
+	}
+	return pinned, filepath.Join(cache, "caddy-vault-redirect", fmt.Sprintf("dynalite-%.8x", sha256.Sum256(locked))), nil
+}
+
+// InstallDynalite installs what tools/dynalite pins into the user's cache folder, unless it is there already.
+func InstallDynalite(ctx context.Context, progress func(format string, args ...any)) error {
+	if _, script, err := findDynalite(); err == nil {
+		progress("dynalite: in the cache: %s", script)
+		return nil
+	}
+	pinned, folder, err := dynaliteFolders()
+	if err != nil {
+		return err
+	}
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		return errNoDynalite
+	}
+	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
+		return fmt.Errorf("cache folder for dynalite: %w", err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(folder), "dynalite-*.tmp")
+	if err != nil {
+		return fmt.Errorf("install dynalite: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	for _, name := range []string{"package.json", "package-lock.json"} {
+		text, err := os.ReadFile(filepath.Join(pinned, name))
+		if err != nil {
+			return fmt.Errorf("install dynalite: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(tmp, name), text, 0o600); err != nil {
+			return fmt.Errorf("install dynalite: %w", err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund")
+	cmd.Dir = tmp
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("install dynalite: npm ci: %w\n%s", err, out)
+	}
+	// In one step, so that nobody ever starts half of it.
+	if err := os.Rename(tmp, folder); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("install dynalite: %w", err)
+	}
+	progress("dynalite: installed: %s", folder)
+	return nil
+}
+
+// startDynamo starts dynalite, with its data in memory.
+func (c *Cluster) startDynamo(ctx context.Context) error {
+	node, script, err := findDynalite()
+	if err != nil {
+		return err
+	}
+	host := c.IP(firstConsulHost)
+	c.Dynamo = c.process("dynalite", node)
+	c.Dynamo.Args = []string{script, "--host", host, "--port", fmt.Sprint(dynalitePort), "--createTableMs", "0"}
+	if err := c.Dynamo.Start(); err != nil {
+		return err
+	}
+	return waitAnswer(ctx, c.Dynamo, c.client, c.dynamoURL())
+}
+
+func (c *Cluster) dynamoURL() string { return "http://" + c.net.addr(firstConsulHost, dynalitePort) }
+
+// waitAnswer waits until a process answers requests, with whatever status.
+func waitAnswer(ctx context.Context, p *process.Process, client *http.Client, url string) error {
+	return wait.Poll(ctx, pollEvery, "wait for an answer of "+p.Label, func(ctx context.Context) error {
+		if err := p.Ended(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		return res.Body.Close()
+	})
+}
+
+// dynamoStorage is the storage of a Vault node. After a crash of the active node, the lock is free when its 15 seconds are
+// over; Vault has no setting for that.
+func (c *Cluster) dynamoStorage() map[string]any {
+	return map[string]any{"dynamodb": map[string]any{
+		"endpoint": c.dynamoURL(), "region": "us-east-1", "table": "vault", "ha_enabled": "true",
+		"access_key": "any", "secret_key": "any", "max_parallel": "128",
+	}}
+}

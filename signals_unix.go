@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the signals by which the command vault-redirect turns logging on and off, as vault-redirector did.
+
+//go:build unix
+
+package vaultredirect
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"go.uber.org/zap"
+)
+
+// logSwitch turns logging on and off by the level of the default log, which the admin API shows and sets as well: so there
+// is one answer to whether the program logs.
+type logSwitch struct {
+	on string // the level to log at when logging is turned on
+}
+
+const logLevelPath = "/config/logging/logs/" + caddy.DefaultLoggerName + "/level"
+
+// obeySignals has SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
+// before: that of the flags, or one that the admin API has set since.
+func obeySignals(level string) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		l := logSwitch{on: level}
+		for s := range signals {
+			if err := l.obey(s); err != nil {
+				// Not to the log: that may well be off.
+				fmt.Fprintf(os.Stderr, "%s: logging could not be changed: %v\n", s, err)
+			}
+		}
+	}()
+}
+
+func (l *logSwitch) obey(s os.Signal) error {
+	level, err := logLevel()
+	if err != nil {
+		return err
+	}
+	off := level == "PANIC" || level == logOff
+	if !off {
+		l.on = level
+	}
+	pid := zap.Int("pid", os.Getpid())
+	if s == syscall.SIGUSR2 {
+		if off {
+			return nil
+		}
+		caddy.Log().Warn("logging is turned off by SIGUSR2; SIGUSR1 turns it on", pid)
+		return setLogLevel(logOff)
+	}
+	if off {
+		if err := setLogLevel(l.on); err != nil {
+			return err
+		}
+	}
+	caddy.Log().Warn("logging is turned on by SIGUSR1; SIGUSR2 turns it off", pid, zap.String("level", l.on))
+	return nil
+}
+
+// logLevel returns the level of the default log, in capitals.
+func logLevel() (string, error) {
+	answer, err := askSelf(http.MethodGet, logLevelPath, "")
+	if err != nil {
+		return "", err
+	}
+	var level string
+	if err := json.Unmarshal(answer, &level); err != nil {
+		return "", fmt.Errorf("level of the log: %w", err)
+	}
+	return cmp.Or(strings.ToUpper(level), "INFO"), nil // Caddy's default
+}
+
+func setLogLevel(level string) error {
+	_, err := askSelf(http.MethodPost, logLevelPath, `"`+level+`"`)
+	return err
+}
+
+// askSelf sends a request to the admin endpoint of this process, and returns the answer. A connection that breaks, as one
+// may while a config is loaded, is tried again.
+func askSelf(method, path, body string) (answer []byte, err error) {
+	for range 3 {
+		var resp *http.Response
+		resp, err = caddycmd.AdminAPIRequest(caddy.DefaultAdminListen, method, path, http.Header{"Connection": {"close"}}, strings.NewReader(body))
+		if err != nil {
+			continue
+		}
+		answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		_ = resp.Body.Close() // all of it is read
+		if err == nil {
+			break
+		}
+	}
+	return answer, err
+}
