@@ -18,7 +18,7 @@ BENCH_FLAGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build Caddy with the plugin: ./caddy
@@ -31,6 +31,12 @@ demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul a
 .PHONY: demo-real
 demo-real: dist/demo tools ## The same on real Consul and Vault
 	@exec dist/demo -caddy dist/caddy -real
+
+.PHONY: demo-twelve-factor
+demo-twelve-factor: dist/demo tools ## A service that leases its database's credentials through failovers; needs MariaDB
+	$(GO) build -o dist/twelve-factor ./examples/twelve-factor
+	cd examples/twelve-factor/todo && $(GO) build -o ../../../dist/todo .
+	@exec dist/twelve-factor -caddy dist/caddy -todo dist/todo
 
 # Both at once, and with the flags of "build": so nothing is compiled twice.
 .PHONY: dist/demo
@@ -52,6 +58,7 @@ lint: ## Check formatting, vet, staticcheck, tidiness of the modules
 	$(GO) vet ./...
 	$(LINT) staticcheck ./...
 	$(GO) mod tidy -diff
+	cd examples/twelve-factor/todo && $(GO) vet ./... && $(GO) mod tidy -diff
 
 .PHONY: formats
 formats: ## Read Dockerfile, Compose, Nomad and Kubernetes examples with the libraries of those who use them
