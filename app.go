@@ -23,6 +23,7 @@ const appID = "vault_redirect"
 // merely validated, which must not use the network.
 type App struct {
 	views   []*engine.View
+	lanes   []*FastLane
 	emitter *emitter
 }
 
@@ -46,6 +47,11 @@ func (a *App) use(v *engine.View) { a.views = append(a.views, v) }
 
 // Start starts the watchers and probes that do not run yet.
 func (a *App) Start() error {
+	for _, l := range a.lanes {
+		if err := l.check(); err != nil {
+			return err
+		}
+	}
 	for _, v := range a.views {
 		v.Start()
 	}

@@ -92,13 +92,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Active.provision(ctx); err != nil {
 		return err
 	}
-	if h.Proxy == nil {
-		return nil
+	if h.Proxy != nil {
+		if err := h.Proxy.provision(ctx, h); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
 	}
-	if err := h.Proxy.provision(ctx, h); err != nil {
-		return fmt.Errorf("proxy: %w", err)
-	}
-	return nil
+	return joinLane(ctx, h)
 }
 
 // Validate checks what can be wrong by itself.
@@ -135,9 +134,9 @@ func (h *Handler) Cleanup() error {
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if caddy.Exiting() {
-		w.Header().Set("Connection", "close") // so that clients on kept connections leave, too
+		askToLeave(w.Header())
 	}
-	if h.healthPath != "" && strings.HasPrefix(r.URL.Path, h.healthPath) {
+	if h.isHealth(r.URL.Path) {
 		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
 			return serve(w, r)
 		}
@@ -157,14 +156,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	o := h.await(r)
 	s := o.state
 	var proven bool
-	switch loop, certain := leadsBack(&s.Target, r); {
-	case !s.Active():
-		o.answer = engine.Unavailable
-	case loop:
-		o.answer, proven = engine.Loop, certain
-	case onlyLocal(&s.Target, r):
-		o.answer = engine.Unavailable
-	}
+	o.answer, proven = decide(s, r)
 	h.note(r, o)
 	switch {
 	case o.answer == engine.Loop:
@@ -175,6 +167,27 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
 	}
 	return redirect(w, r, &s.Target, path)
+}
+
+// isHealth reports whether a path may be that of a health endpoint.
+func (h *Handler) isHealth(path string) bool {
+	return h.healthPath != "" && strings.HasPrefix(path, h.healthPath)
+}
+
+// askToLeave has clients on kept connections leave.
+func askToLeave(header http.Header) { header.Set("Connection", "close") }
+
+// decide says how a request that may be redirected is answered in a state. proven says that a loop is certain.
+func decide(s *engine.State, r *http.Request) (answer engine.Answer, proven bool) {
+	switch loop, certain := leadsBack(&s.Target, r); {
+	case !s.Active():
+		return engine.Unavailable, false
+	case loop:
+		return engine.Loop, certain
+	case onlyLocal(&s.Target, r):
+		return engine.Unavailable, false
+	}
+	return engine.Redirected, false
 }
 
 // await returns the state for a request, which may wait for it, and how long it waited.

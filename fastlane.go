@@ -1,0 +1,229 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the listener wrapper: its life cycle, and how it comes to its handler.
+
+package vaultredirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
+)
+
+func init() { caddy.RegisterModule(new(FastLane)) }
+
+// FastLane is a listener wrapper that answers the plainest requests of HTTP/1.1 for the vault_redirect handler of its server:
+// with the same answer, byte for byte, at a fraction of the cost. There is nothing to configure.
+//
+// What it answers are redirects to a node that is active now, for GET, HEAD, LIST, PUT, POST, DELETE and PATCH. At anything
+// else (another protocol, a health check, a request that has to wait or is proxied, or one that is unusual in any way) the
+// connection goes to Caddy's server, with all that has not been answered, and stays there. HTTP/2 and HTTP/3 are Caddy's from
+// the beginning.
+//
+// The server must have no other purpose: its routes may be nothing but the handler, behind at most one host matcher of plain
+// names, and it may have no logs. Otherwise the config is refused, with what stands in the way. In listener_wrappers it must be
+// the last one, and after tls if that is named.
+type FastLane struct {
+	ctx    caddy.Context
+	server *caddyhttp.Server
+	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
+	byPath bool                // the handler proxies some requests
+
+	handler  *Handler
+	clients  []string // the names, in lower case, of headers that may name the client
+	common   atomic.Pointer[common]
+	answers  atomic.Pointer[laneAnswer]
+	started  atomic.Pointer[time.Time] // when the config had started
+	learning atomic.Bool
+}
+
+// CaddyModule returns the Caddy module information.
+func (*FastLane) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.listeners.vault_redirect",
+		New: func() caddy.Module { return new(FastLane) },
+	}
+}
+
+// lanes are those whose handlers may have to be provisioned yet, by their server.
+var lanes sync.Map
+
+// Provision checks that the server has no other purpose. Its handlers are provisioned later.
+func (l *FastLane) Provision(ctx caddy.Context) error {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errors.New("vault_redirect is a listener wrapper of HTTP servers only")
+	}
+	hosts, err := onlyHandler(server)
+	if err != nil {
+		return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with server %q: %w", server.Name(), err)
+	}
+	l.ctx, l.server, l.hosts = ctx, server, hosts
+	for _, name := range server.ClientIPHeaders {
+		l.clients = append(l.clients, strings.ToLower(name))
+	}
+	app, err := ctx.App(appID)
+	if err != nil {
+		return err
+	}
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	if err := events.(*caddyevents.App).On("started", onEvent{l.start}); err != nil {
+		return err
+	}
+	app.(*App).lanes = append(app.(*App).lanes, l)
+	server.RegisterOnStop(func(ctx context.Context) error {
+		if !caddy.Exiting() {
+			return nil
+		}
+		return fastlane.Wait(ctx) // else the end of the process would come before that of requests
+	})
+	if _, twice := lanes.LoadOrStore(server, l); twice {
+		return errors.New("the listener wrapper vault_redirect can be named only once")
+	}
+	return nil
+}
+
+// joinLane has the lane of the server, if it has one, answer for a handler.
+func joinLane(ctx caddy.Context, h *Handler) error {
+	server := ctx.Value(caddyhttp.ServerCtxKey)
+	if server == nil {
+		return nil
+	}
+	found, ok := lanes.Load(server)
+	if !ok {
+		return nil
+	}
+	l := found.(*FastLane)
+	if h.Proxy != nil {
+		if err := h.Proxy.onlyByPath(); err != nil {
+			return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with this handler: %w", err)
+		}
+		l.byPath = true
+	}
+	l.handler = h
+	return nil
+}
+
+// Cleanup forgets the handler's server. Connections may still be on the lane; they end with their listeners.
+func (l *FastLane) Cleanup() error {
+	lanes.CompareAndDelete(l.server, l)
+	return nil
+}
+
+// check checks what can be seen only once all apps are provisioned.
+func (l *FastLane) check() error {
+	app, err := l.ctx.AppIfConfigured("http")
+	if err != nil {
+		return err
+	}
+	if app.(*caddyhttp.App).Metrics != nil {
+		return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with server %q: Caddy's own HTTP metrics are on "+
+			"(metrics), which would not count its requests; caddy_vault_redirect_requests_total does", l.server.Name())
+	}
+	return nil
+}
+
+// WrapListener implements [caddy.ListenerWrapper].
+func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
+	s := l.server
+	limits := fastlane.Limits{
+		Header: time.Duration(s.ReadHeaderTimeout), Whole: time.Duration(s.ReadTimeout), Idle: time.Duration(s.IdleTimeout),
+		Body: time.Duration(s.ReadIdleTimeout), Write: time.Duration(s.WriteTimeout),
+	}
+	if limits.Write <= 0 {
+		limits.Write = time.Duration(s.WriteIdleTimeout)
+	}
+	for _, d := range []caddy.Duration{s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout} {
+		if d > 0 && (limits.Handshake <= 0 || time.Duration(d) < limits.Handshake) {
+			limits.Handshake = time.Duration(d)
+		}
+	}
+	return fastlane.Listen(ln, l, limits, l.clients)
+}
+
+// start is called when the config has started. Until then, all is left to Caddy.
+func (l *FastLane) start() {
+	now := time.Now()
+	l.started.Store(&now)
+	l.learn(now)
+}
+
+// common is what Caddy's server adds to each answer over HTTP/1.1 or 2.
+type common struct {
+	header  http.Header
+	learned time.Time
+	settled bool
+}
+
+// settling is how long after the start of the config Caddy may begin to announce HTTP/3.
+const settling = 10 * time.Second
+
+// learn learns what the server adds to each answer, by a request that it refuses before it comes to any handler.
+func (l *FastLane) learn(now time.Time) {
+	if l.learning.Swap(true) {
+		return
+	}
+	defer l.learning.Store(false)
+	w := &headerOnly{header: http.Header{}}
+	l.server.ServeHTTP(w, nameless.WithContext(context.Background()))
+	_, http3 := w.header["Alt-Svc"]
+	l.common.Store(&common{
+		header: w.header, learned: now,
+		settled: http3 || len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > settling,
+	})
+}
+
+// nameless is a request without a host, which is a bad one.
+var nameless = &http.Request{Method: http.MethodGet, URL: rootURL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}
+
+// headerOnly is an answer of which nothing but the header matters.
+type headerOnly struct{ header http.Header }
+
+// Header implements [http.ResponseWriter].
+func (w *headerOnly) Header() http.Header { return w.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (*headerOnly) WriteHeader(int) {}
+
+// Write implements [http.ResponseWriter].
+func (*headerOnly) Write(b []byte) (int, error) { return len(b), nil }
+
+// UnmarshalCaddyfile sets up the wrapper from Caddyfile tokens. Syntax:
+//
+//	vault_redirect
+func (*FastLane) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(0) {
+		return d.Errf("the listener wrapper vault_redirect has no options: those of the handler hold")
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*FastLane)(nil)
+	_ caddy.CleanerUpper    = (*FastLane)(nil)
+	_ caddy.ListenerWrapper = (*FastLane)(nil)
+	_ caddyfile.Unmarshaler = (*FastLane)(nil)
+	_ fastlane.Site         = (*FastLane)(nil)
+)

@@ -1,0 +1,187 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what a server may have beside a handler that the fast lane answers for: next to nothing, since what it has
+// would have to be done for requests that it does not see.
+
+package vaultredirect
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// onlyHandler returns the names that the host matcher of a server has, if there is one, or what the server has beside one
+// vault_redirect handler and that. It is called before the handlers are provisioned.
+func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
+	switch {
+	case s.Logs != nil:
+		return nil, errors.New("it logs requests (log, logs), of which the lane would write none: remove that, or the wrapper")
+	case s.Metrics != nil:
+		return nil, errors.New("Caddy's own HTTP metrics are on (metrics), which would not count its requests; caddy_vault_redirect_requests_total does")
+	case s.Errors != nil && len(s.Errors.Routes) > 0:
+		return nil, errors.New("it has routes for errors (handle_errors)")
+	case len(s.NamedRoutes) > 0:
+		return nil, errors.New("it has named routes")
+	case s.EnableFullDuplex:
+		return nil, errors.New("enable_full_duplex is set")
+	case len(s.ExpectedUnderscoreHeaders) > 0:
+		return nil, errors.New("expected_underscore_headers is set")
+	case len(s.ExpectedDotHeaders) > 0:
+		return nil, errors.New("expected_dot_headers is set")
+	case !slices.Contains(s.Protocols, "h1"), slices.ContainsFunc(s.ListenProtocols, func(of []string) bool { return of != nil && !slices.Contains(of, "h1") }):
+		return nil, errors.New("protocols does not have h1, which is all that the lane speaks")
+	}
+	if err := lastWrapper(s.ListenerWrappersRaw); err != nil {
+		return nil, err
+	}
+	w := &walk{}
+	if err := w.routes(s.Routes, "the server"); err != nil {
+		return nil, err
+	}
+	return w.hosts, nil
+}
+
+// lastWrapper checks the place of the lane among the listener wrappers.
+func lastWrapper(raw []json.RawMessage) error {
+	for i, r := range raw {
+		name := moduleName(r, "wrapper")
+		if name != "vault_redirect" {
+			continue
+		}
+		if i < len(raw)-1 {
+			return fmt.Errorf("it must be the last of the listener wrappers: after it comes %s", moduleName(raw[i+1], "wrapper"))
+		}
+	}
+	return nil
+}
+
+// moduleName returns the name of a module in the config.
+func moduleName(raw json.RawMessage, key string) string {
+	var fields map[string]json.RawMessage
+	var name string
+	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields[key], &name) != nil {
+		return "something without a name"
+	}
+	return name
+}
+
+// walk goes down the routes to the one handler.
+type walk struct {
+	matched bool
+	hosts   caddyhttp.MatchHost
+}
+
+// routes looks at routes, which must be one.
+func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
+	switch {
+	case len(routes) == 0:
+		return fmt.Errorf("%s has no route to the handler vault_redirect", where)
+	case len(routes) > 1:
+		return fmt.Errorf("%s has %d routes (sites, matchers, handle blocks, or the redirects of automatic HTTPS), but may have one, to vault_redirect", where, len(routes))
+	}
+	r := routes[0]
+	if err := w.matchers(&r); err != nil {
+		return err
+	}
+	var names []string
+	for _, raw := range r.HandlersRaw {
+		names = append(names, moduleName(raw, "handler"))
+	}
+	switch {
+	case len(names) == 1 && names[0] == "vault_redirect":
+		return nil
+	case len(names) == 1 && names[0] == "subroute":
+		var sub struct {
+			Routes caddyhttp.RouteList        `json:"routes"`
+			Errors *caddyhttp.HTTPErrorConfig `json:"errors"`
+		}
+		if err := json.Unmarshal(r.HandlersRaw[0], &sub); err != nil {
+			return err
+		}
+		if sub.Errors != nil && len(sub.Errors.Routes) > 0 {
+			return errors.New("a subroute has routes for errors (handle_errors)")
+		}
+		return w.routes(sub.Routes, "a subroute")
+	}
+	return fmt.Errorf("its route has the handlers %s, but may have vault_redirect alone", strings.Join(names, ", "))
+}
+
+// matchers looks at the matchers of a route. Those at the top have been loaded already.
+func (w *walk) matchers(r *caddyhttp.Route) error {
+	var sets []map[string]any
+	for _, set := range r.MatcherSets {
+		loaded := map[string]any{}
+		for _, m := range set {
+			loaded[caddy.GetModuleName(m)] = m
+		}
+		sets = append(sets, loaded)
+	}
+	for _, set := range r.MatcherSetsRaw {
+		raw := map[string]any{}
+		for name, value := range set {
+			raw[name] = value
+		}
+		sets = append(sets, raw)
+	}
+	if len(sets) == 0 {
+		return nil
+	}
+	if len(sets) > 1 || len(sets[0]) != 1 || w.matched {
+		return errors.New("it has several matchers, but may have one, which is host")
+	}
+	for name, m := range sets[0] {
+		if name != "host" {
+			return fmt.Errorf("it has the matcher %s, but may have none but host", name)
+		}
+		switch m := m.(type) {
+		case *caddyhttp.MatchHost:
+			w.hosts = slices.Clone(*m)
+		case json.RawMessage:
+			if err := json.Unmarshal(m, &w.hosts); err != nil {
+				return err
+			}
+			if err := w.hosts.Provision(caddy.Context{}); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("it has a matcher host of another kind, %T", m)
+		}
+	}
+	w.matched = true
+	if len(w.hosts) == 0 {
+		return errors.New("its host matcher has no names")
+	}
+	for _, host := range w.hosts {
+		if strings.ContainsAny(host, "*{}") {
+			return fmt.Errorf("its host matcher has %q, but may have plain names only", host)
+		}
+	}
+	return nil
+}
+
+// onlyByPath checks that whether a request is proxied depends on nothing but its path and method.
+func (p *Proxy) onlyByPath() error {
+	for _, set := range p.matchers {
+		for _, m := range set {
+			switch m := m.(type) {
+			case *caddyhttp.MatchMethod:
+			case *caddyhttp.MatchPath:
+				for _, pattern := range *m {
+					if strings.Contains(pattern, "{") {
+						return fmt.Errorf("proxy: the path %q has a placeholder", pattern)
+					}
+				}
+			default:
+				return fmt.Errorf("proxy: the matcher %s looks at more than path and method", caddy.GetModuleName(m))
+			}
+		}
+	}
+	return nil
+}

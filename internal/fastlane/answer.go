@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds how answers are written, byte for byte as net/http does.
+
+package fastlane
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+// result is what became of a request.
+type result int
+
+const (
+	answered result = iota
+	notMine         // nothing of it has been used
+	over            // it was answered, and the connection is to be closed
+)
+
+// answer answers the request that has been read.
+func (c *conn) answer() result {
+	q := &c.request
+	closing := c.l.ending.Load()
+	a := c.caller.Redirect(q, closing)
+	if a == nil {
+		return notMine
+	}
+	c.now = time.Now()
+	head, length := string(q.Method) == "HEAD", q.Length
+	c.served, c.posted = true, string(q.Method) == "POST"
+	if length > c.w-c.r-c.parser.at && !c.flush() {
+		return over
+	}
+	c.append(a, q) // before the buffer is used for the body
+	c.r += c.parser.at
+	closeAfter := closing || a.Close || q.Close
+	if length > 0 && !closeAfter {
+		closeAfter = !c.drop(length) || c.l.ending.Load()
+	}
+	c.finish(head, closeAfter && !a.Close)
+	if closeAfter {
+		c.flush()
+		return over
+	}
+	return answered
+}
+
+// outs are buffers for answers.
+var outs = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
+
+// maxOut is how much is written at once, as long as more requests are there.
+const maxOut = 4 << 10
+
+// append begins an answer.
+func (c *conn) append(a *Answer, q *Request) {
+	if c.out == nil {
+		c.out = outs.Get().(*[]byte)
+	}
+	b := append(*c.out, a.Before...)
+	b = append(b, q.Target...)
+	*c.out = append(b, a.After...)
+}
+
+// finish adds what net/http adds.
+func (c *conn) finish(head, closing bool) {
+	b := append(*c.out, "Date: "...)
+	b = c.l.appendDate(b, c.now)
+	b = append(b, "\r\n"...)
+	if !head {
+		b = append(b, "Content-Length: 0\r\n"...)
+	}
+	if closing {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	*c.out = append(b, "\r\n"...)
+	if len(b) >= maxOut {
+		c.flush()
+	}
+}
+
+// flush writes the answers that wait. It reports false if that fails.
+func (c *conn) flush() bool {
+	if c.out == nil || c.broken {
+		return !c.broken
+	}
+	b := *c.out
+	c.writeSoon(c.now)
+	_, err := c.nc.Write(b)
+	*c.out = b[:0]
+	if cap(b) <= 4*maxOut {
+		outs.Put(c.out)
+	}
+	c.out = nil
+	c.broken = err != nil
+	return !c.broken
+}
+
+// drop reads a body and drops it. It reports whether it has come in full and in time. If not, what is left of it must not be
+// taken for a request.
+func (c *conn) drop(length int) bool {
+	left := length - min(length, c.w-c.r)
+	c.r += length - left
+	if left == 0 {
+		return true
+	}
+	c.doing.Store(isBody)
+	c.bodyBefore(time.Now())
+	for left > 0 {
+		n, err := c.nc.Read(c.buffer)
+		c.r, c.w = min(n, left), n
+		if left -= c.r; err != nil && left > 0 {
+			return false
+		}
+	}
+	c.now = time.Now()
+	return true
+}
+
+// bodyBefore sets the deadline for a body.
+func (c *conn) bodyBefore(now time.Time) {
+	limit := c.l.limits.Body
+	if c.l.limits.Whole > 0 {
+		if left := max(1, c.begun.Add(c.l.limits.Whole).Sub(now)); limit <= 0 || left < limit {
+			limit = left
+		}
+	}
+	c.readBefore(now, limit)
+}
+
+// date is a value of the header Date.
+type date struct {
+	second int64
+	text   []byte
+}
+
+// appendDate appends the date, which is written once a second.
+func (l *Listener) appendDate(b []byte, now time.Time) []byte {
+	d := l.date.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &date{now.Unix(), now.UTC().AppendFormat(nil, http.TimeFormat)}
+		l.date.Store(d)
+	}
+	return append(b, d.text...)
+}

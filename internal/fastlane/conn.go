@@ -1,0 +1,252 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds a connection while it is on the lane: one goroutine, one buffer.
+
+package fastlane
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// bufferSize is how long a header may be. The limit of a Caddy server is never below.
+	bufferSize = 4 << 10
+	// newGrace is how long a new connection may wait with its first request when the listener is closed, as with net/http.
+	newGrace = 5 * time.Second
+	// lenPeek is for how many bytes net/http waits between two requests before the next one begins.
+	lenPeek = 4
+)
+
+// What a connection does, as far as who closes the listener must know.
+const (
+	isNew  int32 = iota // it has not sent a request
+	isKept              // it may be closed when it waits
+	isBody              // a body is read
+)
+
+// conn is a connection on the lane.
+type conn struct {
+	l      *Listener
+	nc     net.Conn
+	caller Caller
+	since  time.Time
+	doing  atomic.Int32
+
+	parser  parser
+	request Request
+	buffer  []byte
+	r, w    int     // what has been read and not been answered yet is buffer[r:w]
+	out     *[]byte // answers that have not been written yet
+	broken  bool    // one could not be written
+
+	served  bool      // a request has been answered
+	posted  bool      // the last one was a POST
+	now     time.Time // of the last answer
+	begun   time.Time // when the request began, if that matters
+	readBy  time.Time // the deadline that is set; zero: none
+	writeBy time.Time
+	idling  bool // readBy is that of an idle connection
+}
+
+// buffers are for what connections read.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// run serves the connection for as long as it is on the lane. It returns the connection that the server behind is to serve;
+// nil if this one is to be closed.
+func (c *conn) run() net.Conn {
+	switch nc := c.nc.(type) {
+	case *tls.Conn:
+		if !c.handshake(nc) {
+			return nc
+		}
+	case interface{ ConnectionState() tls.ConnectionState }: // TLS by somebody else
+		return c.nc
+	default:
+		c.caller = c.l.site.Caller(nc, false, "")
+	}
+	c.begin()
+	c.readBefore(time.Now(), c.l.limits.Header)
+	buffer := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buffer)
+	c.buffer = buffer[:]
+	for {
+		switch c.next() {
+		case plain:
+			switch c.answer() {
+			case answered:
+				continue
+			case notMine:
+				return c.handOver()
+			}
+			return nil
+		case other:
+			return c.handOver()
+		default:
+			return nil
+		}
+	}
+}
+
+// handshake reports whether the connection speaks HTTP/1.1 over TLS. If not, or if it fails, the server behind sees the same.
+func (c *conn) handshake(t *tls.Conn) bool {
+	if d := c.l.limits.Handshake; d > 0 {
+		_ = t.SetDeadline(time.Now().Add(d))
+	}
+	if c.l.ending.Load() {
+		_ = t.SetDeadline(c.since.Add(newGrace))
+	}
+	err := t.Handshake()
+	_ = t.SetDeadline(time.Time{})
+	state := t.ConnectionState()
+	if err != nil || state.NegotiatedProtocol != "" && state.NegotiatedProtocol != "http/1.1" {
+		return false
+	}
+	c.caller = c.l.site.Caller(t, true, state.ServerName)
+	return true
+}
+
+// begin notes that a request begins.
+func (c *conn) begin() {
+	if c.l.limits.Whole > 0 {
+		c.begun = time.Now()
+	}
+}
+
+// handOver returns the connection as the server behind is to get it. Answers are written before.
+func (c *conn) handOver() net.Conn {
+	if !c.flush() {
+		return nil
+	}
+	_ = c.nc.SetDeadline(time.Time{})
+	return resume(c.nc, c.buffer[c.r:c.w], c.served)
+}
+
+// next reads until the header of the next request is there. The verdict is incomplete if the connection is at its end.
+func (c *conn) next() verdict {
+	c.parser.reset()
+	peeked := !c.served
+	for {
+		if !peeked && c.w-c.r >= lenPeek { // so does net/http begin with a request after another
+			peeked = true
+			c.begin()
+			if c.posted {
+				c.skipLines()
+			}
+		}
+		if peeked {
+			if v := c.parser.parse(c.buffer[c.r:c.w], &c.request); v != incomplete {
+				return v
+			}
+		}
+		if c.r > 0 {
+			c.w = copy(c.buffer, c.buffer[c.r:c.w])
+			c.r = 0
+			c.parser.reset() // what it found has moved
+		}
+		if c.w == len(c.buffer) {
+			return other
+		}
+		if !c.flush() || !c.await(peeked) {
+			return incomplete
+		}
+		n, err := c.nc.Read(c.buffer[c.w:])
+		if c.w += n; n > 0 {
+			continue
+		}
+		if err != nil {
+			return c.ended(err, peeked)
+		}
+	}
+}
+
+// skipLines skips empty lines after a POST, as net/http does.
+func (c *conn) skipLines() {
+	for range lenPeek {
+		if b := c.buffer[c.r]; b != '\r' && b != '\n' {
+			return
+		}
+		c.r++
+	}
+}
+
+// await sets the deadline for what is read next. It reports false if the listener was closed and nothing is to be waited for.
+func (c *conn) await(peeked bool) bool {
+	if c.served {
+		c.doing.Store(isKept)
+	}
+	switch {
+	case !peeked:
+		c.readIdle(c.now)
+	case c.idling: // the request has begun
+		c.readBefore(time.Now(), c.l.limits.Header)
+	}
+	// Who closes the listener sets ending before deadlines: either it is seen here, or the deadline is not overwritten.
+	if !c.l.ending.Load() {
+		return true
+	}
+	if c.served {
+		return false
+	}
+	_ = c.nc.SetReadDeadline(c.since.Add(newGrace))
+	return true
+}
+
+// ended says what becomes of a connection from which nothing more can be read. What net/http answers to half a request is for
+// it to say; half a line between two requests is nothing to it, nor is what does not come in time.
+func (c *conn) ended(err error, peeked bool) verdict {
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() || !peeked || c.w == c.r {
+		return incomplete
+	}
+	return other
+}
+
+// leave has the connection closed when it is idle, or be closed soon if it is new.
+func (c *conn) leave() {
+	switch c.doing.Load() {
+	case isNew:
+		_ = c.nc.SetReadDeadline(c.since.Add(newGrace))
+	case isKept:
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// readBefore sets the deadline for reading.
+func (c *conn) readBefore(now time.Time, limit time.Duration) {
+	c.idling = false
+	var by time.Time
+	if limit > 0 {
+		by = now.Add(limit)
+	}
+	if by != c.readBy {
+		c.readBy = by
+		_ = c.nc.SetReadDeadline(by)
+	}
+}
+
+// slack is by how much later than it must be a deadline is set, so that it need not be set anew for each request.
+func slack(limit time.Duration) time.Duration { return min(time.Second, limit/8) }
+
+// readIdle sets the deadline for the next request.
+func (c *conn) readIdle(now time.Time) {
+	limit := c.l.limits.Idle
+	if c.idling && (limit <= 0 || now.Add(limit).Before(c.readBy)) {
+		return
+	}
+	c.readBefore(now, limit+slack(limit))
+	c.idling = true
+}
+
+// writeSoon sets the deadline for writing.
+func (c *conn) writeSoon(now time.Time) {
+	limit := c.l.limits.Write
+	if limit <= 0 || now.Add(limit).Before(c.writeBy) {
+		return
+	}
+	c.writeBy = now.Add(limit + slack(limit))
+	_ = c.nc.SetWriteDeadline(c.writeBy)
+}

@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds connections as the server behind gets them: with what was read of them, unchanged, before what follows.
+
+package fastlane
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+)
+
+// unread is what was read of a connection and is to be read again.
+type unread struct {
+	rest  []byte
+	empty int // how many reads of a preface find nothing
+}
+
+// The preface of HTTP/2 without TLS, for which net/http looks at the beginning of a connection. It reads just that much then,
+// and gives up after so many reads that find nothing.
+const (
+	lenPreface = len("PRI * HTTP/2.0")
+	emptyReads = 100
+)
+
+// read reads what is left, as from the first byte of a connection on. ok is false if nothing is.
+func (u *unread) read(p []byte) (n int, ok bool) {
+	if len(u.rest) == 0 {
+		return 0, false
+	}
+	if u.empty > 0 && len(p) == lenPreface {
+		u.empty--
+		return 0, true
+	}
+	n = copy(p, u.rest)
+	if u.rest = u.rest[n:]; len(u.rest) == 0 {
+		u.rest = nil
+	}
+	return n, true
+}
+
+// resume returns a connection of which something is to be read again. begun says that it is not at its beginning, where alone
+// HTTP/2 is looked for; with TLS it was negotiated or not.
+//
+// The types differ so that whoever gets the connection finds what else it can do.
+func resume(c net.Conn, rest []byte, begun bool) net.Conn {
+	if len(rest) == 0 {
+		return c
+	}
+	u := unread{rest: append([]byte(nil), rest...)}
+	_, overTLS := c.(*tls.Conn)
+	if begun || overTLS {
+		u.empty = emptyReads
+	}
+	switch c := c.(type) {
+	case *net.TCPConn:
+		return &tcpConn{c, u}
+	case *tls.Conn:
+		return &tlsConn{c, u}
+	}
+	return &anyConn{c, u}
+}
+
+type tcpConn struct {
+	*net.TCPConn
+	unread unread
+}
+
+// Read reads what was read before, and then from the connection.
+func (c *tcpConn) Read(p []byte) (int, error) {
+	if n, ok := c.unread.read(p); ok {
+		return n, nil
+	}
+	return c.TCPConn.Read(p)
+}
+
+// WriteTo writes what was read before, and then what comes from the connection.
+func (c *tcpConn) WriteTo(w io.Writer) (n int64, err error) {
+	if rest := c.unread.rest; len(rest) > 0 {
+		c.unread.rest = nil
+		written, err := w.Write(rest)
+		if n = int64(written); err != nil {
+			return n, err
+		}
+	}
+	more, err := c.TCPConn.WriteTo(w)
+	return n + more, err
+}
+
+type tlsConn struct {
+	*tls.Conn
+	unread unread
+}
+
+// Read reads what was read before, and then from the connection.
+func (c *tlsConn) Read(p []byte) (int, error) {
+	if n, ok := c.unread.read(p); ok {
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+type anyConn struct {
+	net.Conn
+	unread unread
+}
+
+// Read reads what was read before, and then from the connection.
+func (c *anyConn) Read(p []byte) (int, error) {
+	if n, ok := c.unread.read(p); ok {
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}

@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what the lane understands of a request. It is far less than net/http does, and none of it is lenient.
+
+package fastlane
+
+import "bytes"
+
+// Request is a request that is understood completely. Its fields are parts of a buffer.
+type Request struct {
+	Method []byte
+	Target []byte // a path and perhaps a query, of visible ASCII but no #; each % begins an escape
+	Path   []byte // the path in it
+	Host   []byte // a name or an address, perhaps with a port; never empty
+	Proto  []byte // X-Forwarded-Proto; nil if there is none
+
+	Escaped   bool // there is a % in the path
+	Forwarded bool // there is a header of those that may name the client
+	Close     bool // the client wants the connection closed
+	Length    int  // of the body
+
+	seen seen
+}
+
+// seen are the headers that may come but once.
+type seen uint8
+
+const (
+	seenHost seen = 1 << iota
+	seenLength
+	seenConnection
+	seenProto
+)
+
+// maxBody is how long a body may be: net/http reads no more of one that its handler has not read, but closes the connection.
+const maxBody = 256<<10 - 1
+
+// verdict is what there is to say of the bytes that have come.
+type verdict int
+
+const (
+	incomplete verdict = iota // more may come
+	plain                     // a header that is understood
+	other                     // something else
+)
+
+// parser reads the header of one request line by line, as lines come.
+type parser struct {
+	at      int // where the next line begins
+	named   bool
+	clients []string // the names, in lower case, of headers that may name the client
+}
+
+// reset begins with the next request.
+func (p *parser) reset() { p.at, p.named = 0, false }
+
+// parse reads what has come of a request since the last call, of which b is all that has. When it is plain, the header is
+// the first p.at bytes.
+func (p *parser) parse(b []byte, r *Request) verdict {
+	if len(b) > 0 && !p.named && !mayBegin[b[0]] {
+		return other
+	}
+	for {
+		end := bytes.IndexByte(b[p.at:], '\n')
+		switch {
+		case end < 0:
+			return incomplete
+		case end == 0 || b[p.at+end-1] != '\r':
+			return other
+		}
+		line := b[p.at : p.at+end-1]
+		p.at += end + 1
+		switch {
+		case !p.named:
+			if *r = (Request{}); !r.takeFirst(line) {
+				return other
+			}
+			p.named = true
+		case len(line) == 0:
+			if r.seen&seenHost == 0 || r.Close && r.Length > 0 {
+				return other
+			}
+			return plain
+		case !r.takeField(line, p.clients):
+			return other
+		}
+	}
+}
+
+// mayBegin has what the methods begin with that are answered.
+var mayBegin = [256]bool{'G': true, 'H': true, 'L': true, 'P': true, 'D': true}
+
+// takeFirst takes the first line, which is a method, a target and the version, with one space in between.
+func (r *Request) takeFirst(line []byte) bool {
+	const version = " HTTP/1.1"
+	method := bytes.IndexByte(line, ' ')
+	target := len(line) - len(version)
+	if method < 0 || method >= target || string(line[target:]) != version {
+		return false
+	}
+	switch string(line[:method]) {
+	case "GET", "HEAD", "LIST", "PUT", "POST", "DELETE", "PATCH":
+	default:
+		return false
+	}
+	r.Method, r.Target = line[:method], line[method+1:target]
+	return r.takeTarget()
+}
+
+// takeTarget finds the path in the target, and refuses a target of which the Location would not be a copy.
+func (r *Request) takeTarget() bool {
+	t := r.Target
+	if len(t) == 0 || t[0] != '/' {
+		return false
+	}
+	r.Path = t
+	for i := 0; i < len(t); i++ {
+		switch c := t[i]; {
+		case inTarget[c]:
+		case c == '?':
+			r.Path = t[:i]
+			for _, c := range t[i:] {
+				if !inTarget[c] && c != '?' && c != '%' {
+					return false
+				}
+			}
+			return true
+		case c == '%' && i+2 < len(t) && isHex(t[i+1]) && isHex(t[i+2]):
+			r.Escaped = true
+			i += 2
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// inTarget has visible ASCII but for what means something in a target.
+var inTarget = func() (table [256]bool) {
+	for c := byte('!'); c <= '~'; c++ {
+		table[c] = c != '?' && c != '%' && c != '#'
+	}
+	return table
+}()
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// takeField takes a line of the header. clients are the names of headers that may name the client.
+func (r *Request) takeField(line []byte, clients []string) bool {
+	colon := 0
+	for colon < len(line) && inName[line[colon]] {
+		colon++
+	}
+	if colon == 0 || colon == len(line) || line[colon] != ':' {
+		return false
+	}
+	name, value := line[:colon], line[colon+1:]
+	for _, c := range value {
+		if !inValue[c] {
+			return false
+		}
+	}
+	value = bytes.Trim(value, " \t")
+	switch {
+	case is(name, "host"):
+		r.Host = value
+		return r.once(seenHost) && isHost(value)
+	case is(name, "content-length"):
+		return r.once(seenLength) && r.takeLength(value)
+	case is(name, "connection"):
+		r.Close = is(value, "close")
+		return r.once(seenConnection) && (r.Close || is(value, "keep-alive"))
+	case is(name, "x-forwarded-proto"):
+		r.Proto = value
+		if !r.once(seenProto) {
+			return false
+		}
+	case is(name, "transfer-encoding"), is(name, "expect"), is(name, "upgrade"), is(name, "http2-settings"), is(name, "trailer"):
+		return false
+	}
+	for _, client := range clients {
+		if is(name, client) {
+			r.Forwarded = true
+		}
+	}
+	return true
+}
+
+// once reports whether a header comes for the first time.
+func (r *Request) once(s seen) bool {
+	first := r.seen&s == 0
+	r.seen |= s
+	return first
+}
+
+// takeLength takes the length of the body.
+func (r *Request) takeLength(digits []byte) bool {
+	if len(digits) == 0 || len(digits) > 6 {
+		return false
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return false
+		}
+		r.Length = r.Length*10 + int(c-'0')
+	}
+	return r.Length <= maxBody
+}
+
+// is reports whether a name is another one, which is given in lower case.
+func is(name []byte, lower string) bool {
+	if len(name) != len(lower) {
+		return false
+	}
+	for i, c := range name {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// inName has what the names of headers are made of: not all that HTTP allows, since Caddy drops those with _ or a dot.
+var inName = func() (table [256]bool) {
+	for c := range table {
+		table[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-'
+	}
+	return table
+}()
+
+// inValue has visible ASCII, space and tab.
+var inValue = func() (table [256]bool) {
+	for c := byte(' '); c <= '~'; c++ {
+		table[c] = true
+	}
+	table['\t'] = true
+	return table
+}()
+
+// isHost reports whether a value is a host name or an address, perhaps with a port, or looks like it. One of nothing but
+// dots is not.
+func isHost(value []byte) bool {
+	name := false
+	for _, c := range value {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+			name = true
+		case c == '.', c == '-', c == ':', c == '[', c == ']', c == '_':
+		default:
+			return false
+		}
+	}
+	return name
+}
