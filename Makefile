@@ -120,6 +120,11 @@ bench-probe: tools ## What the probes of many redirectors cost Vault, and how so
 	$(GO) build -o dist/benchprobe ./internal/testing/benchprobe
 	@exec dist/benchprobe -out docs/benchmarks.md
 
+.PHONY: bench-front
+bench-front: ## Redirects a second, CPU, latency, memory beside nginx and HAProxy, into docs/benchmarks.md (Linux, 2 cores)
+	$(GO) build -o dist/benchfront ./internal/testing/benchfront
+	@exec dist/benchfront $(BENCH_FLAGS) -out docs/benchmarks.md
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \

@@ -1,0 +1,177 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds what is measured.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// measure is one thing that is measured of each front.
+type measure struct {
+	name    string
+	program string // that it needs; "" for none
+	take    func(ctx context.Context, b *bench, f *front, r *result) error
+}
+
+// The figures, by column.
+const (
+	plainRate, plainCPU   = "plain", "plain CPU"
+	tlsRate, tlsCPU       = "TLS", "TLS CPU"
+	http2Rate, http2CPU   = "HTTP/2", "HTTP/2 CPU"
+	visitCPU              = "visit CPU"
+	p50, p99              = "p50", "p99"
+	plainMemory           = "memory, plain"
+	tlsMemory             = "memory, TLS"
+	microsecond, kilobyte = 1e6, 1 << 10
+)
+
+var measures = []measure{
+	{"memory", "", func(_ context.Context, b *bench, f *front, r *result) error {
+		if len(r.figures[f.name+"\x00"+plainMemory]) > 0 {
+			return nil // what a process has once used, it may keep
+		}
+		before, err := resident(f.process.PID())
+		if err != nil {
+			return err
+		}
+		plain, err := b.keep(f, false)
+		defer closeAll(plain)
+		if err != nil {
+			return err
+		}
+		between, err := resident(f.process.PID())
+		if err != nil {
+			return err
+		}
+		secure, err := b.keep(f, true)
+		defer closeAll(secure)
+		if err != nil {
+			return err
+		}
+		after, err := resident(f.process.PID())
+		r.add(f, plainMemory, float64(between-before)/float64(b.idle)/kilobyte)
+		r.add(f, tlsMemory, float64(after-between)/float64(b.idle)/kilobyte)
+		return err
+	}},
+	{"plain", "wrk", func(ctx context.Context, b *bench, f *front, r *result) error {
+		return rated(f, r, plainRate, plainCPU, b.lasts, func() (float64, error) { return b.wrk(ctx, "http://"+f.plain) })
+	}},
+	{"TLS", "wrk", func(ctx context.Context, b *bench, f *front, r *result) error {
+		return rated(f, r, tlsRate, tlsCPU, b.lasts, func() (float64, error) { return b.wrk(ctx, "https://"+f.tls) })
+	}},
+	{"HTTP/2", "h2load", func(ctx context.Context, b *bench, f *front, r *result) error {
+		return rated(f, r, http2Rate, http2CPU, b.lasts, func() (float64, error) { return b.h2load(ctx, "https://"+f.tls) })
+	}},
+	{"one TLS connection for each request", "", func(ctx context.Context, b *bench, f *front, r *result) error {
+		before, err := cpu(f.process.PID())
+		if err != nil {
+			return err
+		}
+		n, err := b.comeAndGo(ctx, f)
+		if err != nil {
+			return err
+		}
+		after, err := cpu(f.process.PID())
+		r.add(f, visitCPU, (after-before).Seconds()/float64(n)*microsecond)
+		return err
+	}},
+	{"latency", "", func(ctx context.Context, b *bench, f *front, r *result) error {
+		took, err := b.paced(ctx, f)
+		if err != nil {
+			return err
+		}
+		r.add(f, p50, took[len(took)/2].Seconds()*microsecond)
+		r.add(f, p99, took[len(took)*99/100].Seconds()*microsecond)
+		return nil
+	}},
+}
+
+// cannot says why something cannot be measured, "" if it can.
+func (b *bench) cannot(m measure, _ *front) string {
+	if m.program == "" {
+		return ""
+	}
+	if _, err := exec.LookPath(m.program); err != nil {
+		return m.program
+	}
+	return ""
+}
+
+// rated takes how many requests a second a front answers, and what each costs it.
+func rated(f *front, r *result, rate, cost string, lasts time.Duration, load func() (float64, error)) error {
+	before, err := cpu(f.process.PID())
+	if err != nil {
+		return err
+	}
+	n, err := load()
+	if err != nil {
+		return err
+	}
+	after, err := cpu(f.process.PID())
+	r.add(f, rate, n)
+	r.add(f, cost, (after-before).Seconds()/(n*lasts.Round(time.Second).Seconds())*microsecond)
+	return err
+}
+
+// cpu returns how long a process has had a core.
+func cpu(pid int) (time.Duration, error) {
+	const tick = 10 * time.Millisecond // of /proc, on Linux everywhere
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// "pid (name) state …", and the name may hold anything.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("no times in /proc/…/stat")
+	}
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * tick, errors.Join(err1, err2)
+}
+
+// resident returns the memory that a process has in use.
+func resident(pid int) (int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
+			kb, err := strconv.Atoi(fields[1])
+			return kb << 10, err
+		}
+	}
+	return 0, errors.New("no VmRSS in /proc/…/status")
+}
+
+// keep has connections that have asked once.
+func (b *bench) keep(f *front, secure bool) (clients []*client, err error) {
+	for range b.idle {
+		c, err := connect(f, secure)
+		if err != nil {
+			return clients, err
+		}
+		clients = append(clients, c)
+		if _, err := c.ask(); err != nil {
+			return clients, err
+		}
+	}
+	return clients, nil
+}
+
+func closeAll(clients []*client) {
+	for _, c := range clients {
+		_ = c.Close()
+	}
+}
