@@ -1,0 +1,356 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of connections and of the listener's end, in bubbles of time. That answers are those of net/http
+// is shown where there is a server to compare with: in the root.
+
+package fastlane
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections are pipes.
+type pipes struct {
+	conns chan net.Conn
+	errs  chan error
+	done  chan struct{}
+}
+
+func newPipes() *pipes {
+	return &pipes{make(chan net.Conn), make(chan error), make(chan struct{})}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case err := <-p.errs:
+		return nil, err
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+func (p *pipes) Close() error { close(p.done); return nil }
+func (*pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p *pipes) dial() net.Conn {
+	here, there := net.Pipe()
+	p.conns <- there
+	return here
+}
+
+// everything is a site that redirects all requests but those for /no.
+type everything struct{}
+
+func (everything) Caller(net.Conn, bool, string) Caller { return everything{} }
+
+func (everything) Redirect(r *Request, _ bool) *Answer {
+	if bytes.HasPrefix(r.Path, []byte("/no")) {
+		return nil
+	}
+	return &Answer{Before: []byte("HTTP/1.1 307 x\r\nLocation: "), After: []byte("\r\n")}
+}
+
+var limits = Limits{Header: 10 * time.Second, Idle: time.Minute, Body: 20 * time.Second, Write: 30 * time.Second, Handshake: 5 * time.Second}
+
+// lane runs f with a listener whose Accept is called by nobody but f.
+func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipes)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		l := Listen(p, everything{}, limits, []string{"x-forwarded-for"})
+		l.begin.Do(func() { go l.run() })
+		f(t, l, p)
+		select {
+		case <-l.done:
+		default:
+			_ = l.Close()
+		}
+		if err := Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := l.open(); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+	})
+}
+
+func send(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatalf("send %q: %v", text, err)
+	}
+}
+
+// receive returns what comes within a second.
+func receive(c net.Conn) (text string, err error) {
+	var b bytes.Buffer
+	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	_, err = io.Copy(&b, c)
+	if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+		return b.String(), err
+	}
+	return b.String(), io.EOF
+}
+
+func isOpen(err error) bool { return err != io.EOF }
+
+const get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
+
+// TestDeadlines has clients stop at each place.
+func TestDeadlines(t *testing.T) {
+	for _, row := range []struct {
+		name, first, then string // what is sent at once, and byte by byte
+		after             time.Duration
+		answers           int
+	}{
+		{name: "nothing", after: limits.Header},
+		{name: "half a header", first: "GET /a HTT", after: limits.Header},
+		{name: "a header byte by byte", first: "GET /a HTTP/1.1\r\nX: ", then: "abcdefghijklmnop", after: limits.Header},
+		{name: "idle", first: get, after: limits.Idle, answers: 1},
+		{name: "idle, some bytes of the next", first: get + "GET", after: limits.Idle, answers: 1},
+		{name: "half a second header", first: get + "GET /", after: limits.Header, answers: 1},
+		{name: "half a body", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab", after: limits.Body, answers: 1},
+		{name: "a body byte by byte", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\nab", then: strings.Repeat("c", 40), after: limits.Body, answers: 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			lane(t, limits, func(t *testing.T, _ *Listener, p *pipes) {
+				began := time.Now()
+				c := p.dial()
+				done := make(chan string)
+				go func() {
+					got, _ := io.ReadAll(c)
+					done <- string(got)
+				}()
+				send(t, c, row.first)
+				go func() {
+					for _, b := range []byte(row.then) {
+						time.Sleep(time.Second)
+						if _, err := c.Write([]byte{b}); err != nil {
+							return
+						}
+					}
+				}()
+				got := <-done
+				if took := time.Since(began); took < row.after || took > row.after+time.Second {
+					t.Errorf("closed after %s, want %s", took, row.after)
+				}
+				if n := strings.Count(got, "HTTP/1.1 307"); n != row.answers {
+					t.Errorf("%d answers, want %d: %q", n, row.answers, got)
+				}
+				if body := strings.Contains(row.name, "body"); body != strings.Contains(got, "Connection: close") {
+					t.Errorf("the connection is closed, and the answer does not say so, or does: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// TestWholeRequest has a request with its body take no longer than that is to take.
+func TestWholeRequest(t *testing.T) {
+	l := limits
+	l.Whole = 12 * time.Second
+	lane(t, l, func(t *testing.T, _ *Listener, p *pipes) {
+		began := time.Now()
+		c := p.dial()
+		go func() { // the body begins after 8 s
+			_, _ = io.WriteString(c, "PUT /a HTTP/1.1\r\nHost: h\r\n")
+			time.Sleep(8 * time.Second)
+			_, _ = io.WriteString(c, "Content-Length: 9\r\n\r\nab")
+		}()
+		_, _ = io.ReadAll(c)
+		if took := time.Since(began); took != l.Whole {
+			t.Errorf("closed after %s, want %s", took, l.Whole)
+		}
+	})
+}
+
+// TestUnreadAnswers has a client read nothing.
+func TestUnreadAnswers(t *testing.T) {
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		c := p.dial()
+		send(t, c, get)
+		time.Sleep(limits.Write + 2*time.Second)
+		synctest.Wait()
+		if l.open() != 0 {
+			t.Error("it waits for a client that reads nothing")
+		}
+	})
+}
+
+// TestBusyConnectionStays has a connection ask for longer than any limit, so that deadlines are set anew.
+func TestBusyConnectionStays(t *testing.T) {
+	lane(t, limits, func(t *testing.T, _ *Listener, p *pipes) {
+		c := p.dial()
+		for i := range 200 {
+			send(t, c, get)
+			if got, err := receive(c); !isOpen(err) || !strings.HasSuffix(got, "\r\n\r\n") {
+				t.Fatalf("request %d: %q %v", i, got, err)
+			}
+			time.Sleep(limits.Idle - 2*time.Second)
+		}
+	})
+}
+
+// TestClose closes the listener at each state of a connection.
+func TestClose(t *testing.T) {
+	for _, row := range []struct {
+		name, first, then string        // what is sent before and after
+		open              time.Duration // how long the connection stays at most; 0: it is closed at once
+		answered          bool          // then is
+	}{
+		{name: "new, and never asks", open: newGrace},
+		{name: "new, and asks", then: get, open: newGrace, answered: true},
+		{name: "new, and asks for more than the lane answers", then: "GET /no HTTP/1.1\r\nHost: h\r\n\r\n", open: newGrace},
+		{name: "half a first request", first: "GET /a HT", then: "TP/1.1\r\nHost: h\r\n\r\n", open: newGrace, answered: true},
+		{name: "idle", first: get},
+		{name: "half a second request", first: get + "GET /a"},
+		{name: "in a body", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab", then: "cd", open: limits.Body, answered: true},
+		{name: "in a body that never ends", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab", open: limits.Body, answered: true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+				c := p.dial()
+				if row.first != "" {
+					send(t, c, row.first)
+				}
+				if strings.HasPrefix(row.first, get) {
+					if got, err := receive(c); got == "" || !isOpen(err) {
+						t.Fatalf("%q %v", got, err)
+					}
+				}
+				synctest.Wait()
+				_ = l.Close()
+				closed := time.Now()
+				if row.then != "" {
+					send(t, c, row.then)
+				}
+				_ = c.SetReadDeadline(time.Now().Add(time.Hour))
+				got, err := io.ReadAll(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(closed); took > row.open {
+					t.Errorf("open for %s, want at most %s", took, row.open)
+				}
+				if row.answered != strings.HasSuffix(string(got), "Connection: close\r\n\r\n") {
+					t.Errorf("answered %q", got)
+				}
+				if err := Wait(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// TestWaitEnds has the wait for connections end with its context.
+func TestWaitEnds(t *testing.T) {
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		c := p.dial()
+		send(t, c, "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")
+		synctest.Wait()
+		_ = l.Close()
+		cause := errors.New("enough")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
+		defer cancel()
+		if err := Wait(ctx); err != cause {
+			t.Errorf("%v", err)
+		}
+		_ = c.Close()
+	})
+}
+
+// TestHandedOver has the server behind get all that was not answered, and nothing else.
+func TestHandedOver(t *testing.T) {
+	const no = "GET /no HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab"
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		c := p.dial()
+		go func() {
+			send(t, c, get+get+no)
+			send(t, c, "cde")
+		}()
+		answers := make(chan string)
+		go func() {
+			got, _ := receive(c)
+			answers <- got
+		}()
+		behind, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(no)+3)
+		if _, err := io.ReadFull(behind, got); err != nil || string(got) != no+"cde" {
+			t.Errorf("%q %v", got, err)
+		}
+		if n := strings.Count(<-answers, "307"); n != 2 {
+			t.Errorf("%d answers before, want 2", n)
+		}
+		// It has no deadline of the lane's any more, and does not end with the listener.
+		_ = l.Close()
+		time.Sleep(time.Hour)
+		go func() { _, _ = behind.Write([]byte("late")) }()
+		if got, _ := receive(c); got != "late" {
+			t.Errorf("%q", got)
+		}
+		_ = behind.Close()
+	})
+}
+
+// TestAcceptFails has who calls Accept see failures, and go on.
+func TestAcceptFails(t *testing.T) {
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		failed := errors.New("too many files")
+		go func() { p.errs <- failed }()
+		if _, err := l.Accept(); err != failed {
+			t.Errorf("%v", err)
+		}
+		c := p.dial()
+		send(t, c, "\x00")
+		behind, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = behind.Close()
+		_ = l.Close()
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestWriteTo has what was read before come first where a connection is copied.
+func TestWriteTo(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := io.WriteString(c, "after"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	var b bytes.Buffer
+	n, err := io.Copy(&b, resume(s, []byte("before "), true))
+	if err != nil || b.String() != "before after" || n != int64(b.Len()) {
+		t.Errorf("%q, %d bytes, %v", b.String(), n, err)
+	}
+}
