@@ -31,6 +31,7 @@ var checks = map[string]func(t *testing.T, text string){
 	"status.Caddyfile":             status,
 	"events-exec.Caddyfile":        eventsCaddyfile,
 	"events-webhook.Caddyfile":     eventsCaddyfile,
+	"fastlane.Caddyfile":           caddyfile,
 	"fleet.Caddyfile":              fleet,
 	"internal-ca.Caddyfile":        internalCA,
 	"acme-dns.Caddyfile":           acmeDNS,
