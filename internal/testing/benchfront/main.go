@@ -88,7 +88,7 @@ func run(ctx context.Context, o options) (r *result, err error) {
 	for round := range o.rounds {
 		for _, m := range measures {
 			for _, f := range b.fronts {
-				if why := b.cannot(m, f); why != "" {
+				if why := b.cannot(m); why != "" {
 					r.leftOut(why)
 					continue
 				}

@@ -97,7 +97,7 @@ var measures = []measure{
 }
 
 // cannot says why something cannot be measured, "" if it can.
-func (b *bench) cannot(m measure, _ *front) string {
+func (b *bench) cannot(m measure) string {
 	if m.program == "" {
 		return ""
 	}
