@@ -59,6 +59,9 @@ func (*FastLane) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// laneCannot begins the errors of a config in which the lane would skip something.
+const laneCannot = "the fast lane (listener wrapper vault_redirect) cannot be used with"
+
 // lanes are those whose handlers may have to be provisioned yet, by their server.
 var lanes sync.Map
 
@@ -70,7 +73,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	}
 	hosts, err := onlyHandler(server)
 	if err != nil {
-		return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with server %q: %w", server.Name(), err)
+		return fmt.Errorf("%s server %q: %w", laneCannot, server.Name(), err)
 	}
 	l.ctx, l.server, l.hosts = ctx, server, hosts
 	for _, name := range server.ClientIPHeaders {
@@ -113,7 +116,7 @@ func joinLane(ctx caddy.Context, h *Handler) error {
 	l := found.(*FastLane)
 	if h.Proxy != nil {
 		if err := h.Proxy.onlyByPath(); err != nil {
-			return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with this handler: %w", err)
+			return fmt.Errorf("%s this handler: %w", laneCannot, err)
 		}
 		l.byPath = true
 	}
@@ -134,8 +137,7 @@ func (l *FastLane) check() error {
 		return err
 	}
 	if app.(*caddyhttp.App).Metrics != nil {
-		return fmt.Errorf("the fast lane (listener wrapper vault_redirect) cannot be used with server %q: Caddy's own HTTP metrics are on "+
-			"(metrics), which would not count its requests; caddy_vault_redirect_requests_total does", l.server.Name())
+		return fmt.Errorf("%s server %q: %s", laneCannot, l.server.Name(), ownMetrics)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	case s.Logs != nil:
 		return nil, errors.New("it logs requests (log, logs), of which the lane would write none: remove that, or the wrapper")
 	case s.Metrics != nil:
-		return nil, errors.New("Caddy's own HTTP metrics are on (metrics), which would not count its requests; caddy_vault_redirect_requests_total does")
+		return nil, errors.New(ownMetrics)
 	case s.Errors != nil && len(s.Errors.Routes) > 0:
 		return nil, errors.New("it has routes for errors (handle_errors)")
 	case len(s.NamedRoutes) > 0:
@@ -47,6 +47,9 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	}
 	return w.hosts, nil
 }
+
+// ownMetrics says why Caddy's metrics stand in the way.
+const ownMetrics = "its HTTP metrics are on (metrics), which would miss the requests of the lane; caddy_vault_redirect_requests_total has them"
 
 // lastWrapper checks the place of the lane among the listener wrappers.
 func lastWrapper(raw []json.RawMessage) error {

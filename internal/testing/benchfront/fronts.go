@@ -236,7 +236,7 @@ func (b *bench) await(ctx context.Context, f *front) error {
 			location, err := c.ask()
 			_ = c.Close()
 			if err == nil && location != target+path {
-				err = fmt.Errorf("Location %q", location)
+				err = fmt.Errorf("it redirects to %q", location)
 			}
 			if err != nil {
 				return err
