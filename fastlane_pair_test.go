@@ -239,8 +239,8 @@ func isTimeout(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// proxied is what is answered where the proxy fails: by the end of the client's, if that is noticed first.
-var proxied = regexp.MustCompile(`(?s)HTTP/1.1 (499 .*?\r\n\r\n|502 .*?\r\n\r\n\{.*?\}\n)`)
+// passedOn is what is answered where the proxy fails: by the end of the client's, if that is noticed first.
+var passedOn = regexp.MustCompile(`(?s)HTTP/1.1 (499 .*?\r\n\r\n|502 .*?\r\n\r\n\{.*?\}\n)`)
 
 var dated = regexp.MustCompile(`Date: [^\r]*\r\n`)
 
@@ -260,7 +260,7 @@ func (p *pairs) compare(t testing.TB, k kind, pieces [][]byte) []byte {
 		// a connection that begins with the preface, and takes one that is handed over for one that begins.
 		return got
 	}
-	got, want = proxied.ReplaceAll(got, []byte("[proxied]")), proxied.ReplaceAll(want, []byte("[proxied]"))
+	got, want = passedOn.ReplaceAll(got, []byte("[proxied]")), passedOn.ReplaceAll(want, []byte("[proxied]"))
 	if !bytes.Equal(got, want) {
 		t.Fatalf("%s: to %q\nthe lane answers\n%s\nCaddy's server answers\n%s", k.name, pieces, got, want)
 	}
