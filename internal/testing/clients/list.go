@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+//go:build linux
+
+// This file holds the list of the clients, and what is known of those that cannot follow.
+
+package main
+
+// clients are those of the matrix, in its order.
+var clients = []client{
+	{name: "`vault`", open: openVaultCLI},
+	{name: "Go: `vault/api`", open: openGo("vault/api")},
+	{name: "Go: `vault-client-go`", open: openGo("vault-client-go")},
+	{name: "Go: `net/http`", open: openGo("net/http")},
+	{name: "`curl -L`, `X-Vault-Token`", open: openCurl("X-Vault-Token: ")},
+	{
+		name:  "`curl -L`, `Authorization: Bearer`",
+		open:  openCurl("Authorization: Bearer "),
+		fails: []op{opRead, opWrite, opList, opDelete, opBig, opWrap},
+		mend:  "proxy header Authorization *",
+		fault: "curl's, on purpose: it keeps this header from other hosts, unless told `--location-trusted` " +
+			"([curl](https://curl.se/docs/manpage.html#--location-trusted)). `X-Vault-Token` does not have that problem.",
+	},
+	{name: "Python: hvac", open: openPython("hvac")},
+	{name: "Python: requests", open: openPython("requests")},
+	{name: "Node: node-vault", open: openNode("node-vault")},
+	{
+		name:  "Node: node-vault 0.10",
+		open:  openNode("node-vault-0.10"),
+		fails: []op{opWrite, opDelete, opBig, opWrap, opUserpass, opAppRole, opCert},
+		mend:  "proxy method POST PUT PATCH DELETE",
+		fault: "The client's: its library follows redirects of GET, HEAD and LIST only, unless the client is made with " +
+			"`requestOptions: {followAllRedirects: true}` ([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). " +
+			"Releases from 0.11 on follow.",
+	},
+	{name: "Node: @litehex/node-vault", open: openNode("@litehex/node-vault")},
+	{name: "Node: node-vault-client", open: openNode("node-vault-client")},
+	{name: "Node: axios", open: openNode("axios")},
+	{name: "Node: got", open: openNode("got")},
+	{name: "Node: `fetch`", open: openNode("fetch")},
+}

@@ -1,0 +1,111 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+//go:build linux
+
+// This file holds the Markdown.
+
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+)
+
+// titles of ops, in tables and sentences.
+var titles = map[op]string{
+	opRead: "read", opWrite: "write", opList: "list", opDelete: "delete", opBig: "write 600 KiB", opWrap: "wrap and unwrap",
+	opUserpass: "userpass", opAppRole: "AppRole", opCert: "certificate", opTemplate: "template", opCache: "cache",
+}
+
+// markdown returns the tables of the run.
+func (m *matrix) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Made by `make clients` on %s. %s\n\n", m.machine.Date.UTC().Format(time.DateOnly), m.machine.Versions())
+	b.WriteString("Secrets (kv-v2):\n\n")
+	b.WriteString(m.table(opRead, opWrite, opList, opDelete, opBig))
+	b.WriteString("\nWrapped tokens and logins:\n\n")
+	b.WriteString(m.table(opWrap, opUserpass, opAppRole, opCert))
+	b.WriteString(m.mends())
+	var left []string
+	for _, r := range m.rows {
+		if r.why != "" {
+			left = append(left, fmt.Sprintf("%s (%s)", r.name, r.why))
+		}
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(&b, "\nLeft out: %s.\n", strings.Join(left, "; "))
+	}
+	return b.String()
+}
+
+// table has a line for each client that was asked one of the ops.
+func (m *matrix) table(ops ...op) string {
+	columns := []string{"Client"}
+	for _, o := range ops {
+		columns = append(columns, titles[o])
+	}
+	var lines [][]string
+	for _, r := range m.rows {
+		line, some := []string{strings.TrimSpace(r.name + " " + r.of)}, false
+		for _, o := range ops {
+			text := string(lacking)
+			if c := r.cells[o]; c != nil {
+				text, some = string(c.outcome), true
+			}
+			line = append(line, text)
+		}
+		if some {
+			lines = append(lines, line)
+		}
+	}
+	return page.Table(columns, lines)
+}
+
+// mends tells of each no what its user sees, what mends it, and what came of that.
+func (m *matrix) mends() string {
+	var lines [][]string
+	var faults strings.Builder
+	for _, r := range m.rows {
+		var said []string // different things
+		ops := map[string][]string{}
+		with := map[string]string{}
+		for _, o := range r.asked() {
+			c := r.cells[o]
+			if c == nil || c.outcome != no {
+				continue
+			}
+			text := cellText(c.said)
+			if ops[text] == nil {
+				said = append(said, text)
+			}
+			ops[text] = append(ops[text], titles[o])
+			with[text] = "not tried"
+			if c := r.mendCells[o]; c != nil {
+				with[text] = string(c.outcome)
+			}
+		}
+		for _, text := range said {
+			lines = append(lines, []string{r.name, strings.Join(ops[text], ", "), text, "`" + r.mend + "`", with[text]})
+		}
+		if len(said) > 0 {
+			fmt.Fprintf(&faults, "- %s: %s\n", r.name, r.fault)
+		}
+	}
+	if lines == nil {
+		return ""
+	}
+	return "\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which it was tried again:\n\n" +
+		page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) + "\nWhose fault it is:\n\n" + faults.String()
+}
+
+// cellText makes what a client said fit for a cell of a table.
+func cellText(said string) string {
+	if said = strings.NewReplacer("|", `\|`, "`", "'").Replace(said); len(said) > 140 {
+		said = said[:140] + "…"
+	}
+	return "`" + said + "`"
+}
