@@ -155,6 +155,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.serveProxied(w, r)
 	}
 	o := h.await(r)
+	take(w, r)
 	s := o.state
 	var proven bool
 	switch loop, certain := leadsBack(&s.Target, r); {
