@@ -70,6 +70,7 @@ type client struct {
 	slow  bool // left out where little time is to be spent
 	open  func(ctx context.Context, s *stage, at *site) (driver, error)
 	fails []op   // what is known not to work through a redirect
+	never []op   // what the option cannot mend either
 	mend  string // the option of vault_redirect that mends it
 	fault string // whose fault it is, in Markdown
 }

@@ -26,14 +26,17 @@ var clients = []client{
 	{name: "Python: requests", open: openPython("requests")},
 	{name: "Node: node-vault", open: openNode("node-vault")},
 	{
-		name:  "Node: node-vault 0.10",
+		name:  "Node: node-vault",
 		open:  openNode("node-vault-0.10"),
 		fails: []op{opWrite, opDelete, opBig, opWrap, opUserpass, opAppRole, opCert},
 		mend:  "proxy method POST PUT PATCH DELETE",
-		fault: "The client's: its library follows redirects of GET, HEAD and LIST only, unless the client is made with " +
-			"`requestOptions: {followAllRedirects: true}` ([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). " +
-			"Releases from 0.11 on follow.",
+		never: []op{opCert},
+		fault: "The client's: its library follows redirects of GET, HEAD and LIST only " +
+			"([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). Releases from 0.11 on follow. A login with a certificate " +
+			"cannot be proxied, whatever the client: TLS has to end at Vault. With `requestOptions: {followAllRedirects: true}`, as in the " +
+			"next line of the tables, this one follows as well.",
 	},
+	{name: "Node: node-vault, `followAllRedirects`", open: openNode("node-vault-0.10 followAllRedirects")},
 	{name: "Node: @litehex/node-vault", open: openNode("@litehex/node-vault")},
 	{name: "Node: node-vault-client", open: openNode("node-vault-client")},
 	{name: "Node: axios", open: openNode("axios")},

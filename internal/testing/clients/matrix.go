@@ -222,18 +222,28 @@ func (m *matrix) surprises() error {
 	var errs []error
 	for _, r := range m.rows {
 		for o, c := range r.cells {
-			expected := slices.Contains(r.fails, o)
-			switch {
-			case c.outcome == no && !expected:
-				errs = append(errs, fmt.Errorf("%s cannot %s any more: %s", r.name, o, c.said))
-			case c.outcome != no && expected:
-				errs = append(errs, fmt.Errorf("%s can %s now: %s", r.name, o, c.outcome))
-			case c.outcome == no && r.mend != "" && r.mendCells[o].outcome != proxied:
-				errs = append(errs, fmt.Errorf("%s cannot %s with %s: %s %s", r.name, o, r.mend, r.mendCells[o].outcome, r.mendCells[o].said))
-			case c.outcome == no && r.mend == "":
-				errs = append(errs, fmt.Errorf("nothing mends %s of %s", o, r.name))
+			if err := r.surprise(o, c); err != nil {
+				errs = append(errs, fmt.Errorf("%s %s: %w", r.name, r.of, err))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (r *row) surprise(o op, c *cell) error {
+	expected := slices.Contains(r.fails, o)
+	with := r.mendCells[o]
+	switch {
+	case c.outcome == no && !expected:
+		return fmt.Errorf("%s does not work: %s", o, c.said)
+	case c.outcome != no && expected:
+		return fmt.Errorf("%s works now: %s", o, c.outcome)
+	case c.outcome != no:
+		return nil
+	case with == nil:
+		return fmt.Errorf("%s: there is no option that mends it", o)
+	case (with.outcome == proxied) == slices.Contains(r.never, o):
+		return fmt.Errorf("%s with %s: %s %s", o, r.mend, with.outcome, with.said)
+	}
+	return nil
 }

@@ -95,12 +95,15 @@ func openVaultCLI(ctx context.Context, s *stage, at *site) (driver, error) {
 			return c.run(ctx, "", "kv", "delete", "-mount=secret", q.Name)
 		},
 		opWrap: func(ctx context.Context, c *command, q request) (string, error) {
-			token, err := c.run(ctx, "", "kv", "get", "-mount=secret", "-wrap-ttl=60s", "-field=wrapping_token", q.Name)
+			text, err := c.run(ctx, "", "kv", "get", "-mount=secret", "-wrap-ttl=60s", "-format=json", q.Name)
 			if err != nil {
 				return "", err
 			}
-			text, err := c.run(ctx, "", "unwrap", "-format=json", token)
+			wrapped, err := parseAnswer(text)
 			if err != nil {
+				return "", err
+			}
+			if text, err = c.run(ctx, "", "unwrap", "-format=json", wrapped.WrapInfo.Token); err != nil {
 				return "", err
 			}
 			return secretIn(text)

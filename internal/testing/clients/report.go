@@ -50,7 +50,7 @@ func (m *matrix) table(ops ...op) string {
 	}
 	var lines [][]string
 	for _, r := range m.rows {
-		line, some := []string{strings.TrimSpace(r.name + " " + r.of)}, false
+		line, some := []string{r.title()}, false
 		for _, o := range ops {
 			text := string(lacking)
 			if c := r.cells[o]; c != nil {
@@ -70,42 +70,48 @@ func (m *matrix) mends() string {
 	var lines [][]string
 	var faults strings.Builder
 	for _, r := range m.rows {
-		var said []string // different things
-		ops := map[string][]string{}
-		with := map[string]string{}
+		type group struct{ said, with string }
+		var groups []group
+		ops := map[group][]string{}
 		for _, o := range r.asked() {
-			c := r.cells[o]
+			c, with := r.cells[o], r.mendCells[o]
 			if c == nil || c.outcome != no {
 				continue
 			}
-			text := cellText(c.said)
-			if ops[text] == nil {
-				said = append(said, text)
+			g := group{said: code(c.said), with: "–"}
+			if with != nil {
+				g.with = string(with.outcome)
 			}
-			ops[text] = append(ops[text], titles[o])
-			with[text] = "not tried"
-			if c := r.mendCells[o]; c != nil {
-				with[text] = string(c.outcome)
+			if with != nil && with.outcome == no && with.said != c.said {
+				g.with += ": " + code(with.said)
 			}
+			if ops[g] == nil {
+				groups = append(groups, g)
+			}
+			ops[g] = append(ops[g], titles[o])
 		}
-		for _, text := range said {
-			lines = append(lines, []string{r.name, strings.Join(ops[text], ", "), text, "`" + r.mend + "`", with[text]})
+		for _, g := range groups {
+			lines = append(lines, []string{r.title(), strings.Join(ops[g], ", "), g.said, code(r.mend), g.with})
 		}
-		if len(said) > 0 {
-			fmt.Fprintf(&faults, "- %s: %s\n", r.name, r.fault)
+		if len(groups) > 0 {
+			fmt.Fprintf(&faults, "- %s: %s\n", r.title(), r.fault)
 		}
 	}
 	if lines == nil {
 		return ""
 	}
-	return "\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which it was tried again:\n\n" +
-		page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) + "\nWhose fault it is:\n\n" + faults.String()
+	return "\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
+		"the failover as well:\n\n" + page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) +
+		"\nWhose fault it is:\n\n" + faults.String()
 }
 
-// cellText makes what a client said fit for a cell of a table.
-func cellText(said string) string {
+// title is the client's name with its version.
+func (r *row) title() string { return strings.TrimSpace(r.name + " " + r.of) }
+
+// code makes what a client said fit for a cell of a table.
+func code(said string) string {
 	if said = strings.NewReplacer("|", `\|`, "`", "'").Replace(said); len(said) > 140 {
-		said = said[:140] + "…"
+		said = strings.ToValidUTF8(said[:140], "") + "…"
 	}
 	return "`" + said + "`"
 }

@@ -33,11 +33,11 @@ const http = (version, send) => ({
 });
 
 // nodeVault is node-vault; the options of releases before 0.11, which use another library, have another form.
-const nodeVault = (name, certOptions) => {
+const nodeVault = (name, certOptions, options) => {
 	const make = require(name);
-	const client = make({ endpoint: addr, token });
-	const anonymous = (requestOptions) => {
-		const c = make({ endpoint: addr, requestOptions });
+	const client = make({ endpoint: addr, token, requestOptions: options });
+	const anonymous = (more) => {
+		const c = make({ endpoint: addr, requestOptions: { ...options, ...more } });
 		c.token = undefined;
 		return c;
 	};
@@ -60,6 +60,7 @@ const nodeVault = (name, certOptions) => {
 const clients = {
 	'node-vault': () => nodeVault('node-vault', { cert, key }),
 	'node-vault-0.10': () => nodeVault('node-vault-0.10', { agentOptions: { cert, key } }),
+	'node-vault-0.10 followAllRedirects': () => nodeVault('node-vault-0.10', { agentOptions: { cert, key } }, { followAllRedirects: true }),
 	'@litehex/node-vault': async () => {
 		const { Client } = await import('@litehex/node-vault');
 		const { Agent, fetch: undiciFetch } = await import('undici');
@@ -83,7 +84,7 @@ const clients = {
 			delete: (q) => must(client.kv2.deleteLatest({ mountPath: 'secret', path: q.name })).then(() => ''),
 			wrap: async (q) => {
 				const wrapped = await must(client.read({ path: secret(q.name) }, { headers: { 'X-Vault-Token': token, 'X-Vault-Wrap-TTL': '60s' } }));
-				return (await must(client.unwrap({ token: wrapped.wrap_info.token }))).data.data.value;
+				return (await must(client.write({ path: 'sys/wrapping/unwrap', data: { token: wrapped.wrap_info.token } }))).data.data.value;
 			},
 			userpass: async (q) => (await must(anonymous().write({ path: 'auth/userpass/login/' + q.user, data: { password: q.password } }))).auth.client_token,
 			approle: async (q) =>

@@ -51,7 +51,7 @@ class Hvac:
         return self.login().auth.approle.login(role_id=q["role_id"], secret_id=q["secret_id"])["auth"]["client_token"]
 
     def cert(self, q):
-        return self.login(cert=CERT).auth.cert.login(name="web", cacert=CA, cert_pem=CERT[0], key_pem=CERT[1])["auth"]["client_token"]
+        return self.login(cert=CERT).auth.cert.login(name="web", cert_pem=CERT[0], key_pem=CERT[1])["auth"]["client_token"]
 
     def login(self, **more):
         return self.hvac.Client(url=ADDR, verify=CA, **more)
