@@ -28,6 +28,12 @@ const (
 	opCert     op = "cert"
 	opTemplate op = "template" // renders a secret into a file, and again once it has changed
 	opCache    op = "cache"    // asks twice, and is answered from a cache the second time
+
+	// In a browser: a page of its own; and what a page asks for at the origin from which it comes, or at another one.
+	opNavigate  op = "navigate"
+	opSame      op = "same"
+	opOther     op = "other"     // without anything that wants a preflight
+	opPreflight op = "preflight" // with a token in a header
 )
 
 // commonOps is what every client is asked to do.

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 //go:embed node/driver.mjs node/package.json node/package-lock.json python/driver.py
@@ -41,6 +43,18 @@ func (o *once) get(what string, make func() (string, error)) (string, error) {
 	}
 	o.Unlock()
 	return f()
+}
+
+// program returns the path of a program. Without fetch, it must be on PATH or built already.
+func (s *stage) program(ctx context.Context, name string) (string, error) {
+	if s.fetch {
+		return cluster.Program(ctx, name, nil)
+	}
+	path, err := cluster.Installed(name)
+	if err == nil && path == "" {
+		err = missing("neither on PATH nor built; `make clients` builds it")
+	}
+	return path, err
 }
 
 func openGo(name string) func(context.Context, *stage, *site) (driver, error) {

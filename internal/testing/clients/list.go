@@ -7,9 +7,25 @@
 
 package main
 
+const agentFault = "Vault's: what passes through its listener loses its body in a redirect. " +
+	"[The agent](https://github.com/hashicorp/vault/blob/v1.21.0/command/agentproxyshared/cache/api_proxy.go#L124) hands the body over as bytes, " +
+	"and [`ResetJSONBody`](https://github.com/hashicorp/vault/blob/v1.21.0/api/request.go#L58) of `vault/api` then makes it `null`. No issue of " +
+	"Vault's is known to us. A standby that redirects instead of forwarding meets the same."
+
 // clients are those of the matrix, in its order.
 var clients = []client{
 	{name: "`vault`", open: openVaultCLI},
+	{
+		name: "Vault Agent", ops: append([]op{opTemplate, opCache}, commonOps...), open: openAgent("agent"),
+		fails: []op{opCache, opWrite, opBig, opUserpass}, mend: `proxy header User-Agent "*API Proxy/*"`, fault: agentFault,
+	},
+	{
+		name: "Vault Proxy", ops: append([]op{opCache}, commonOps...), open: openAgent("proxy"),
+		fails: []op{opCache, opWrite, opBig, opUserpass}, mend: `proxy header User-Agent "*API Proxy/*"`,
+		fault: "The same. Its own logins and, with Vault Agent, templates need no proxy; they have another `User-Agent`.",
+	},
+	{name: "consul-template", ops: []op{opTemplate}, open: openConsulTemplate},
+	{name: "Terraform", slow: true, open: openTerraform},
 	{name: "Go: `vault/api`", open: openGo("vault/api")},
 	{name: "Go: `vault-client-go`", open: openGo("vault-client-go")},
 	{name: "Go: `net/http`", open: openGo("net/http")},
@@ -42,4 +58,14 @@ var clients = []client{
 	{name: "Node: axios", open: openNode("axios")},
 	{name: "Node: got", open: openNode("got")},
 	{name: "Node: `fetch`", open: openNode("fetch")},
+	{
+		name:  "Chromium",
+		ops:   []op{opNavigate, opSame, opOther, opPreflight},
+		open:  openBrowser,
+		fails: []op{opOther, opPreflight},
+		mend:  "proxy header Sec-Fetch-Mode cors",
+		fault: "Nobody's: the [Fetch standard](https://fetch.spec.whatwg.org/#cors-preflight-fetch) forbids redirects of preflights, and wants " +
+			"CORS headers on every redirect of a request to another origin. Over plain http to another host than loopback, browsers do not send " +
+			"`Sec-Fetch-Mode`; `proxy header Origin *` does it there.",
+	},
 }

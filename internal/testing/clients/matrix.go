@@ -55,7 +55,6 @@ func (c *cell) add(o cell) {
 // row is a client in the matrix.
 type row struct {
 	*client
-	id        string
 	of        string          // version
 	why       string          // it is left out
 	plain     *site           // that redirects everything
@@ -82,12 +81,12 @@ func run(ctx context.Context, o options) (m *matrix, err error) {
 			continue
 		}
 		r := &row{
-			client: c, id: fmt.Sprintf("client-%d", i), plain: &site{},
+			client: c, plain: &site{id: fmt.Sprintf("client-%d", i)},
 			driver: map[*site]driver{}, cells: map[op]*cell{}, mendCells: map[op]*cell{},
 		}
 		sites = append(sites, r.plain)
 		if c.mend != "" {
-			r.mended = &site{line: c.mend}
+			r.mended = &site{id: r.plain.id + "-mended", line: c.mend}
 			sites = append(sites, r.mended)
 		}
 		m.rows = append(m.rows, r)
@@ -186,9 +185,30 @@ func add(cells map[op]*cell, o op, c cell) {
 	cells[o].add(c)
 }
 
-// try has a client do something at a site. An error is one of the matrix; that of the client is in the cell.
-func (m *matrix) try(ctx context.Context, r *row, at *site, o op) (cell, error) {
-	q, err := m.stage.request(ctx, o, r.id)
+// try has a client do something at a site. An error is one of the matrix; that of the client is in the cell. On a busy
+// machine raft may elect another node at any time: what fails meanwhile is tried again.
+func (m *matrix) try(ctx context.Context, r *row, at *site, o op) (c cell, err error) {
+	for range 3 {
+		before, err := m.stage.WaitActive(ctx)
+		if err != nil {
+			return c, err
+		}
+		if c, err = m.tryOnce(ctx, r, at, o); err != nil || c.outcome != no {
+			return c, err
+		}
+		if after, err := m.stage.Active(ctx); err == nil && after == before {
+			return c, nil
+		}
+		m.tell("%s: %s: another node has become active meanwhile: once more", r.name, o)
+		if err := m.stage.awaitRedirects(ctx); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
+func (m *matrix) tryOnce(ctx context.Context, r *row, at *site, o op) (cell, error) {
+	q, err := m.stage.request(ctx, o, at.id)
 	if err != nil {
 		return cell{}, err
 	}

@@ -13,10 +13,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
@@ -158,13 +161,12 @@ func openCurl(header string) func(context.Context, *stage, *site) (driver, error
 		c := &command{stage: s, path: path, env: s.env(at), of: of}
 		send := func(ctx context.Context, method, path string, body any, more ...string) (string, error) {
 			args := append([]string{"-sS", "-L", "--fail-with-body", "--cacert", s.VaultCA, "-X", method, at.addr + "/v1/" + path}, more...)
-			input := ""
-			if body != nil {
-				text, err := json.Marshal(body)
-				if err != nil {
-					return "", err
-				}
-				input, args = string(text), append(args, "-d", "@-")
+			input, err := jsonBody(body)
+			if err != nil {
+				return "", err
+			}
+			if input != "" {
+				args = append(args, "-d", "@-")
 			}
 			return c.run(ctx, input, args...)
 		}
@@ -179,11 +181,37 @@ type httpClient struct {
 	header   string   // the flag of a header
 	token    string   // the header of a token, up to the token
 	certArgs []string // that have it show a certificate
+	noAuth   bool     // whatever it asks adds the token by itself
+}
+
+// jsonBody is what to send, "" for nothing.
+func jsonBody(body any) (string, error) {
+	if body == nil {
+		return "", nil
+	}
+	text, err := json.Marshal(body)
+	return string(text), err
+}
+
+// answerOf reads the answer of Go's client.
+func answerOf(resp *http.Response, err error) (text string, header http.Header, _ error) {
+	if err != nil {
+		return "", nil, err
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("status %d: %.300s", resp.StatusCode, content)
+	}
+	return string(content), resp.Header, err
 }
 
 // httpOps are the ops by plain requests.
 func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, request) (string, error) {
 	auth := []string{h.header, h.token + s.RootToken}
+	if h.noAuth {
+		auth = nil
+	}
 	write := func(ctx context.Context, _ *command, q request) (string, error) {
 		text, err := h.send(ctx, "PUT", "secret/data/"+q.Name, map[string]any{"data": map[string]string{"value": q.Value}}, auth...)
 		if err == nil {
@@ -223,7 +251,7 @@ func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, requ
 			return h.send(ctx, "DELETE", "secret/data/"+q.Name, nil, auth...)
 		},
 		opWrap: func(ctx context.Context, _ *command, q request) (string, error) {
-			text, err := h.send(ctx, "GET", "secret/data/"+q.Name, nil, append(auth, h.header, "X-Vault-Wrap-TTL: 60s")...)
+			text, err := h.send(ctx, "GET", "secret/data/"+q.Name, nil, append(slices.Clone(auth), h.header, "X-Vault-Wrap-TTL: 60s")...)
 			if err != nil {
 				return "", err
 			}

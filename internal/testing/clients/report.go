@@ -19,16 +19,18 @@ import (
 var titles = map[op]string{
 	opRead: "read", opWrite: "write", opList: "list", opDelete: "delete", opBig: "write 600 KiB", opWrap: "wrap and unwrap",
 	opUserpass: "userpass", opAppRole: "AppRole", opCert: "certificate", opTemplate: "template", opCache: "cache",
+	opNavigate: "navigation", opSame: "`fetch`, same origin", opOther: "`fetch`, other origin", opPreflight: "the same with a preflight",
 }
 
 // markdown returns the tables of the run.
 func (m *matrix) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Made by `make clients` on %s. %s\n\n", m.machine.Date.UTC().Format(time.DateOnly), m.machine.Versions())
-	b.WriteString("Secrets (kv-v2):\n\n")
-	b.WriteString(m.table(opRead, opWrite, opList, opDelete, opBig))
-	b.WriteString("\nWrapped tokens and logins:\n\n")
-	b.WriteString(m.table(opWrap, opUserpass, opAppRole, opCert))
+	b.WriteString(m.table("Secrets (kv-v2):", opRead, opWrite, opList, opDelete, opBig))
+	b.WriteString(m.table("Wrapped tokens and logins:", opWrap, opUserpass, opAppRole, opCert))
+	b.WriteString(m.table("What agents do by themselves (template: a file is rendered anew when the secret has changed, also after the failover; cache: "+
+		"asked a second time, the agent answers by itself):", opTemplate, opCache))
+	b.WriteString(m.table("In a browser, with Vault's `sys/config/cors` allowing the page's origin:", opNavigate, opSame, opOther, opPreflight))
 	b.WriteString(m.mends())
 	var left []string
 	for _, r := range m.rows {
@@ -37,13 +39,13 @@ func (m *matrix) markdown() string {
 		}
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(&b, "\nLeft out: %s.\n", strings.Join(left, "; "))
+		fmt.Fprintf(&b, "\nLeft out by this run: %s.\n", strings.Join(left, "; "))
 	}
 	return b.String()
 }
 
 // table has a line for each client that was asked one of the ops.
-func (m *matrix) table(ops ...op) string {
+func (m *matrix) table(title string, ops ...op) string {
 	columns := []string{"Client"}
 	for _, o := range ops {
 		columns = append(columns, titles[o])
@@ -62,7 +64,10 @@ func (m *matrix) table(ops ...op) string {
 			lines = append(lines, line)
 		}
 	}
-	return page.Table(columns, lines)
+	if lines == nil {
+		return ""
+	}
+	return title + "\n\n" + page.Table(columns, lines) + "\n"
 }
 
 // mends tells of each no what its user sees, what mends it, and what came of that.
@@ -100,7 +105,7 @@ func (m *matrix) mends() string {
 	if lines == nil {
 		return ""
 	}
-	return "\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
+	return "What those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
 		"the failover as well:\n\n" + page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) +
 		"\nWhose fault it is:\n\n" + faults.String()
 }

@@ -38,12 +38,14 @@ type stage struct {
 	dir                   string
 	roleID, secretID      string
 	clientCert, clientKey string // files
+	other                 string // a site that redirects nothing
 	fetch                 bool   // clients may be downloaded
 	closers               []func() error
 }
 
 // site is a site of Caddy that one client uses.
 type site struct {
+	id   string // of its client; folder of its secrets
 	addr string // https://…
 	line string // an option of its vault_redirect
 	log  string // file of its access log
@@ -116,9 +118,12 @@ func (s *stage) startCaddy(ctx context.Context, sites []*site) error {
 		}
 		%s
 	}
+	respond /page "a page of this origin"
 }
 `, at.addr, cert, key, at.log, s.Consuls[0].HTTPAddr, s.VaultCA, at.line)
 	}
+	s.other = fmt.Sprintf("https://%s:%d", ip, firstSitePort+len(sites))
+	fmt.Fprintf(&text, "%s {\n\ttls %s %s\n\trespond /page \"a page of another origin\"\n}\n", s.other, cert, key)
 	if s.caddy, err = harness.Start(ctx, harness.Options{Caddyfile: text.String(), IP: ip}); err != nil {
 		return err
 	}
