@@ -73,6 +73,12 @@ bench-probe: tools ## What the probes of many redirectors cost Vault, and how so
 	$(GO) build -o dist/benchprobe ./internal/testing/benchprobe
 	@exec dist/benchprobe -out docs/benchmarks.md
 
+# Clients that are not installed are built from Go modules or downloaded from npm; Python's are Debian's packages.
+.PHONY: clients
+clients: tools ## Real clients of Vault through redirects, before and after a failover, into docs/clients.md
+	$(GO) build -o dist/clients ./internal/testing/clients
+	@exec dist/clients -out docs/clients.md
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 	@for f in $$($(GO) test -list '^Fuzz' . | grep ^Fuzz); do \

@@ -73,7 +73,6 @@ func missing(format string, args ...any) error { return missingError{fmt.Sprintf
 type client struct {
 	name  string
 	ops   []op // default commonOps
-	slow  bool // left out where little time is to be spent
 	open  func(ctx context.Context, s *stage, at *site) (driver, error)
 	fails []op   // what is known not to work through a redirect
 	never []op   // what the option cannot mend either

@@ -21,7 +21,6 @@ import (
 // options say what to run.
 type options struct {
 	fetch bool   // clients may be downloaded and built
-	short bool   // without those that are slow
 	only  string // clients whose name contains this
 	tell  func(format string, args ...any)
 }
@@ -55,10 +54,10 @@ func (c *cell) add(o cell) {
 // row is a client in the matrix.
 type row struct {
 	*client
-	of        string          // version
-	why       string          // it is left out
-	plain     *site           // that redirects everything
-	mended    *site           // that has the client's option, nil without one
+	of        string // version
+	why       string // it is left out
+	plain     *site  // that redirects everything
+	mended    *site  // that has the client's option, nil without one
 	driver    map[*site]driver
 	cells     map[op]*cell
 	mendCells map[op]*cell // of the site that has the option
@@ -70,14 +69,19 @@ type matrix struct {
 	stage   *stage
 	rows    []*row
 	machine *page.Machine
+
+	operatorSite, snapshotSite *site
+	tools                      [][]string // lines of their table
 }
 
-func run(ctx context.Context, o options) (m *matrix, err error) {
-	m = &matrix{options: o, machine: page.NewMachine(ctx, "consul", "vault")}
-	var sites []*site
+func run(ctx context.Context, o options) (_ *matrix, err error) {
+	m := &matrix{options: o, machine: page.NewMachine(ctx, "consul", "vault")}
+	m.operatorSite = &site{id: "operator"}
+	m.snapshotSite = &site{id: "snapshots", line: snapshotLine}
+	sites := []*site{m.operatorSite, m.snapshotSite}
 	for i := range clients {
 		c := &clients[i]
-		if o.short && c.slow || !strings.Contains(c.name, o.only) {
+		if !strings.Contains(c.name, o.only) {
 			continue
 		}
 		r := &row{
@@ -112,6 +116,9 @@ func run(ctx context.Context, o options) (m *matrix, err error) {
 				return nil, fmt.Errorf("%s, %s the failover: %w", r.name, what, err)
 			}
 		}
+	}
+	if err := m.operate(ctx); err != nil {
+		return nil, err
 	}
 	m.machine.End()
 	return m, nil
@@ -220,10 +227,10 @@ func (m *matrix) tryOnce(ctx context.Context, r *row, at *site, o op) (cell, err
 	case errors.Is(err, errLacks):
 		return cell{outcome: lacking}, nil
 	case err != nil:
-		return cell{no, strings.Join(strings.Fields(err.Error()), " ")}, ctx.Err()
+		return cell{no, m.stage.said(err)}, ctx.Err()
 	}
 	if err := m.stage.check(ctx, q, got); err != nil {
-		return cell{no, strings.Join(strings.Fields(err.Error()), " ")}, ctx.Err()
+		return cell{no, m.stage.said(err)}, ctx.Err()
 	}
 	results, err := at.results(ctx)
 	switch {

@@ -26,12 +26,16 @@ var titles = map[op]string{
 func (m *matrix) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Made by `make clients` on %s. %s\n\n", m.machine.Date.UTC().Format(time.DateOnly), m.machine.Versions())
+	b.WriteString("- redirect: it works, by a redirect.\n- proxied: it works with a line in the redirector's configuration.\n" +
+		"- **no**: it does not work; see [below the tables](#those-that-cannot-follow).\n- –: the client has no call for that, or was not asked.\n\n")
 	b.WriteString(m.table("Secrets (kv-v2):", opRead, opWrite, opList, opDelete, opBig))
 	b.WriteString(m.table("Wrapped tokens and logins:", opWrap, opUserpass, opAppRole, opCert))
 	b.WriteString(m.table("What agents do by themselves (template: a file is rendered anew when the secret has changed, also after the failover; cache: "+
 		"asked a second time, the agent answers by itself):", opTemplate, opCache))
 	b.WriteString(m.table("In a browser, with Vault's `sys/config/cors` allowing the page's origin:", opNavigate, opSame, opOther, opPreflight))
 	b.WriteString(m.mends())
+	b.WriteString("\n### Operators' own tools\n\nWith the redirector as their `VAULT_ADDR`:\n\n")
+	b.WriteString(page.Table([]string{"Command", "Through the redirector", "Instead"}, m.tools))
 	var left []string
 	for _, r := range m.rows {
 		if r.why != "" {
@@ -39,7 +43,7 @@ func (m *matrix) markdown() string {
 		}
 	}
 	if len(left) > 0 {
-		fmt.Fprintf(&b, "\nLeft out by this run: %s.\n", strings.Join(left, "; "))
+		fmt.Fprintf(&b, "\nNot run: %s.\n", strings.Join(left, "; "))
 	}
 	return b.String()
 }
@@ -105,7 +109,7 @@ func (m *matrix) mends() string {
 	if lines == nil {
 		return ""
 	}
-	return "What those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
+	return "### Those that cannot follow\n\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
 		"the failover as well:\n\n" + page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) +
 		"\nWhose fault it is:\n\n" + faults.String()
 }

@@ -37,9 +37,10 @@ type stage struct {
 	caddy                 *harness.Caddy
 	dir                   string
 	roleID, secretID      string
-	clientCert, clientKey string // files
-	other                 string // a site that redirects nothing
-	fetch                 bool   // clients may be downloaded
+	clientCert, clientKey string         // files
+	other                 string         // a site that redirects nothing
+	fetch                 bool           // clients may be downloaded
+	victim                *cluster.Vault // was killed in the failover
 	closers               []func() error
 }
 
@@ -152,6 +153,7 @@ func (s *stage) failover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.victim = active
 	if err := active.Kill(); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -183,6 +184,19 @@ func (s *stage) checkToken(ctx context.Context, token, path string, of ...string
 	}
 	return nil
 }
+
+// said is an error in one line, as its reader sees it, but for addresses and files of this run.
+func (s *stage) said(err error) string {
+	pairs := []string{s.dir, "…"}
+	for i, v := range s.Vaults {
+		pairs = append(pairs, v.Addr, fmt.Sprintf("vault-%d:8200", i))
+	}
+	text := strings.Join(strings.Fields(strings.NewReplacer(pairs...).Replace(err.Error())), " ")
+	return siteAddress.ReplaceAllString(strings.ReplaceAll(text, s.caddy.IP, "redirector"), "redirector")
+}
+
+// siteAddress is what a site's address looks like once its IP address is replaced.
+var siteAddress = regexp.MustCompile(`redirector:\d+`)
 
 func shorten(text string) string {
 	if len(text) > 60 {

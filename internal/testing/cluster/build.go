@@ -22,9 +22,7 @@ import (
 )
 
 // expected is how long a build takes where nothing is compiled yet, as seen on two cores.
-var expected = map[string]string{
-	"consul": "about 5 minutes on 2 cores", "vault": "about 10 minutes on 2 cores", "terraform-provider-vault": "about 10 minutes on 2 cores",
-}
+var expected = map[string]string{"consul": "about 5 minutes on 2 cores", "vault": "about 10 minutes on 2 cores"}
 
 // progressEvery is how often a build, or a wait for somebody else's, says that it goes on.
 const progressEvery = 20 * time.Second

@@ -8,6 +8,7 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -41,6 +42,16 @@ func Program(ctx context.Context, name string, progress func(format string, args
 	return b.path, b.buildOnce(ctx, expected[name])
 }
 
+// Bao returns the path of an OpenBao: the program that VAULT_REDIRECT_BAO in the environment names, or `bao` on PATH. It
+// is not built here: its module is not to be had in the ordinary way, for its tags are not those that its path asks for.
+func Bao() (string, error) {
+	path, err := exec.LookPath(cmp.Or(os.Getenv("VAULT_REDIRECT_BAO"), "bao"))
+	if err != nil {
+		return "", fmt.Errorf("OpenBao: no bao on PATH, and none in VAULT_REDIRECT_BAO: %w", err)
+	}
+	return filepath.Abs(path)
+}
+
 // Installed is Program for who does not want to build: it returns "" for a program that is neither on PATH nor in the
 // cache.
 func Installed(name string) (string, error) {
@@ -52,15 +63,6 @@ func Installed(name string) (string, error) {
 		return "", err
 	}
 	return b.path, nil
-}
-
-// ToolVersion returns the module that tools/<name> pins, and its version.
-func ToolVersion(name string) (module, version string, err error) {
-	dir, err := toolDir(name)
-	if err != nil {
-		return "", "", err
-	}
-	return toolModule(filepath.Join(dir, "go.mod"))
 }
 
 // newBuilder returns the builder of a program, which has the path in the cache.
