@@ -125,6 +125,12 @@ bench-front: ## Redirects a second, CPU, latency, memory beside nginx and HAProx
 	$(GO) build -o dist/benchfront ./internal/testing/benchfront
 	@exec dist/benchfront $(BENCH_FLAGS) -out docs/benchmarks.md
 
+# Clients that are not installed are built from Go modules or downloaded from npm; Python's are Debian's packages.
+.PHONY: clients
+clients: tools ## Real clients of Vault through redirects, before and after a failover, into docs/clients.md
+	$(GO) build -o dist/clients ./internal/testing/clients
+	@exec dist/clients -out docs/clients.md
+
 .PHONY: fuzz
 fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 	@for p in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u); do \

@@ -1,13 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how a request that waits notices that its client has left.
+// This file holds what is read of the bodies of requests: by that, one that waits notices that its client has left, and
+// clients of HTTP/2 are not cut short.
 
 package vaultredirect
 
 import (
+	"io"
 	"net/http"
 	"sync/atomic"
+	"time"
 )
 
 // maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
@@ -38,4 +41,21 @@ func drain(r *http.Request) (end func()) {
 		over.Store(true)
 		<-done
 	}
+}
+
+const (
+	maxTaken = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
+	takenFor = 5 * time.Second // how long a client may take for it
+)
+
+// take reads the body of a request over HTTP/2 or HTTP/3 before it is answered. Where the answer comes before the end of
+// the body, Go's server resets the stream, though without an error. Clients must not discard the answer for that (RFC 9113,
+// section 8.1); curl does, and all that its user sees is "Stream error in the HTTP/2 framing layer". Over HTTP/1.x, Go's
+// server itself reads on.
+func take(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 || r.Body == nil || r.ContentLength == 0 || r.ContentLength > maxTaken || r.Header.Get("Expect") != "" {
+		return
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(takenFor)) // of this stream, which ends with the answer
+	_, _ = io.CopyN(io.Discard, r.Body, maxTaken)
 }

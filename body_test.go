@@ -151,6 +151,69 @@ func TestNoDrainWithoutWaiting(t *testing.T) {
 	}
 }
 
+// Over HTTP/2, the body is read before the answer: curl discards an answer after which Go's server resets the stream.
+func TestBodyIsTakenOverHTTP2(t *testing.T) {
+	consul := newConsul(t, standin.Active("vault-1"))
+	h := provision(t, consul, "")
+	until(t, h, "active", (*engine.State).Active)
+	var end error // of the body, once the answer is there
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = h.ServeHTTP(w, r, nil)
+		_, end = r.Body.Read(make([]byte, 1))
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	client := server.Client()
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for _, size := range []int{0, 5, 600 << 10} {
+		// As curl does, the body is sent apart from the headers; its reader has no length that Go's client could see.
+		req, err := http.NewRequestWithContext(t.Context(), "POST", server.URL+"/v1/x", io.MultiReader(strings.NewReader(strings.Repeat("x", size))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength = int64(size)
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 || resp.Header.Get("Location") != "https://127.10.0.1:8200/v1/x" {
+			t.Errorf("%d bytes: %s, status %d, Location %q", size, resp.Proto, resp.StatusCode, resp.Header.Get("Location"))
+		}
+		if end != io.EOF {
+			t.Errorf("%d bytes: after the answer, reading the body gives %v: it was not read to its end", size, end)
+		}
+	}
+}
+
+// What is read over HTTP/2 is bounded.
+func TestTakeIsBounded(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*http.Request)
+		want   int64
+	}{
+		{"no length", func(*http.Request) {}, maxTaken},
+		{"as much as may be", func(r *http.Request) { r.ContentLength = maxTaken }, maxTaken},
+		{"more", func(r *http.Request) { r.ContentLength = maxTaken + 1 }, 0},
+		{"nothing", func(r *http.Request) { r.ContentLength = 0 }, 0},
+		{"to be asked for", func(r *http.Request) { r.Header.Set("Expect", "100-continue") }, 0},
+		{"HTTP/1.1", func(r *http.Request) { r.ProtoMajor = 1 }, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			body := new(counted)
+			r := httptest.NewRequest("POST", "/", body)
+			r.ProtoMajor = 2
+			row.change(r)
+			take(httptest.NewRecorder(), r)
+			if n := body.n.Load(); n < row.want || n > row.want+32<<10 {
+				t.Errorf("%d bytes were read, want %d", n, row.want)
+			}
+		})
+	}
+}
+
 // swapPool has handlers of this test use a pool of their own.
 func swapPool(t *testing.T) {
 	before := pool

@@ -153,6 +153,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		}
 		return h.serveProxied(w, r)
 	}
+	take(w, r)
 	o := h.await(r)
 	s := o.state
 	var proven bool

@@ -132,6 +132,11 @@ func (p *Page) Headers(ctx context.Context, headers map[string]string) error {
 	return p.call(ctx, "Network.setExtraHTTPHeaders", params{"headers": headers}, nil)
 }
 
+// TrustAll has the page take every certificate for good.
+func (p *Page) TrustAll(ctx context.Context) error {
+	return p.call(ctx, "Security.setIgnoreCertificateErrors", params{"ignore": true}, nil)
+}
+
 // Go goes to a URL. It does not wait for the page.
 func (p *Page) Go(ctx context.Context, url string) error {
 	var result struct{ ErrorText string }

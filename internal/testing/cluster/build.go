@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// How Consul and Vault are built: once, whoever asks, with a word now and then on how far it is.
+// How programs are built: once, whoever asks, with a word now and then on how far it is.
 
 package cluster
 

@@ -49,6 +49,7 @@ type Options struct {
 	Vaults       int     // number of Vault nodes, default 3
 	Consuls      int     // number of Consul servers, default 1, which keeps its state in memory
 	NoConsul     bool    // no Consul, no registration
+	OpenBao      bool    // the nodes are OpenBao's, see Bao; it does not register itself in Consul, so NoConsul is needed
 	NoVault      bool    // no Vault; Vaults is still the number of agents with AgentPerNode
 	AgentPerNode bool    // a Consul client agent beside each Vault node, on its address and named like it
 	Storage      Storage // default Raft
@@ -124,6 +125,8 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 		return c, errors.New("start cluster: Consul is left out, but something needs it")
 	case o.Storage == DynamoStorage && !o.NoConsul:
 		return c, errors.New("start cluster: dynalite takes the place of Consul")
+	case o.OpenBao && !o.NoConsul:
+		return c, errors.New("start cluster: OpenBao does not register itself in Consul")
 	case o.Vaults < 0 || o.Vaults > mostVaults || o.Consuls < 0 || o.Consuls > mostConsuls:
 		return c, fmt.Errorf("start cluster: at most %d Vault nodes and %d Consul servers", mostVaults, mostConsuls)
 	}
@@ -132,10 +135,14 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 			return c, err
 		}
 	}
-	if !o.NoVault {
-		if c.vaultProgram, err = Program(ctx, "vault", c.note); err != nil {
-			return c, err
-		}
+	switch {
+	case o.OpenBao:
+		c.vaultProgram, err = Bao()
+	case !o.NoVault:
+		c.vaultProgram, err = Program(ctx, "vault", c.note)
+	}
+	if err != nil {
+		return c, err
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -215,7 +222,7 @@ func (c *Cluster) process(name, program string) *process.Process {
 	p := &process.Process{
 		Name: name, Label: name, LogFile: filepath.Join(c.logDir, name+".log"), Note: c.note,
 		Path: program, Dir: c.dir,
-		Env: process.Environ([]string{"HOME=" + c.dir}, "VAULT_", "CONSUL_", "HOME="),
+		Env: process.Environ([]string{"HOME=" + c.dir}, "VAULT_", "BAO_", "CONSUL_", "HOME="),
 	}
 	c.procMu.Lock()
 	defer c.procMu.Unlock()
@@ -247,6 +254,9 @@ func (c *Cluster) Close() error {
 
 // Dir is the cluster's folder: configurations, certificates, data. Close removes it.
 func (c *Cluster) Dir() string { return c.dir }
+
+// UnsealKey is the one key that unseals a node.
+func (c *Cluster) UnsealKey() string { return c.unsealKey }
 
 // IP is an address of the cluster's network, 127.x.y.host, for a client's source address or for a server of the
 // caller's. The cluster itself uses those below FirstFreeHost and above LastFreeHost.

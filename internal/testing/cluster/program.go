@@ -1,13 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Where the Consul and Vault programs come from: PATH, the user's cache, or a build.
+// Where Consul, Vault and other programs come from: PATH, the user's cache, or a build.
 
 package cluster
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,7 +17,7 @@ import (
 	"strings"
 )
 
-// Program returns the path of the program name, "consul" or "vault". It is looked for on PATH, then in the user's
+// Program returns the path of a program such as "consul" or "vault". It is looked for on PATH, then in the user's
 // cache folder (caddy-vault-redirect/<name>-<version>), else built there from tools/<name>, a Go module with a
 // `tool` line, found in the working directory or above it. Processes that ask at the same time build it once.
 // A build takes minutes: Vault 8 on two cores, so mind the ten minutes of `go test -timeout`.
@@ -30,28 +31,59 @@ func Program(ctx context.Context, name string, progress func(format string, args
 		progress("%s: on PATH: %s", name, path)
 		return filepath.Abs(path)
 	}
-	dir, err := toolDir(name)
+	b, err := newBuilder(name, progress)
 	if err != nil {
 		return "", err
 	}
-	module, version, err := toolModule(filepath.Join(dir, "go.mod"))
-	if err != nil {
-		return "", err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("cache folder for %s: %w", name, err)
-	}
-	cache = filepath.Join(cache, "caddy-vault-redirect")
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("cache folder for %s: %w", name, err)
-	}
-	b := &builder{title: name + " " + version, dir: dir, module: module, path: filepath.Join(cache, name+"-"+version), progress: progress}
 	if isProgram(b.path) {
 		progress("%s: in the cache: %s (%s)", b.title, b.path, size(b.path))
 		return b.path, nil
 	}
 	return b.path, b.buildOnce(ctx, expected[name])
+}
+
+// Bao returns the path of an OpenBao: the program that VAULT_REDIRECT_BAO in the environment names, or `bao` on PATH. It
+// is not built here: its module is not to be had in the ordinary way, for its tags are not those that its path asks for.
+func Bao() (string, error) {
+	path, err := exec.LookPath(cmp.Or(os.Getenv("VAULT_REDIRECT_BAO"), "bao"))
+	if err != nil {
+		return "", fmt.Errorf("OpenBao: no bao on PATH, and none in VAULT_REDIRECT_BAO: %w", err)
+	}
+	return filepath.Abs(path)
+}
+
+// Installed is Program for who does not want to build: it returns "" for a program that is neither on PATH nor in the
+// cache.
+func Installed(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return filepath.Abs(path)
+	}
+	b, err := newBuilder(name, nil)
+	if err != nil || !isProgram(b.path) {
+		return "", err
+	}
+	return b.path, nil
+}
+
+// newBuilder returns the builder of a program, which has the path in the cache.
+func newBuilder(name string, progress func(format string, args ...any)) (*builder, error) {
+	dir, err := toolDir(name)
+	if err != nil {
+		return nil, err
+	}
+	module, version, err := toolModule(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return nil, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, fmt.Errorf("cache folder for %s: %w", name, err)
+	}
+	cache = filepath.Join(cache, "caddy-vault-redirect")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, fmt.Errorf("cache folder for %s: %w", name, err)
+	}
+	return &builder{title: name + " " + version, dir: dir, module: module, path: filepath.Join(cache, name+"-"+version), progress: progress}, nil
 }
 
 func isProgram(path string) bool {

@@ -24,7 +24,60 @@ func byVaults(c *cluster.Cluster, options string) string {
 
 func TestDiscoveryWithoutConsul(t *testing.T) {
 	t.Parallel()
-	c := cluster.Run(t, cluster.Options{NoConsul: true})
+	discoveryWithoutConsul(t, cluster.Run(t, cluster.Options{NoConsul: true}))
+}
+
+// TestOpenBao is the same with OpenBao, where there is one, and has its own client go through the redirector, too.
+func TestOpenBao(t *testing.T) {
+	t.Parallel()
+	cluster.Needed(t)
+	bao, err := cluster.Bao()
+	if err != nil {
+		t.Skip(err)
+	}
+	c := cluster.Run(t, cluster.Options{NoConsul: true, OpenBao: true})
+	mountKV(t, c)
+	caddy := runCaddy(t, "", byVaults(c, "\t\tscheme http"))
+	site := "http://" + caddy.IP + ":8080"
+	client := vaultCLI{t, bao, []string{"BAO_ADDR=" + site, "BAO_TOKEN=" + c.RootToken, "VAULT_ADDR=" + site, "VAULT_TOKEN=" + c.RootToken, "HOME=" + t.TempDir()}}
+	client.run("auth", "enable", "userpass")
+	big := largeFile(t)
+	for _, fault := range []func(*cluster.Vault) error{
+		nil,
+		func(v *cluster.Vault) error { return v.StepDown(timeout(t)) },
+		(*cluster.Vault).Kill,
+		func(v *cluster.Vault) error { return v.Stop(timeout(t)) },
+	} {
+		old, err := c.WaitActive(timeout(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fault != nil {
+			if err := fault(old); err != nil {
+				t.Fatal(err)
+			}
+			next, err := c.WaitActive(timeout(t), old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			caddy.awaitTarget(site, next.URL)
+		}
+		client.everything(big)
+		if !old.Running() {
+			if err := old.Restart(timeout(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.WaitHealthy(timeout(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	discoveryWithoutConsul(t, c)
+}
+
+// discoveryWithoutConsul takes a cluster through its failovers.
+func discoveryWithoutConsul(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
 	caddy := runCaddy(t, "", byVaults(c, "\t\thold 0")+strings.ReplaceAll(byVaults(c, "\t\tredirect_to leader"), ":8080", ":8081"))
 	site, byLeader := "http://"+caddy.IP+":8080", "http://"+caddy.IP+":8081"
 	active := func(except ...*cluster.Vault) *cluster.Vault {

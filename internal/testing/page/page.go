@@ -97,11 +97,14 @@ func version(ctx context.Context, name string) string {
 // End is called when the benchmark is over.
 func (m *Machine) End() { m.after = load() }
 
+// Versions is a sentence on what was used.
+func (m *Machine) Versions() string { return "Versions: " + strings.Join(m.versions, "; ") + "." }
+
 // String is a paragraph on the machine and one on the versions.
 func (m *Machine) String() string {
 	return fmt.Sprintf("The machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the benchmark %s, at its end %s: what it "+
-		"says beyond the benchmark's own share is other work on the machine.\n\nVersions: %s.\n",
-		m.cpu, m.kernel, m.before, m.after, strings.Join(m.versions, "; "))
+		"says beyond the benchmark's own share is other work on the machine.\n\n%s\n",
+		m.cpu, m.kernel, m.before, m.after, m.Versions())
 }
 
 // load is the load average of the last 1, 5 and 15 minutes.
