@@ -122,7 +122,8 @@ func fetch(ctx context.Context, page *browser.Page, from, url, init string) (str
 		return "", err
 	}
 	if !came.OK {
-		return "", fmt.Errorf("%s; %s", came.Text, strings.Join(page.Console(), "; "))
+		_, why, _ := strings.Cut(strings.Join(page.Console(), "; "), "has been ")
+		return "", fmt.Errorf("%s; on the console: %s", came.Text, why)
 	}
 	return came.Text, nil
 }

@@ -28,7 +28,7 @@ var clients = []client{
 	},
 	{name: "consul-template", ops: []op{opTemplate}, open: openConsulTemplate},
 	{name: "Terraform", open: leftOut("as Go modules there are only releases of its provider up to 1.9.0, which speak a plugin protocol that " +
-		"Terraform 1.x has given up; it uses `vault/api`")},
+		"Terraform has given up with 0.12; it uses `vault/api`")},
 	{name: "Go: `vault/api`", open: openGo("vault/api")},
 	{name: "Go: `vault-client-go`", open: openGo("vault-client-go")},
 	{name: "Go: `net/http`", open: openGo("net/http")},
@@ -51,7 +51,7 @@ var clients = []client{
 		mend:  "proxy method POST PUT PATCH DELETE",
 		never: []op{opCert},
 		fault: "The client's: its library follows redirects of GET, HEAD and LIST only " +
-			"([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). Releases from 0.11 on follow. A login with a certificate " +
+			"([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). 0.12 follows. A login with a certificate " +
 			"cannot be proxied, whatever the client: TLS has to end at Vault. With `requestOptions: {followAllRedirects: true}`, as in the " +
 			"next line of the tables, this one follows as well.",
 	},
@@ -68,8 +68,7 @@ var clients = []client{
 		fails: []op{opOther, opPreflight},
 		mend:  "proxy header Sec-Fetch-Mode cors",
 		fault: "Nobody's: the [Fetch standard](https://fetch.spec.whatwg.org/#cors-preflight-fetch) forbids redirects of preflights, and wants " +
-			"CORS headers on every redirect of a request to another origin. Over plain http to another host than loopback, browsers do not send " +
-			"`Sec-Fetch-Mode`; `proxy header Origin *` does it there.",
+			"CORS headers on every redirect of a request to another origin.",
 	},
 }
 

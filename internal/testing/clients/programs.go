@@ -31,7 +31,7 @@ type command struct {
 	path  string
 	env   []string
 	of    string
-	ops   map[op]func(ctx context.Context, c *command, q request) (string, error)
+	ops   map[op]opFunc
 }
 
 func (c *command) version() string { return c.of }
@@ -51,6 +51,9 @@ func (c *command) run(ctx context.Context, input string, args ...string) (string
 	}
 	return strings.TrimSpace(out.String()), nil
 }
+
+// opFunc does what is asked.
+type opFunc = func(ctx context.Context, c *command, q request) (string, error)
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+\.\d+\S*`)
 
@@ -80,12 +83,12 @@ func openVaultCLI(ctx context.Context, s *stage, at *site) (driver, error) {
 		_, err := c.run(ctx, "", "kv", "put", "-mount=secret", q.Name, "value=@"+file)
 		return "", err
 	}
-	login := func(args ...string) func(context.Context, *command, request) (string, error) {
+	login := func(args ...string) opFunc {
 		return func(ctx context.Context, c *command, q request) (string, error) {
 			return c.run(ctx, "", append([]string{"login", "-no-store", "-token-only"}, args...)...)
 		}
 	}
-	return &command{stage: s, path: path, env: s.env(at), of: of, ops: map[op]func(context.Context, *command, request) (string, error){
+	return &command{stage: s, path: path, env: s.env(at), of: of, ops: map[op]opFunc{
 		opWrite: write,
 		opBig:   write,
 		opRead: func(ctx context.Context, c *command, q request) (string, error) {
@@ -207,7 +210,7 @@ func answerOf(resp *http.Response, err error) (text string, header http.Header, 
 }
 
 // httpOps are the ops by plain requests.
-func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, request) (string, error) {
+func httpOps(s *stage, h httpClient) map[op]opFunc {
 	auth := []string{h.header, h.token + s.RootToken}
 	if h.noAuth {
 		auth = nil
@@ -219,7 +222,7 @@ func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, requ
 		}
 		return "", err
 	}
-	login := func(path string, body func(q request) any, more ...string) func(context.Context, *command, request) (string, error) {
+	login := func(path string, body func(q request) any, more ...string) opFunc {
 		return func(ctx context.Context, _ *command, q request) (string, error) {
 			text, err := h.send(ctx, "POST", "auth/"+path, body(q), more...)
 			if err != nil {
@@ -229,7 +232,7 @@ func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, requ
 			return a.Auth.ClientToken, err
 		}
 	}
-	return map[op]func(context.Context, *command, request) (string, error){
+	return map[op]opFunc{
 		opWrite: write,
 		opBig:   write,
 		opRead: func(ctx context.Context, _ *command, q request) (string, error) {
@@ -250,22 +253,27 @@ func httpOps(s *stage, h httpClient) map[op]func(context.Context, *command, requ
 		opDelete: func(ctx context.Context, _ *command, q request) (string, error) {
 			return h.send(ctx, "DELETE", "secret/data/"+q.Name, nil, auth...)
 		},
-		opWrap: func(ctx context.Context, _ *command, q request) (string, error) {
-			text, err := h.send(ctx, "GET", "secret/data/"+q.Name, nil, append(slices.Clone(auth), h.header, "X-Vault-Wrap-TTL: 60s")...)
-			if err != nil {
-				return "", err
-			}
-			wrapped, err := parseAnswer(text)
-			if err != nil {
-				return "", err
-			}
-			if text, err = h.send(ctx, "POST", "sys/wrapping/unwrap", nil, h.header, h.token+wrapped.WrapInfo.Token); err != nil {
-				return "", err
-			}
-			return secretIn(text)
-		},
+		opWrap:     h.wrap(auth),
 		opUserpass: login("userpass/login/"+user, func(q request) any { return map[string]string{"password": q.Password} }),
 		opAppRole:  login("approle/login", func(q request) any { return map[string]string{"role_id": q.RoleID, "secret_id": q.SecretID} }),
 		opCert:     login("cert/login", func(request) any { return map[string]string{"name": "web"} }, h.certArgs...),
+	}
+}
+
+// wrap reads a secret wrapped, and unwraps it. auth are the flags with the token.
+func (h httpClient) wrap(auth []string) opFunc {
+	return func(ctx context.Context, _ *command, q request) (string, error) {
+		text, err := h.send(ctx, "GET", "secret/data/"+q.Name, nil, append(slices.Clone(auth), h.header, "X-Vault-Wrap-TTL: 60s")...)
+		if err != nil {
+			return "", err
+		}
+		wrapped, err := parseAnswer(text)
+		if err != nil {
+			return "", err
+		}
+		if text, err = h.send(ctx, "POST", "sys/wrapping/unwrap", nil, h.header, h.token+wrapped.WrapInfo.Token); err != nil {
+			return "", err
+		}
+		return secretIn(text)
 	}
 }

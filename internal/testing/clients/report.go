@@ -119,8 +119,8 @@ func (r *row) title() string { return strings.TrimSpace(r.name + " " + r.of) }
 
 // code makes what a client said fit for a cell of a table.
 func code(said string) string {
-	if said = strings.NewReplacer("|", `\|`, "`", "'").Replace(said); len(said) > 140 {
-		said = strings.ToValidUTF8(said[:140], "") + "…"
+	if said = strings.NewReplacer("|", `\|`, "`", "'").Replace(said); len(said) > 180 {
+		said = strings.ToValidUTF8(said[:180], "") + "…"
 	}
 	return "`" + said + "`"
 }

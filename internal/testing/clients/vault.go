@@ -180,14 +180,14 @@ func (s *stage) checkToken(ctx context.Context, token, path string, of ...string
 		return fmt.Errorf("the token comes from %q, not from %q", answer.Data.Path, path)
 	}
 	if len(of) > 0 && answer.Data.Meta.Of != of[0] {
-		return errors.New("the token has not the metadata that were asked for")
+		return errors.New("no error, but the token that was made lacks the metadata that were asked for")
 	}
 	return nil
 }
 
 // said is an error in one line, as its reader sees it, but for addresses and files of this run.
 func (s *stage) said(err error) string {
-	pairs := []string{s.dir, "…"}
+	pairs := []string{s.dir, "…", s.other, "https://app.example.com"}
 	for i, v := range s.Vaults {
 		pairs = append(pairs, v.Addr, fmt.Sprintf("vault-%d:8200", i))
 	}
