@@ -97,7 +97,7 @@ func TestPlaceholdersAndFields(t *testing.T) {
 	vault_redirect `+consul.Addr()+` {
 		name prod
 		probe off
-		hold 500ms
+		hold 3s
 	}`)
 	c.awaitReason(discovery.ReasonOK)
 	resp, _ := c.do("GET", "http://"+c.site+"/v1/x", "X-Vault-Token", "planted")

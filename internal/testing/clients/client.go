@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // op is something that clients do.
@@ -80,9 +81,17 @@ type client struct {
 	fault string // whose fault it is, in Markdown
 }
 
-func (c *client) asked() []op {
-	if c.ops != nil {
-		return c.ops
+// longOps are left out where little time is to be spent: what is left has a redirect of each kind.
+var longOps = []op{opList, opDelete, opUserpass, opAppRole, opCache, opSame, opOther}
+
+// asked returns what the client is asked to do, all of it or the short part.
+func (c *client) asked(short bool) []op {
+	ops := slices.Clone(c.ops)
+	if ops == nil {
+		ops = slices.Clone(commonOps)
 	}
-	return commonOps
+	if short {
+		ops = slices.DeleteFunc(ops, func(o op) bool { return slices.Contains(longOps, o) })
+	}
+	return ops
 }

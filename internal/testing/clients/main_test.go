@@ -26,10 +26,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestClients runs what is installed or was downloaded by an earlier `make clients`; nothing is downloaded.
+// TestClients runs the short part with what is installed or was downloaded by an earlier `make clients`; nothing is downloaded.
 func TestClients(t *testing.T) {
 	cluster.Needed(t)
-	m, err := run(t.Context(), options{tell: t.Logf})
+	m, err := run(t.Context(), options{short: true, tell: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestClients(t *testing.T) {
 	for _, r := range m.rows {
 		asked += len(r.cells)
 	}
-	if asked < len(commonOps) { // vault itself is always there
+	if asked < 5 { // vault itself is always there
 		t.Errorf("only %d cells", asked)
 	}
 }

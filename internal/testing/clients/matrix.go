@@ -21,6 +21,7 @@ import (
 // options say what to run.
 type options struct {
 	fetch bool   // clients may be downloaded and built
+	short bool   // only the short part
 	only  string // clients whose name contains this
 	tell  func(format string, args ...any)
 }
@@ -160,7 +161,7 @@ func (m *matrix) ask(ctx context.Context, r *row, when string) error {
 		return nil
 	}
 	begin := time.Now()
-	for _, o := range r.asked() {
+	for _, o := range r.asked(m.short) {
 		c, err := m.try(ctx, r, r.plain, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", o, err)

@@ -82,7 +82,7 @@ func (m *matrix) mends() string {
 		type group struct{ said, with string }
 		var groups []group
 		ops := map[group][]string{}
-		for _, o := range r.asked() {
+		for _, o := range r.asked(m.short) {
 			c, with := r.cells[o], r.mendCells[o]
 			if c == nil || c.outcome != no {
 				continue

@@ -65,7 +65,7 @@ func newStage(ctx context.Context, sites []*site) (s *stage, err error) {
 		return s, err
 	}
 	s.closers = append(s.closers, func() error { return os.RemoveAll(s.dir) })
-	if s.Cluster, err = cluster.Start(ctx, cluster.Options{TLS: true}); err != nil {
+	if s.Cluster, err = cluster.Start(ctx, cluster.Options{TLS: true, RaftMultiplier: 5}); err != nil {
 		return s, err
 	}
 	s.closers = append(s.closers, s.Cluster.Close)

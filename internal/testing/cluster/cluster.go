@@ -62,6 +62,10 @@ type Options struct {
 	// Listener is added to the configuration of each Vault node's listener.
 	Listener map[string]any
 
+	// RaftMultiplier is by how much raft's times are longer than they may be at the least. Default: 1, for quick failovers;
+	// Vault's own is 5, with which a busy machine does not elect anew all the time.
+	RaftMultiplier int
+
 	// ReconcileTimeout is how often Vault looks whether Consul still knows it. Default: Vault's own, 60s.
 	ReconcileTimeout time.Duration
 
@@ -116,6 +120,9 @@ func start(ctx context.Context, o Options) (c *Cluster, err error) {
 	}
 	if o.Consuls == 0 {
 		o.Consuls = 1
+	}
+	if o.RaftMultiplier == 0 {
+		o.RaftMultiplier = 1
 	}
 	c = &Cluster{options: o}
 	switch {

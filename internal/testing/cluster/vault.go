@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
@@ -118,7 +119,7 @@ func (c *Cluster) storage(v *Vault, token any) (map[string]any, error) {
 		return nil, err
 	}
 	return map[string]any{"raft": map[string]any{
-		"path": data, "node_id": v.Name, "performance_multiplier": "1",
+		"path": data, "node_id": v.Name, "performance_multiplier": strconv.Itoa(c.options.RaftMultiplier),
 		// A node that joins gets its vote from the autopilot, which by default looks every 10 seconds.
 		"autopilot_reconcile_interval": "200ms", "autopilot_update_interval": "100ms",
 	}}, nil
