@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
 )
@@ -39,6 +41,7 @@ func init() { caddy.RegisterModule(new(FastLane)) }
 // the last one, and after tls if that is named.
 type FastLane struct {
 	ctx    caddy.Context
+	logger *zap.Logger
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
 	byPath bool                // the handler proxies some requests
@@ -75,7 +78,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s server %q: %w", laneCannot, server.Name(), err)
 	}
-	l.ctx, l.server, l.hosts = ctx, server, hosts
+	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
 	for _, name := range server.ClientIPHeaders {
 		l.clients = append(l.clients, strings.ToLower(name))
 	}
@@ -183,6 +186,12 @@ func (l *FastLane) learn(now time.Time) {
 		return
 	}
 	defer l.learning.Store(false)
+	defer func() {
+		if v := recover(); v != nil { // all is Caddy's then, whose server knows how to live with it
+			l.common.Store(nil)
+			l.logger.Error("panic in Caddy's server, the fast lane leaves all requests to it", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
 	w := &headerOnly{header: http.Header{}}
 	l.server.ServeHTTP(w, nameless.WithContext(context.Background()))
 	_, http3 := w.header["Alt-Svc"]

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
@@ -50,6 +51,11 @@ func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) fastlane.C
 		caller.strict, caller.name = l.server.StrictSNIHost != nil && *l.server.StrictSNIHost, serverName
 	}
 	return caller
+}
+
+// Panicked implements [fastlane.Site].
+func (l *FastLane) Panicked(c net.Conn, value any, stack []byte) {
+	l.logger.Error("panic while serving a connection", zap.Stringer("remote", c.RemoteAddr()), zap.Any("panic", value), zap.ByteString("stack", stack))
 }
 
 // Redirect implements [fastlane.Caller].

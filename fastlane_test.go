@@ -17,8 +17,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
@@ -228,6 +230,16 @@ func TestFastLaneReloads(t *testing.T) {
 	lanes.Range(func(any, any) bool { n++; return true })
 	if n != 1 {
 		t.Errorf("%d lanes are known, want 1", n)
+	}
+}
+
+// TestFastLaneOfBrokenServer has Caddy's server panic where the lane asks it what it adds to answers.
+func TestFastLaneOfBrokenServer(t *testing.T) {
+	l := &FastLane{logger: zap.NewNop()} // no server: it panics
+	l.common.Store(new(common))
+	l.learn(time.Now())
+	if c := l.commonNow(); c != nil {
+		t.Errorf("the lane goes on to answer, with %v", c)
 	}
 }
 

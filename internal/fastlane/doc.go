@@ -19,6 +19,8 @@ import (
 type Site interface {
 	// Caller returns what answers the requests of a connection. serverName is what a client asked for by SNI.
 	Caller(c net.Conn, tls bool, serverName string) Caller
+	// Panicked is told of a panic that cost a connection.
+	Panicked(c net.Conn, value any, stack []byte)
 }
 
 // Caller answers the requests of one connection, one after another.

@@ -51,6 +51,11 @@ type everything struct{}
 
 func (everything) Caller(net.Conn, bool, string) Caller { return everything{} }
 
+func (everything) Panicked(_ net.Conn, value any, _ []byte) { panics <- value }
+
+// panics has what connections panicked with.
+var panics = make(chan any, 1)
+
 func (everything) Redirect(r *Request, _ bool) *Answer {
 	if bytes.HasPrefix(r.Path, []byte("/no")) {
 		return nil

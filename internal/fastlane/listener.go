@@ -8,6 +8,8 @@ package fastlane
 import (
 	"context"
 	"net"
+	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,7 +79,7 @@ func (l *Listener) serve(nc net.Conn) {
 	l.conns[c] = struct{}{}
 	l.mu.Unlock()
 	go func() {
-		resumed := c.run()
+		resumed := l.runSafely(c)
 		l.mu.Lock()
 		delete(l.conns, c)
 		l.mu.Unlock()
@@ -90,6 +92,20 @@ func (l *Listener) serve(nc net.Conn) {
 		}
 		_ = nc.Close()
 	}()
+}
+
+// runSafely runs a connection. A panic ends that connection and no other, as with net/http: the code below (TLS with its
+// managers of certificates, other wrappers) and above is not the lane's.
+func (l *Listener) runSafely(c *conn) (resumed net.Conn) {
+	defer func() {
+		if v := recover(); v != nil {
+			resumed = nil
+			if v != http.ErrAbortHandler {
+				l.site.Panicked(c.nc, v, debug.Stack())
+			}
+		}
+	}()
+	return c.run()
 }
 
 // open returns how many connections are on the lane.

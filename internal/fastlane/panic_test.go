@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of panics: each costs one connection.
+
+package fastlane
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"testing"
+	"testing/synctest"
+)
+
+// bomb is a connection that panics when it is read.
+type bomb struct {
+	net.Conn
+	value any
+}
+
+func (b bomb) Read([]byte) (int, error) { panic(b.value) }
+
+// TestPanics has what is below the lane panic, in reads and in TLS handshakes.
+func TestPanics(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		value any
+		tls   bool
+	}{
+		{name: "a read", value: "a bug in a wrapper"},
+		{name: "a read, on purpose", value: http.ErrAbortHandler},
+		{name: "a certificate", value: "a bug in a certificate manager", tls: true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+				here, there := net.Pipe()
+				if row.tls {
+					p.conns <- tls.Server(there, &tls.Config{
+						GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic(row.value) },
+					})
+					here = tls.Client(here, &tls.Config{InsecureSkipVerify: true})
+				} else {
+					p.conns <- bomb{there, row.value}
+				}
+				if n, err := here.Read(make([]byte, 1)); err == nil {
+					t.Errorf("%d bytes", n)
+				}
+				synctest.Wait()
+				if l.open() != 0 {
+					t.Error("the connection is not forgotten")
+				}
+				select {
+				case v := <-panics:
+					if v != row.value || v == http.ErrAbortHandler {
+						t.Errorf("logged %v", v)
+					}
+				default:
+					if row.value != http.ErrAbortHandler {
+						t.Error("nothing is logged")
+					}
+				}
+				c := p.dial()
+				send(t, c, get)
+				if got, err := receive(c); got == "" || !isOpen(err) {
+					t.Errorf("the next connection: %q %v", got, err)
+				}
+				_ = c.Close()
+			})
+		})
+	}
+}
