@@ -48,6 +48,7 @@ type FastLane struct {
 
 	handler  *Handler
 	clients  []string // the names, in lower case, of headers that may name the client
+	trusting bool     // the server trusts clients of unix sockets, which have no address, to say who the client is
 	common   atomic.Pointer[common]
 	answers  atomic.Pointer[laneAnswer]
 	started  atomic.Pointer[time.Time] // when the config had started
@@ -79,6 +80,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s server %q: %w", laneCannot, server.Name(), err)
 	}
 	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
+	l.trusting = server.TrustedProxiesUnix
 	for _, name := range server.ClientIPHeaders {
 		l.clients = append(l.clients, strings.ToLower(name))
 	}
@@ -177,7 +179,7 @@ type common struct {
 	settled bool
 }
 
-// settling is how long after the start of the config Caddy may begin to announce HTTP/3.
+// settling is how long after the start of the config Caddy may begin to announce HTTP/3, at one address after another.
 const settling = 10 * time.Second
 
 // learn learns what the server adds to each answer, by a request that it refuses before it comes to any handler.
@@ -194,10 +196,9 @@ func (l *FastLane) learn(now time.Time) {
 	}()
 	w := &headerOnly{header: http.Header{}}
 	l.server.ServeHTTP(w, nameless.WithContext(context.Background()))
-	_, http3 := w.header["Alt-Svc"]
 	l.common.Store(&common{
 		header: w.header, learned: now,
-		settled: http3 || len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > settling,
+		settled: len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > settling,
 	})
 }
 

@@ -58,6 +58,11 @@ func (l *FastLane) Panicked(c net.Conn, value any, stack []byte) {
 	l.logger.Error("panic while serving a connection", zap.Stringer("remote", c.RemoteAddr()), zap.Any("panic", value), zap.ByteString("stack", stack))
 }
 
+// AcceptFailed implements [fastlane.Site].
+func (l *FastLane) AcceptFailed(err error, pause time.Duration) {
+	l.logger.Debug("accepting a connection failed, it is tried again", zap.Error(err), zap.Duration("pause", pause))
+}
+
 // Redirect implements [fastlane.Caller].
 func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answer {
 	l := c.lane
@@ -71,8 +76,8 @@ func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answe
 			return nil
 		}
 	}
-	if q.Forwarded && s.Target.Loopback {
-		return nil // who the client is may be said by a header
+	if s.Target.Loopback && (q.Forwarded || l.trusting) {
+		return nil // who the client is may be said by a header, or be unknown
 	}
 	l.handler.view.Stats().Answered(engine.Redirected)
 	return l.answer(s, common, !closing && caddy.Exiting())

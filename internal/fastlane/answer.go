@@ -6,6 +6,7 @@
 package fastlane
 
 import (
+	"crypto/tls"
 	"net/http"
 	"sync"
 	"time"
@@ -36,15 +37,19 @@ func (c *conn) answer() result {
 	}
 	c.append(a, q) // before the buffer is used for the body
 	c.r += c.parser.at
-	closeAfter := closing || a.Close || q.Close
-	if length > 0 && !closeAfter {
-		closeAfter = !c.drop(length) || c.l.ending.Load()
+	if closing || a.Close || q.Close {
+		c.finish(head, !a.Close)
+		if c.flush() && length > 0 { // or the client could not write it, and perhaps would not read the answer
+			c.drop(length)
+		}
+		return over
 	}
-	c.finish(head, closeAfter && !a.Close)
-	if closeAfter {
+	if length > 0 && (!c.drop(length) || c.l.ending.Load()) {
+		c.finish(head, true)
 		c.flush()
 		return over
 	}
+	c.finish(head, false)
 	return answered
 }
 
@@ -89,6 +94,10 @@ func (c *conn) flush() bool {
 	b := *c.out
 	c.writeSoon(c.now)
 	_, err := c.nc.Write(b)
+	if _, ok := c.nc.(*tls.Conn); ok { // which writes by itself, too, when it is read, and never again if that fails
+		c.writeBy = time.Time{}
+		_ = c.nc.SetWriteDeadline(c.writeBy)
+	}
 	*c.out = b[:0]
 	if cap(b) <= 4*maxOut {
 		outs.Put(c.out)
@@ -108,6 +117,7 @@ func (c *conn) drop(length int) bool {
 	}
 	c.doing.Store(isBody)
 	c.bodyBefore(time.Now())
+	defer func() { c.now = time.Now() }()
 	for left > 0 {
 		n, err := c.nc.Read(c.buffer)
 		c.r, c.w = min(n, left), n
@@ -115,14 +125,17 @@ func (c *conn) drop(length int) bool {
 			return false
 		}
 	}
-	c.now = time.Now()
 	return true
 }
 
-// bodyBefore sets the deadline for a body.
+// bodyBefore sets the deadline for a body. As in Caddy's server, the limit for the whole request counts from the end of its
+// header if there is one for bodies, too.
 func (c *conn) bodyBefore(now time.Time) {
 	limit := c.l.limits.Body
 	if c.l.limits.Whole > 0 {
+		if limit > 0 {
+			c.begun = c.now
+		}
 		if left := max(1, c.begun.Add(c.l.limits.Whole).Sub(now)); limit <= 0 || left < limit {
 			limit = left
 		}

@@ -36,6 +36,8 @@ type conn struct {
 	caller Caller
 	since  time.Time
 	doing  atomic.Int32
+	lent   *lent // the server behind has it already, too; guarded by the listener's lock
+	shook  bool  // the TLS handshake is over; guarded by the listener's lock
 
 	parser  parser
 	request Request
@@ -49,8 +51,9 @@ type conn struct {
 	now     time.Time // of the last answer
 	begun   time.Time // when the request began, if that matters
 	readBy  time.Time // the deadline that is set; zero: none
-	writeBy time.Time
-	idling  bool // readBy is that of an idle connection
+	writeBy time.Time // as readBy
+	idling  bool      // readBy is that of an idle connection
+	timed   bool      // readBy is that of the header of this request
 }
 
 // buffers are for what connections read.
@@ -106,6 +109,12 @@ func (c *conn) handshake(t *tls.Conn) bool {
 	if err != nil || state.NegotiatedProtocol != "" && state.NegotiatedProtocol != "http/1.1" {
 		return false
 	}
+	c.l.mu.Lock()
+	c.shook = true
+	if c.lent != nil {
+		c.lent.settle(nil)
+	}
+	c.l.mu.Unlock()
 	c.caller = c.l.site.Caller(t, true, state.ServerName)
 	return true
 }
@@ -123,13 +132,18 @@ func (c *conn) handOver() net.Conn {
 		return nil
 	}
 	_ = c.nc.SetDeadline(time.Time{})
-	return resume(c.nc, c.buffer[c.r:c.w], c.served)
+	var by time.Time
+	if c.timed {
+		by = c.readBy
+	}
+	return resume(c.nc, c.buffer[c.r:c.w], c.served, by)
 }
 
 // next reads until the header of the next request is there. The verdict is incomplete if the connection is at its end.
 func (c *conn) next() verdict {
 	c.parser.reset()
 	peeked := !c.served
+	c.timed = peeked // by run
 	for {
 		if !peeked && c.w-c.r >= lenPeek { // so does net/http begin with a request after another
 			peeked = true
@@ -182,7 +196,8 @@ func (c *conn) await(peeked bool) bool {
 	switch {
 	case !peeked:
 		c.readIdle(c.now)
-	case c.idling: // the request has begun
+	case !c.timed: // the request has begun
+		c.timed = true
 		c.readBefore(time.Now(), c.l.limits.Header)
 	}
 	// Who closes the listener sets ending before deadlines: either it is seen here, or the deadline is not overwritten.

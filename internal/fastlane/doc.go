@@ -21,6 +21,8 @@ type Site interface {
 	Caller(c net.Conn, tls bool, serverName string) Caller
 	// Panicked is told of a panic that cost a connection.
 	Panicked(c net.Conn, value any, stack []byte)
+	// AcceptFailed is told that accepting failed, and is tried again after a pause.
+	AcceptFailed(err error, pause time.Duration)
 }
 
 // Caller answers the requests of one connection, one after another.

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,9 @@ func TestClose(t *testing.T) {
 				}
 				synctest.Wait()
 				_ = l.Close()
+				if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("accepted: %v", err)
+				}
 				closed := time.Now()
 				if row.then != "" {
 					send(t, c, row.then)
@@ -122,25 +126,113 @@ func TestHandedOver(t *testing.T) {
 	})
 }
 
-// TestAcceptFails has who calls Accept see failures, and go on.
+// noFiles is a failure that passes.
+type noFiles struct{}
+
+func (noFiles) Error() string   { return "too many open files" }
+func (noFiles) Temporary() bool { return true }
+
+// TestAcceptFails has failures that pass hold up nothing that has been accepted, and who calls Accept see others.
 func TestAcceptFails(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
-		failed := errors.New("too many files")
-		go func() { p.errs <- failed }()
+		const n = 100
+		var conns []net.Conn
+		for range n {
+			conns = append(conns, p.dial())
+		}
+		for range 10 {
+			p.errs <- noFiles{}
+		}
+		began := time.Now()
+		for _, c := range conns {
+			send(t, c, "\x00")
+		}
+		for range n {
+			behind, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = behind.Close()
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("connections waited for %s", took)
+		}
+		failed := errors.New("no such socket")
+		p.errs <- failed
 		if _, err := l.Accept(); err != failed {
 			t.Errorf("%v", err)
 		}
-		c := p.dial()
-		send(t, c, "\x00")
-		behind, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = behind.Close()
+	})
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		p.errs <- noFiles{}
 		_ = l.Close()
 		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%v", err)
 		}
+	})
+}
+
+// TestNeverAccepted has a listener closed from which nothing was accepted.
+func TestNeverAccepted(t *testing.T) {
+	l := Listen(newPipes(), everything{}, limits, nil)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if _, kept := ending.Load(l); kept {
+		t.Error("the listener is kept")
+	}
+}
+
+// TestHalfHandedOver has the server behind give half a header no more time than is left.
+func TestHalfHandedOver(t *testing.T) {
+	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
+		server := http.Server{ReadHeaderTimeout: limits.Header}
+		done := make(chan error)
+		go func() { done <- server.Serve(l) }()
+		began := time.Now()
+		c := p.dial()
+		send(t, c, "GET /a HTTP/1.1\r\nHost: h\r\n")
+		time.Sleep(limits.Header - time.Second)
+		send(t, c, "A_B: x\r\n")
+		_, _ = io.ReadAll(c)
+		if took := time.Since(began); took != limits.Header {
+			t.Errorf("closed after %s, want %s", took, limits.Header)
+		}
+		_ = server.Close()
+		<-done
+	})
+}
+
+// closingSite answers as if the process were about to exit.
+type closingSite struct{ everything }
+
+func (s closingSite) Caller(net.Conn, bool, string) Caller { return s }
+
+func (s closingSite) Redirect(r *Request, closing bool) *Answer {
+	a := s.everything.Redirect(r, closing)
+	a.Close = true
+	return a
+}
+
+// TestBodyOfTheLast has a body be read although the connection is closed after the answer, which comes first.
+func TestBodyOfTheLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPipes()
+		l := Listen(p, closingSite{}, limits, nil)
+		go func() { _, _ = l.Accept() }()
+		c := p.dial()
+		send(t, c, "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n")
+		if got, err := receive(c); got == "" || !isOpen(err) {
+			t.Errorf("%q %v", got, err)
+		}
+		send(t, c, strings.Repeat("x", 20000))
+		if got, err := receive(c); got != "" || isOpen(err) {
+			t.Errorf("then %q %v", got, err)
+		}
+		_ = l.Close()
 	})
 }
 
@@ -165,7 +257,7 @@ func TestWriteTo(t *testing.T) {
 	}
 	_ = c.Close()
 	var b bytes.Buffer
-	n, err := io.Copy(&b, resume(s, []byte("before "), true))
+	n, err := io.Copy(&b, resume(s, []byte("before "), true, time.Time{}))
 	if err != nil || b.String() != "before after" || n != int64(b.Len()) {
 		t.Errorf("%q, %d bytes, %v", b.String(), n, err)
 	}

@@ -9,12 +9,14 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"time"
 )
 
 // unread is what was read of a connection and is to be read again.
 type unread struct {
 	rest  []byte
 	empty int // how many reads of a preface find nothing
+	by    time.Time
 }
 
 // The preface of HTTP/2 without TLS, for which net/http looks at the beginning of a connection. It reads just that much then,
@@ -40,15 +42,24 @@ func (u *unread) read(p []byte) (n int, ok bool) {
 	return n, true
 }
 
+// first shortens the first deadline for reading, which is that of a header of which part has been read.
+func (u *unread) first(t time.Time) time.Time {
+	if !u.by.IsZero() && u.by.Before(t) {
+		t = u.by
+	}
+	u.by = time.Time{}
+	return t
+}
+
 // resume returns a connection of which something is to be read again. begun says that it is not at its beginning, where alone
-// HTTP/2 is looked for; with TLS it was negotiated or not.
+// HTTP/2 is looked for; with TLS it was negotiated or not. by is until when its header is to be read; zero: for any time.
 //
 // The types differ so that whoever gets the connection finds what else it can do.
-func resume(c net.Conn, rest []byte, begun bool) net.Conn {
+func resume(c net.Conn, rest []byte, begun bool, by time.Time) net.Conn {
 	if len(rest) == 0 {
 		return c
 	}
-	u := unread{rest: append([]byte(nil), rest...)}
+	u := unread{rest: append([]byte(nil), rest...), by: by}
 	_, overTLS := c.(*tls.Conn)
 	if begun || overTLS {
 		u.empty = emptyReads
@@ -73,6 +84,11 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.TCPConn.Read(p)
+}
+
+// SetReadDeadline sets the deadline.
+func (c *tcpConn) SetReadDeadline(t time.Time) error {
+	return c.TCPConn.SetReadDeadline(c.unread.first(t))
 }
 
 // WriteTo writes what was read before, and then what comes from the connection.
@@ -101,6 +117,11 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// SetReadDeadline sets the deadline.
+func (c *tlsConn) SetReadDeadline(t time.Time) error {
+	return c.Conn.SetReadDeadline(c.unread.first(t))
+}
+
 type anyConn struct {
 	net.Conn
 	unread unread
@@ -112,4 +133,9 @@ func (c *anyConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p)
+}
+
+// SetReadDeadline sets the deadline.
+func (c *anyConn) SetReadDeadline(t time.Time) error {
+	return c.Conn.SetReadDeadline(c.unread.first(t))
 }

@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -51,6 +52,8 @@ type everything struct{}
 
 func (everything) Caller(net.Conn, bool, string) Caller { return everything{} }
 
+func (everything) AcceptFailed(error, time.Duration) {}
+
 func (everything) Panicked(_ net.Conn, value any, _ []byte) { panics <- value }
 
 // panics has what connections panicked with.
@@ -83,6 +86,10 @@ func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipe
 		if n := l.open(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
+		ending.Range(func(any, any) bool {
+			t.Error("a listener is kept that has ended")
+			return false
+		})
 	})
 }
 
@@ -158,6 +165,62 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// TestPieces has each read bring the end of a request and half of the next one: each header has its own deadline.
+func TestPieces(t *testing.T) {
+	for _, row := range []struct {
+		name, first, then string
+		pause, body       time.Duration
+		n                 int
+		after             time.Duration // when the connection is closed
+	}{
+		{name: "always in time", first: get + get[:10], then: get[10:] + get[:10], pause: limits.Header / 2, n: 10, after: 6 * limits.Header},
+		{name: "half a header after a body", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab", then: "1234567GET /", pause: time.Second, n: 1, body: -1, after: limits.Header + time.Second},
+		{name: "half a header after a body, longer limit", first: "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab", then: "1234567GET /", pause: time.Second, n: 1, body: time.Hour, after: limits.Header + time.Second},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			with := limits
+			if row.body != 0 {
+				with.Body = row.body
+			}
+			lane(t, with, func(t *testing.T, _ *Listener, p *pipes) {
+				began := time.Now()
+				c := p.dial()
+				go func() {
+					_, _ = io.WriteString(c, row.first)
+					for range row.n {
+						time.Sleep(row.pause)
+						_, _ = io.WriteString(c, row.then)
+					}
+				}()
+				_ = c.SetReadDeadline(began.Add(24 * time.Hour))
+				got, err := io.ReadAll(c)
+				if n, want := strings.Count(string(got), "HTTP/1.1 307"), strings.Count(row.first, get)+row.n; n != want || err != nil {
+					t.Errorf("%d answers, want %d; %v", n, want, err)
+				}
+				if took := time.Since(began); took != row.after {
+					t.Errorf("closed after %s, want %s", took, row.after)
+				}
+				_ = c.Close()
+			})
+		})
+	}
+}
+
+// TestLateBody has a body not come in time, where answers have less time to be written.
+func TestLateBody(t *testing.T) {
+	l := limits
+	l.Write = l.Body / 4
+	lane(t, l, func(t *testing.T, _ *Listener, p *pipes) {
+		c := p.dial()
+		send(t, c, "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nab")
+		time.Sleep(l.Body / 2)
+		got, err := io.ReadAll(c)
+		if date := "Date: " + time.Now().UTC().Format(http.TimeFormat); !strings.HasSuffix(string(got), date+"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n") {
+			t.Errorf("%q %v, want %s", got, err, date)
+		}
+	})
+}
+
 // TestWholeRequest has a request with its body take no longer than that is to take.
 func TestWholeRequest(t *testing.T) {
 	l := limits
@@ -165,14 +228,14 @@ func TestWholeRequest(t *testing.T) {
 	lane(t, l, func(t *testing.T, _ *Listener, p *pipes) {
 		began := time.Now()
 		c := p.dial()
-		go func() { // the body begins after 8 s
+		go func() { // the body begins after 8 s, from where on the limit counts
 			_, _ = io.WriteString(c, "PUT /a HTTP/1.1\r\nHost: h\r\n")
 			time.Sleep(8 * time.Second)
 			_, _ = io.WriteString(c, "Content-Length: 9\r\n\r\nab")
 		}()
 		_, _ = io.ReadAll(c)
-		if took := time.Since(began); took != l.Whole {
-			t.Errorf("closed after %s, want %s", took, l.Whole)
+		if took := time.Since(began); took != l.Whole+8*time.Second {
+			t.Errorf("closed after %s, want %s later than its body began", took, l.Whole)
 		}
 	})
 }

@@ -1,12 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the listener, and the end of the connections that are on the lane.
+// This file holds the listener: what it accepts, and what the server behind gets of it.
 
 package fastlane
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -22,51 +21,114 @@ type Listener struct {
 	limits  Limits
 	clients []string
 
-	begin  sync.Once
-	handed chan net.Conn // to the server behind
-	failed chan error    // what accepting failed with
-	done   chan struct{} // closed with the listener
-	end    sync.Once
-	ending atomic.Bool // before done is closed
+	begin   sync.Once
+	ready   chan struct{} // there is something to accept
+	done    chan struct{} // closed with the listener
+	stopped chan struct{} // closed when no connection is accepted from below any more
+	end     sync.Once
+	ending  atomic.Bool // before done is closed
 
 	date atomic.Pointer[date]
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	mu     sync.Mutex
+	conns  map[*conn]struct{}
+	handed []net.Conn // to the server behind
+	failed error      // what accepting failed with, for good
+	over   bool       // the server behind takes no more
+	quiet  bool       // stopped is closed
 }
 
 // Listen returns a listener on top of another. clients are the names of the headers that may name the client.
 func Listen(ln net.Listener, site Site, limits Limits, clients []string) *Listener {
 	return &Listener{
 		Listener: ln, site: site, limits: limits, clients: clients,
-		handed: make(chan net.Conn), failed: make(chan error), done: make(chan struct{}), conns: map[*conn]struct{}{},
+		ready: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{}), conns: map[*conn]struct{}{},
 	}
 }
 
-// Accept returns the next connection that the server behind is to serve.
+// Accept returns the next connection that the server behind is to serve. It fails only when there will be no more.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.begin.Do(func() { go l.run() })
-	select {
-	case c := <-l.handed:
-		return c, nil
-	case err := <-l.failed:
-		return nil, err
-	case <-l.done:
-		return nil, net.ErrClosed
+	for {
+		c, err := l.take()
+		if c != nil || err != nil {
+			return c, err
+		}
+		select {
+		case <-l.ready:
+		case <-l.stopped:
+			return l.takeLast()
+		}
 	}
 }
 
-// run accepts until the listener is closed. How long to wait after a failure is decided by who calls Accept.
+// take returns what is there to accept, if anything is. Connections come before the failure.
+func (l *Listener) take() (net.Conn, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.handed) == 0 {
+		l.over = l.over || l.failed != nil
+		return nil, l.failed
+	}
+	c := l.handed[0]
+	if l.handed = l.handed[1:]; len(l.handed) == 0 {
+		l.handed = nil
+	}
+	return c, nil
+}
+
+// takeLast is take once all that the server behind may get is there.
+func (l *Listener) takeLast() (net.Conn, error) {
+	c, err := l.take()
+	if c != nil || err != nil {
+		return c, err
+	}
+	l.mu.Lock()
+	l.failed = net.ErrClosed
+	l.mu.Unlock()
+	return l.take()
+}
+
+// giveLocked hands a connection to the server behind. It reports false if that takes no more.
+func (l *Listener) giveLocked(c net.Conn) bool {
+	if l.over {
+		return false
+	}
+	l.handed = append(l.handed, c)
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// run accepts until the listener is closed, or fails for good. What is temporary is waited for here, as long as net/http would
+// wait: there it would hold up the connections that are handed over, too.
 func (l *Listener) run() {
+	defer l.stop()
+	var pause time.Duration
 	for {
 		nc, err := l.Listener.Accept()
 		if err == nil {
+			pause = 0
 			l.serve(nc)
 			continue
 		}
+		if temporary, ok := err.(interface{ Temporary() bool }); !ok || !temporary.Temporary() || l.ending.Load() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.failed = err; l.ending.Load() {
+				l.failed = net.ErrClosed
+			}
+			return
+		}
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		l.site.AcceptFailed(err, pause)
+		timer := time.NewTimer(pause)
 		select {
-		case l.failed <- err:
+		case <-timer.C:
 		case <-l.done:
+			timer.Stop()
 			return
 		}
 	}
@@ -77,20 +139,15 @@ func (l *Listener) serve(nc net.Conn) {
 	c := &conn{l: l, nc: nc, since: time.Now(), parser: parser{clients: l.clients}}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
+	if l.ending.Load() {
+		l.lendLocked(c)
+	}
 	l.mu.Unlock()
 	go func() {
 		resumed := l.runSafely(c)
-		l.mu.Lock()
-		delete(l.conns, c)
-		l.mu.Unlock()
-		if resumed != nil {
-			select {
-			case l.handed <- resumed:
-				return
-			case <-l.done: // as net/http does with a request that it reads when it shuts down
-			}
+		if !l.finish(c, resumed) {
+			_ = nc.Close()
 		}
-		_ = nc.Close()
 	}()
 }
 
@@ -108,56 +165,17 @@ func (l *Listener) runSafely(c *conn) (resumed net.Conn) {
 	return c.run()
 }
 
-// open returns how many connections are on the lane.
-func (l *Listener) open() int {
+// finish forgets a connection, and gives what becomes of it to the server behind. It reports false if nobody has it now.
+func (l *Listener) finish(c *conn, resumed net.Conn) (given bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.conns)
-}
-
-// Close closes the listener, and its connections as they become idle. New ones have a while to send their first request.
-func (l *Listener) Close() error {
-	err := l.Listener.Close()
-	l.end.Do(func() {
-		ending.Store(l, nil)
-		l.ending.Store(true)
-		close(l.done)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for c := range l.conns {
-			c.leave()
-		}
-	})
-	return err
-}
-
-// ending has the listeners that are closed and may have connections yet.
-var ending sync.Map
-
-// Wait waits until no connection is left of the listeners that are closed, or until the context ends.
-func Wait(ctx context.Context) error {
-	pause := time.Millisecond
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	for {
-		quiet := true
-		ending.Range(func(l, _ any) bool {
-			if l.(*Listener).open() > 0 {
-				quiet = false
-			} else {
-				ending.Delete(l)
-			}
-			return true
-		})
-		if quiet {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-timer.C:
-			pause = min(2*pause, 100*time.Millisecond)
-			timer.Reset(pause)
-		}
+	delete(l.conns, c)
+	l.forgetLocked()
+	switch {
+	case c.lent != nil && c.lent.settle(resumed):
+		return true
+	case resumed == nil:
+		return false
 	}
+	return l.giveLocked(resumed)
 }

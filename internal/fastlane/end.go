@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the end of a listener, and of the connections that are on the lane then.
+
+package fastlane
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Close closes the listener, and its connections as they become idle. New ones have a while to send their first request.
+// Those that are in their TLS handshake are accepted first.
+func (l *Listener) Close() (err error) {
+	l.end.Do(func() {
+		l.mu.Lock()
+		ending.Store(l, nil)
+		l.ending.Store(true)
+		for c := range l.conns {
+			l.lendLocked(c)
+			c.leave()
+		}
+		l.forgetLocked()
+		l.mu.Unlock()
+		close(l.done)
+		err = l.Listener.Close()
+		l.begin.Do(l.stop) // nothing was ever accepted
+	})
+	return err
+}
+
+// stop notes that no connection is accepted from below any more.
+func (l *Listener) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.quiet = true
+	close(l.stopped)
+	l.forgetLocked()
+}
+
+// forgetLocked forgets the listener if nothing of it is left to wait for.
+func (l *Listener) forgetLocked() {
+	if l.quiet && l.ending.Load() && len(l.conns) == 0 {
+		ending.Delete(l)
+	}
+}
+
+// open returns how many connections are on the lane.
+func (l *Listener) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
+// ending has the listeners that are closed and may have connections yet.
+var ending sync.Map
+
+// Wait waits until no connection is left of the listeners that are closed, or until the context ends.
+func Wait(ctx context.Context) error {
+	pause := time.Millisecond
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		quiet := true
+		ending.Range(func(any, any) bool {
+			quiet = false
+			return false
+		})
+		if quiet {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+			pause = min(2*pause, 100*time.Millisecond)
+			timer.Reset(pause)
+		}
+	}
+}
