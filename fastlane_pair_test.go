@@ -240,7 +240,7 @@ func isTimeout(err error) bool {
 }
 
 // passedOn is what is answered where the proxy fails: by the end of the client's, if that is noticed first.
-var passedOn = regexp.MustCompile(`(?s)HTTP/1.1 (499 .*?\r\n\r\n|502 .*?\r\n\r\n\{.*?\}\n)`)
+var passedOn = regexp.MustCompile(`(?s)HTTP/1[.][01] (499 .*?\r\n\r\n|502 .*?\r\n\r\n\{.*?\}\n)`)
 
 var dated = regexp.MustCompile(`Date: [^\r]*\r\n`)
 

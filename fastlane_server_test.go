@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of what the fast lane takes from Caddy's server, and of connections that they both have.
+
+package vaultredirect
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// loadTLS runs a Caddy with the lane, over TLS, whose active node is known.
+func loadTLS(t *testing.T, port, consul string) {
+	t.Helper()
+	cert, key := writePair(t, t.TempDir(), "vault.example.com")
+	config := laneServer(port, handlerJSON(consul, ""), `, "tls_connection_policies": [{}]`)
+	config = fmt.Appendf(nil, `%s, "tls": {"certificates": {"load_files": [{"certificate": %q, "key": %q}]}}}}`, strings.TrimSuffix(string(config), "}}"), cert, key)
+	if !json.Valid(config) {
+		t.Fatalf("%s", config)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "an active node", func() bool { c := clusters(); return len(c) == 1 && c[0].view.State().Active() })
+}
+
+// TestFastLaneReloadsInHandshake reloads, and ends Caddy, while a connection is in its TLS handshake.
+func TestFastLaneReloadsInHandshake(t *testing.T) {
+	clearConsulEnv(t)
+	t.Cleanup(func() { _ = caddy.Stop() })
+	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
+	port := freePort(t)
+	for _, row := range []struct {
+		proto string
+		end   func(t *testing.T)
+	}{
+		{"HTTP/2.0", func(t *testing.T) { loadTLS(t, port, consul.Addr()) }},
+		{"HTTP/1.1", func(t *testing.T) { loadTLS(t, port, consul.Addr()) }},
+		{"HTTP/2.0", func(t *testing.T) { _ = caddy.Stop() }},
+		{"HTTP/1.1", func(t *testing.T) { _ = caddy.Stop() }},
+	} {
+		loadTLS(t, port, consul.Addr())
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		soon(t, "the connection", func() bool { return onLane() == 1 })
+		row.end(t)
+		var protocols http.Protocols
+		protocols.SetHTTP1(row.proto == "HTTP/1.1")
+		protocols.SetHTTP2(row.proto == "HTTP/2.0")
+		used := false
+		transport := &http.Transport{
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}, Protocols: &protocols,
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				if used {
+					return nil, errors.New("a second connection is wanted")
+				}
+				used = true
+				return c, nil
+			},
+		}
+		res, err := transport.RoundTrip(newRequest(t, "https://127.0.0.1:"+port+"/a"))
+		if err != nil {
+			t.Errorf("%s: %v", row.proto, err)
+			continue
+		}
+		drainBody(res)
+		if location := res.Header.Get("Location"); res.Proto != row.proto || location != "https://vault-1.example.com:8200/a" {
+			t.Errorf("%s %s, to %q", res.Proto, res.Status, location)
+		}
+		transport.CloseIdleConnections()
+	}
+	soon(t, "the end of connections", func() bool { return onLane() == 0 })
+}
+
+// TestFastLaneSettles has the lane learn for a while what Caddy's server adds: it comes to announce HTTP/3 at one address
+// after another.
+func TestFastLaneSettles(t *testing.T) {
+	clearConsulEnv(t)
+	t.Cleanup(func() { _ = caddy.Stop() })
+	consul := newConsul(t, standin.Active("vault-1"))
+	loadTLS(t, freePort(t), consul.Addr())
+	l := theLane(t)
+	l.learn(l.started.Load().Add(settling / 2))
+	if c := l.common.Load(); c.settled || c.header.Get("Server") != "Caddy" {
+		t.Errorf("settled early, with %v", c.header)
+	}
+	l.learn(l.started.Load().Add(2 * settling))
+	if c := l.common.Load(); !c.settled {
+		t.Error("not settled")
+	}
+}
+
+// TestFastLaneOfBrokenServer has Caddy's server panic where the lane asks it what it adds to answers.
+func TestFastLaneOfBrokenServer(t *testing.T) {
+	l := &FastLane{logger: zap.NewNop()} // no server: it panics
+	l.common.Store(new(common))
+	l.learn(time.Now())
+	if c := l.commonNow(); c != nil {
+		t.Errorf("the lane goes on to answer, with %v", c)
+	}
+}
+
+// TestFastLaneOfUnknownClients has a target on loopback, to which only clients on this machine may be sent, and clients who
+// are unknown: Caddy's server trusts a proxy on a unix socket, which does not say who they are.
+func TestFastLaneOfUnknownClients(t *testing.T) {
+	clearConsulEnv(t)
+	t.Cleanup(func() { _ = caddy.Stop() })
+	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
+	for more, want := range map[string]int{"": http.StatusTemporaryRedirect, `, "trusted_proxies_unix": true`: http.StatusServiceUnavailable} {
+		socket := filepath.Join(t.TempDir(), "s")
+		config := strings.Replace(string(laneServer("0", handlerJSON(consul.Addr(), `, "hold": 0`), more)), "127.0.0.1:0", "unix/"+socket, 1)
+		if err := caddy.Load([]byte(config), true); err != nil {
+			t.Fatal(err)
+		}
+		soon(t, "an active node", func() bool { c := clusters(); return len(c) == 1 && c[0].view.State().Active() })
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprint(c, last); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != want {
+			t.Errorf("%s: %v %v, want %d", more, res, err, want)
+		}
+		_ = c.Close()
+	}
+}
