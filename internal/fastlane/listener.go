@@ -71,6 +71,7 @@ func (l *Listener) take() (net.Conn, error) {
 		return nil, l.failed
 	}
 	c := l.handed[0]
+	l.handed[0] = nil
 	if l.handed = l.handed[1:]; len(l.handed) == 0 {
 		l.handed = nil
 	}
