@@ -38,8 +38,8 @@ func measureFollowing(ctx context.Context, o options) (spans []time.Duration, er
 	var config strings.Builder
 	config.WriteString("{\n\tdefault_bind {ip}\n\tpersist_config off\n}\n")
 	for i := range o.watchers {
-		fmt.Fprintf(&config, "http://{ip}:%d {\n\tvault_redirect %s {\n\t\tprobe off\n\t\tconsul {\n\t\t\tpoll_interval %ds\n\t\t}\n\t}\n}\n",
-			firstPort+i, c.Consuls[0].HTTPAddr, 60+i)
+		fmt.Fprintf(&config, "http://{ip}:%d {\n\tvault_redirect %s {\n\t\tprobe off\n\t\tconsul {\n\t\t\tpoll_interval %dms\n\t\t}\n\t}\n}\n",
+			firstPort+i, c.Consuls[0].HTTPAddr, 60_000+i)
 	}
 	caddy, err := harness.Start(ctx, harness.Options{IP: ip, Caddyfile: config.String()})
 	if err != nil {
