@@ -154,9 +154,14 @@ func TestFastLaneTLS(t *testing.T) {
 		soon(t, "the end of connections", func() bool { return onLane() == 0 })
 	}
 	// What is no TLS is told so by Caddy's server.
-	res, err := http.Get("http://127.0.0.1:" + port)
-	if err != nil || res.StatusCode != http.StatusBadRequest {
-		t.Errorf("%v %v", res, err)
+	transport := &http.Transport{DisableKeepAlives: true}
+	res, err := transport.RoundTrip(newRequest(t, "http://127.0.0.1:"+port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	drainBody(res)
+	if res.StatusCode != http.StatusBadRequest {
+		t.Error(res.Status)
 	}
 }
 
