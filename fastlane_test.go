@@ -217,13 +217,17 @@ func TestFastLaneReloads(t *testing.T) {
 	stop.Store(true)
 	clients.Wait()
 	soon(t, "the end of connections", func() bool { return onLane() == 0 })
-	soon(t, "the end of goroutines", func() bool { return runtime.NumGoroutine() <= before })
+	soon(t, "the end of goroutines", func() bool { return runtime.NumGoroutine() <= before+strays })
 	if answered.Load() < 200 {
 		t.Errorf("%d requests were answered", answered.Load())
 	}
 	theLane(t)
 	soon(t, "the end of the first config's memory", func() bool { runtime.GC(); return first.Value() == nil })
 }
+
+// strays is how many goroutines may come meanwhile that are not the lane's, such as those of Caddy's own upkeep: far fewer
+// than there would be if each reload, or each connection, left one.
+const strays = 50
 
 // theLane returns the only lane.
 func theLane(t *testing.T) *FastLane {
@@ -261,7 +265,7 @@ func TestFastLaneMemory(t *testing.T) {
 			for _, c := range conns {
 				_ = c.Close()
 			}
-			soon(t, "the end of connections", func() bool { return runtime.NumGoroutine() <= quiet })
+			soon(t, "the end of connections", func() bool { return runtime.NumGoroutine() <= quiet+strays })
 			runtime.KeepAlive(p)
 			return (float64(after) - float64(before)) / n
 		}
