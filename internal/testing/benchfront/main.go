@@ -84,7 +84,7 @@ func run(ctx context.Context, o options) (r *result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	r = newResult(b)
+	r = newResult(ctx, b)
 	for round := range o.rounds {
 		for _, m := range measures {
 			for _, f := range b.fronts {
@@ -99,6 +99,6 @@ func run(ctx context.Context, o options) (r *result, err error) {
 			}
 		}
 	}
-	r.end()
+	r.machine.End()
 	return r, nil
 }

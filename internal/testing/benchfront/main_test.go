@@ -40,7 +40,7 @@ func TestFronts(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	r := newResult(b)
+	r := newResult(t.Context(), b)
 	for _, m := range measures {
 		for _, f := range b.fronts {
 			if why := b.cannot(m); why != "" {
@@ -52,7 +52,7 @@ func TestFronts(t *testing.T) {
 			}
 		}
 	}
-	r.end()
+	r.machine.End()
 	text := r.markdown()
 	for _, f := range b.fronts {
 		if n := strings.Count(text, "\n| "+f.name+" |"); n != len(tables) {
@@ -69,7 +69,7 @@ func TestFronts(t *testing.T) {
 // TestCell tells the median with the least and the most.
 func TestCell(t *testing.T) {
 	b := &bench{fronts: []*front{{name: "a"}}}
-	r := newResult(b)
+	r := newResult(t.Context(), b)
 	for _, v := range []float64{5000, 1000, 4000, 3000, 2000} {
 		r.add(b.fronts[0], plainRate, v)
 	}
@@ -83,11 +83,12 @@ func TestCell(t *testing.T) {
 
 // TestWriteMarkdown replaces what the last run wrote, and nothing else.
 func TestWriteMarkdown(t *testing.T) {
+	const begin, end = "<!-- begin: benchfront -->\n", "<!-- end: benchfront -->\n"
 	file := filepath.Join(t.TempDir(), "b.md")
 	if err := os.WriteFile(file, []byte("before\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := newResult(&bench{options: options{out: file}})
+	r := newResult(t.Context(), &bench{options: options{out: file}})
 	for range 2 {
 		if err := r.writeMarkdown(); err != nil {
 			t.Fatal(err)

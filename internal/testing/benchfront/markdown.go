@@ -6,17 +6,14 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"os/exec"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 )
 
 // result is what was measured.
@@ -24,16 +21,14 @@ type result struct {
 	b       *bench
 	figures map[string][]float64 // by front and figure
 	left    []string             // programs without which something was left out
-	before  string               // the load average
-	after   string
-	date    time.Time
+	machine *page.Machine
 }
 
-func newResult(b *bench) *result {
-	return &result{b: b, figures: map[string][]float64{}, left: slices.Clone(b.missing), before: load(), date: time.Now()}
+func newResult(ctx context.Context, b *bench) *result {
+	return &result{
+		b: b, figures: map[string][]float64{}, left: slices.Clone(b.missing), machine: page.NewMachine(ctx, "nginx", "haproxy", "wrk", "h2load"),
+	}
 }
-
-func (r *result) end() { r.after = load() }
 
 func (r *result) add(f *front, figure string, value float64) {
 	r.figures[f.name+"\x00"+figure] = append(r.figures[f.name+"\x00"+figure], value)
@@ -86,20 +81,20 @@ func (r *result) markdown() string {
 	o := r.b.options
 	fmt.Fprintf(&b, "## Redirects\n\nMade by `benchfront -rounds %d -lasts %s -connections %d -idle %d -rate %d` on %s. Each front has one core and the load "+
 		"another one; the fronts are measured in turns. Each cell is the median of %d measurements of %s, with the least and the most.\n",
-		o.rounds, o.lasts, o.connections, o.idle, o.rate, r.date.UTC().Format(time.DateOnly), o.rounds, o.lasts)
+		o.rounds, o.lasts, o.connections, o.idle, o.rate, r.machine.Date.UTC().Format(time.DateOnly), o.rounds, o.lasts)
 	for _, t := range tables {
-		fmt.Fprintf(&b, "\n%s:\n\n| front |", t.title)
+		columns, lines := []string{"front"}, [][]string(nil)
 		for _, c := range t.columns {
-			fmt.Fprintf(&b, " %s |", c.name)
+			columns = append(columns, c.name)
 		}
-		fmt.Fprintf(&b, "\n| --- |%s\n", strings.Repeat(" --- |", len(t.columns)))
 		for _, f := range r.b.fronts {
-			fmt.Fprintf(&b, "| %s |", f.name)
+			line := []string{f.name}
 			for _, c := range t.columns {
-				fmt.Fprintf(&b, " %s |", r.cell(f, c.figure, c.scale, c.digits))
+				line = append(line, r.cell(f, c.figure, c.scale, c.digits))
 			}
-			b.WriteString("\n")
+			lines = append(lines, line)
 		}
+		fmt.Fprintf(&b, "\n%s:\n\n%s", t.title, page.Table(columns, lines))
 	}
 	if len(r.left) > 0 {
 		fmt.Fprintf(&b, "\nLeft out, since it is not installed: %s.\n", strings.Join(r.left, ", "))
@@ -108,65 +103,9 @@ func (r *result) markdown() string {
 		"benchmark itself: latency on 16 plain connections at %d requests a second, each counted from when it was due; memory, once, by the growth of the "+
 		"process with %d connections that have asked once. Nothing is logged, and the certificate has a key of P-256 for all.\n",
 		o.connections, o.rate, o.idle)
-	fmt.Fprintf(&b, "\nThe machine: %s, on loopback. Load average (1, 5, 15 minutes) before the run %s, at its end %s.\n\nVersions: %s.\n",
-		machine(), r.before, r.after, strings.Join(versions(), "; "))
+	b.WriteString("\n" + r.machine.String())
 	return b.String()
 }
 
-// The lines around what a run writes.
-const begin, end = "<!-- begin: benchfront -->\n", "<!-- end: benchfront -->\n"
-
-// writeMarkdown puts the outcome where the last one was, or at the end of the file.
-func (r *result) writeMarkdown() error {
-	old, err := os.ReadFile(r.b.out)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	before, rest, found := strings.Cut(string(old), begin)
-	after := ""
-	if found {
-		_, after, _ = strings.Cut(rest, end)
-	}
-	return os.WriteFile(r.b.out, []byte(before+begin+r.markdown()+end+after), 0o644)
-}
-
-// load is the load average of the last 1, 5 and 15 minutes.
-func load() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	return strings.Join(strings.Fields(string(text))[:3], " ")
-}
-
-func machine() string {
-	name := fmt.Sprintf("%d cores", runtime.NumCPU())
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return name + ", " + strings.TrimSpace(value)
-		}
-	}
-	return name
-}
-
-func versions() []string {
-	list := []string{runtime.Version()}
-	if commit, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
-		list = append(list, "this plugin at "+strings.TrimSpace(string(commit)))
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if d.Path == "github.com/caddyserver/caddy/v2" {
-				list = append(list, "Caddy "+d.Version)
-			}
-		}
-	}
-	for _, p := range [...][2]string{{"nginx", "-v"}, {"haproxy", "-v"}, {"wrk", "-v"}, {"h2load", "--version"}} {
-		if text, _ := exec.Command(p[0], p[1]).CombinedOutput(); len(text) > 0 {
-			line, _, _ := strings.Cut(string(text), "\n")
-			list = append(list, strings.TrimSpace(line))
-		}
-	}
-	return list
-}
+// writeMarkdown puts the outcome where the last one was.
+func (r *result) writeMarkdown() error { return page.Replace(r.b.out, "benchfront", r.markdown()) }

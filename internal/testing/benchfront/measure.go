@@ -7,12 +7,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"os/exec"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -40,7 +35,7 @@ var measures = []measure{
 		if len(r.figures[f.name+"\x00"+plainMemory]) > 0 {
 			return nil // what a process has once used, it may keep
 		}
-		before, err := resident(f.process.PID())
+		before, err := f.process.Memory()
 		if err != nil {
 			return err
 		}
@@ -49,7 +44,7 @@ var measures = []measure{
 		if err != nil {
 			return err
 		}
-		between, err := resident(f.process.PID())
+		between, err := f.process.Memory()
 		if err != nil {
 			return err
 		}
@@ -58,7 +53,7 @@ var measures = []measure{
 		if err != nil {
 			return err
 		}
-		after, err := resident(f.process.PID())
+		after, err := f.process.Memory()
 		r.add(f, plainMemory, float64(between-before)/float64(b.idle)/kilobyte)
 		r.add(f, tlsMemory, float64(after-between)/float64(b.idle)/kilobyte)
 		return err
@@ -73,7 +68,7 @@ var measures = []measure{
 		return rated(f, r, http2Rate, http2CPU, b.lasts, func() (float64, error) { return b.h2load(ctx, "https://"+f.tls) })
 	}},
 	{"one TLS connection for each request", "", func(ctx context.Context, b *bench, f *front, r *result) error {
-		before, err := cpu(f.process.PID())
+		before, err := f.process.CPUTime()
 		if err != nil {
 			return err
 		}
@@ -81,7 +76,7 @@ var measures = []measure{
 		if err != nil {
 			return err
 		}
-		after, err := cpu(f.process.PID())
+		after, err := f.process.CPUTime()
 		r.add(f, visitCPU, (after-before).Seconds()/float64(n)*microsecond)
 		return err
 	}},
@@ -109,7 +104,7 @@ func (b *bench) cannot(m measure) string {
 
 // rated takes how many requests a second a front answers, and what each costs it.
 func rated(f *front, r *result, rate, cost string, lasts time.Duration, load func() (float64, error)) error {
-	before, err := cpu(f.process.PID())
+	before, err := f.process.CPUTime()
 	if err != nil {
 		return err
 	}
@@ -117,42 +112,10 @@ func rated(f *front, r *result, rate, cost string, lasts time.Duration, load fun
 	if err != nil {
 		return err
 	}
-	after, err := cpu(f.process.PID())
+	after, err := f.process.CPUTime()
 	r.add(f, rate, n)
 	r.add(f, cost, (after-before).Seconds()/(n*lasts.Round(time.Second).Seconds())*microsecond)
 	return err
-}
-
-// cpu returns how long a process has had a core.
-func cpu(pid int) (time.Duration, error) {
-	const tick = 10 * time.Millisecond // of /proc, on Linux everywhere
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// "pid (name) state …", and the name may hold anything.
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 13 {
-		return 0, errors.New("no times in /proc/…/stat")
-	}
-	user, err1 := strconv.Atoi(fields[11])
-	system, err2 := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * tick, errors.Join(err1, err2)
-}
-
-// resident returns the memory that a process has in use.
-func resident(pid int) (int, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kb, err := strconv.Atoi(fields[1])
-			return kb << 10, err
-		}
-	}
-	return 0, errors.New("no VmRSS in /proc/…/status")
 }
 
 // keep has connections that have asked once.

@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -82,14 +80,28 @@ func measureWith(ctx context.Context, o options, c *cluster.Cluster, n int, acti
 	if err := wait.Sleep(ctx, warmUp); err != nil {
 		return m, err
 	}
-	before, other, began := cpuTime(active.PID()), cpuTime(standby.PID()), time.Now()
+	var before, after [2]time.Duration
+	began := time.Now()
+	if err := cpuTimes(&before, active, standby); err != nil {
+		return m, err
+	}
 	if err := wait.Sleep(ctx, o.span); err != nil {
 		return m, err
 	}
 	passed := time.Since(began).Seconds()
-	m.active = (cpuTime(active.PID()) - before).Seconds() / passed
-	m.standby = (cpuTime(standby.PID()) - other).Seconds() / passed
-	return m, nil
+	err = cpuTimes(&after, active, standby)
+	m.active, m.standby = (after[0]-before[0]).Seconds()/passed, (after[1]-before[1]).Seconds()/passed
+	return m, err
+}
+
+// cpuTimes notes what nodes have used so far.
+func cpuTimes(times *[2]time.Duration, nodes ...*cluster.Vault) (err error) {
+	for i, v := range nodes {
+		if times[i], err = v.CPUTime(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // proberConfig is a Caddyfile of n sites with the default probes.
@@ -140,21 +152,4 @@ func followed(ctx context.Context, ip string, n int, target string) error {
 		}
 	}
 	return nil
-}
-
-// cpuTime is the CPU time that a process has used.
-func cpuTime(pid int) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// Fields 14 and 15, in hundredths of a second; the second one may hold spaces.
-	_, rest, _ := strings.Cut(string(text), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond
 }

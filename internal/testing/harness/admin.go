@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -188,19 +187,4 @@ func (g Goroutines) count(match func(function string) bool) (n int) {
 		}
 	}
 	return n
-}
-
-// Memory is the memory that Caddy has in use, in bytes. It needs Linux.
-func (c *Caddy) Memory() (int, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID()))
-	if err != nil {
-		return 0, fmt.Errorf("memory of caddy: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kb, err := strconv.Atoi(fields[1])
-			return kb << 10, err
-		}
-	}
-	return 0, errors.New("memory of caddy: no VmRSS")
 }

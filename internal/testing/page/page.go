@@ -77,21 +77,22 @@ func commit(info *debug.BuildInfo) []string {
 // version is the first line of what a program says of itself, "" if it is not installed.
 func version(ctx context.Context, name string) string {
 	flag, path, err := "-v", "", error(nil)
-	if name == "consul" || name == "vault" {
+	switch name {
+	case "consul", "vault":
 		flag = "version"
 		path, err = cluster.Program(ctx, name, nil)
-	} else {
+	case "h2load":
+		flag = "--version"
+		fallthrough
+	default:
 		path, err = exec.LookPath(name)
 	}
 	if err != nil {
 		return ""
 	}
-	text, err := exec.CommandContext(ctx, path, flag).CombinedOutput()
-	if err != nil {
-		return ""
-	}
+	text, _ := exec.CommandContext(ctx, path, flag).CombinedOutput() // wrk fails after it has told its version
 	line, _, _ := strings.Cut(string(text), "\n")
-	return line
+	return strings.TrimSpace(line)
 }
 
 // End is called when the benchmark is over.

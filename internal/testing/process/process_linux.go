@@ -6,9 +6,7 @@
 package process
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"syscall"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
@@ -22,12 +20,11 @@ func sysProcAttr() *syscall.SysProcAttr {
 
 // stopped is nil when the process stands still: SIGSTOP returns before every thread has noticed it.
 func stopped(pid int) error {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statOf(pid)
 	if err != nil {
 		return wait.Fatal(err)
 	}
-	// "pid (name) state …", and the name may hold anything, blanks and brackets too.
-	if i := bytes.LastIndexByte(stat, ')'); i < 0 || len(stat) < i+3 || stat[i+2] != 'T' {
+	if len(fields) == 0 || fields[0] != "T" {
 		return fmt.Errorf("process %d is not stopped yet", pid)
 	}
 	return nil
