@@ -22,7 +22,7 @@ const maxDrained = 256 << 10
 // It leaves alone what it could not read to the end, and what a client sends only when it is asked to. The end waits for
 // a read that is under way, so that nobody reads while the answer is written; so does Go's server, before it answers.
 func drain(r *http.Request) (end func()) {
-	if r.ProtoMajor != 1 || r.Body == nil || r.ContentLength == 0 || r.ContentLength > maxDrained || r.Header.Get("Expect") != "" {
+	if r.ProtoMajor != 1 || !hasBody(r, maxDrained) {
 		return func() {}
 	}
 	var over atomic.Bool
@@ -53,9 +53,15 @@ const (
 // section 8.1); curl does, and all that its user sees is "Stream error in the HTTP/2 framing layer". Over HTTP/1.x, Go's
 // server itself reads on.
 func take(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor < 2 || r.Body == nil || r.ContentLength == 0 || r.ContentLength > maxTaken || r.Header.Get("Expect") != "" {
+	if r.ProtoMajor < 2 || !hasBody(r, maxTaken) {
 		return
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(takenFor)) // of this stream, which ends with the answer
 	_, _ = io.CopyN(io.Discard, r.Body, maxTaken)
+}
+
+// hasBody reports whether the request may have a body that can be read to its end: one of at most so many bytes, if its length
+// is known, that the client sends without being asked to.
+func hasBody(r *http.Request, most int64) bool {
+	return r.Body != nil && r.ContentLength != 0 && r.ContentLength <= most && r.Header.Get("Expect") == ""
 }

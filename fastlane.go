@@ -44,7 +44,6 @@ type FastLane struct {
 	logger *zap.Logger
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
-	byPath bool                // the handler proxies some requests
 
 	handler  *Handler
 	clients  []string // the names, in lower case, of headers that may name the client
@@ -123,7 +122,6 @@ func joinLane(ctx caddy.Context, h *Handler) error {
 		if err := h.Proxy.onlyByPath(); err != nil {
 			return fmt.Errorf("%s this handler: %w", laneCannot, err)
 		}
-		l.byPath = true
 	}
 	l.handler = h
 	return nil

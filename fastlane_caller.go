@@ -101,7 +101,7 @@ func (c *laneCaller) ours(q *fastlane.Request) bool {
 	if h.healthPath != "" && bytes.HasPrefix(path, []byte(h.healthPath)) && h.healthEndpoint(string(path[len(h.healthPath):])) != nil {
 		return false
 	}
-	if !c.lane.byPath {
+	if h.Proxy == nil {
 		return true
 	}
 	target, err := url.ParseRequestURI(string(q.Target))
