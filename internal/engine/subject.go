@@ -31,7 +31,7 @@ type subject struct {
 	since      time.Time                // since when the finding has been the same
 	patience   time.Time                // until when its first answer, or that it is ready, is waited for
 	marked     bool                     // discovery marks it as the active one
-	doubted    time.Time                // since when it is waited for, marked and not trusted, while it says that it is not active
+	doubted    time.Time                // since when it is waited for, marked and not trusted, while it says that it is not active; zero: it is not
 	ceased     bool                     // it has been waited for when it ceased to say that it is active: once while it is marked
 	affirmed   bool                     // it is not trusted, and said last that it is active
 	reached    bool                     // it has answered once
@@ -111,7 +111,7 @@ func (s *subject) unready(f Finding) bool {
 	if f.Unproven != ResultNone {
 		s.affirmed = !denies
 	}
-	return denies && s.marked && !s.doubted.IsZero() && f.At.Before(s.doubted.Add(readyPatience))
+	return denies && !s.doubted.IsZero() && f.At.Before(s.doubted.Add(readyPatience))
 }
 
 // waits reports whether the node's answer is waited for no longer than patience.
