@@ -25,10 +25,10 @@ import (
 
 // passage is the way of one request through the proxy.
 type passage struct {
-	out     *http.Request // what is sent on, without the secret headers
-	secrets http.Header   // which the transport puts back
-	body    []byte        // the whole body, if it is short; nil: it is streamed
-	came    time.Time
+	out     *http.Request  // what is sent on, without the secret headers
+	secrets http.Header    // which the transport puts back
+	body    []byte         // the whole body, if it is short; nil: it is streamed
+	came    time.Time      // with all of it that is read before it is sent on: it waits at most hold from then on
 	target  *engine.Target // of the present try
 	arrived atomic.Bool    // in the present try, there was a connection: the node may have got the request
 	repeats int            // how often it was sent again although it may have arrived
@@ -49,7 +49,7 @@ const (
 // while its request waits, so that no write is carried out long after its sender has given it up, and the body can be sent
 // a second time where a kept connection turns out to be closed.
 func newPassage(r *http.Request) (*passage, error) {
-	p := &passage{came: time.Now(), secrets: http.Header{}}
+	p := &passage{secrets: http.Header{}}
 	if n := r.ContentLength; n > 0 && n <= maxKept && r.Header.Get("Expect") == "" && len(r.Trailer) == 0 {
 		p.body = make([]byte, n)
 		if _, err := io.ReadFull(r.Body, p.body); err != nil {
@@ -67,6 +67,7 @@ func newPassage(r *http.Request) (*passage, error) {
 		}
 	}
 	p.out.Header.Add("Via", viaMark)
+	p.came = time.Now()
 	return p, nil
 }
 
@@ -81,7 +82,7 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		return writeErrors(w, http.StatusBadRequest, "the body of the request broke off")
 	}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		s := h.view.Await(r.Context(), h.queue)
+		s := h.view.AwaitSince(r.Context(), h.queue, p.came)
 		o.state, o.held = s, heldSince(p.came)
 		switch {
 		case !s.Active():

@@ -35,9 +35,16 @@ func (v *View) Await(ctx context.Context, q *Queue) *State {
 	return v.await(ctx, q, v.State(), time.Now())
 }
 
+// AwaitSince is Await for a request that came at an earlier time, was given a node, and comes back since it did not reach
+// it: its deadline remains the one that it had when it came.
+func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
+	return v.await(ctx, q, v.State(), came)
+}
+
 func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *State {
-	end, ok := s.PhaseAt(came).waitUntil(came, q.Hold)
-	if !ok || !end.After(came) {
+	began := time.Now()
+	end, ok := s.PhaseAt(began).waitUntil(came, q.Hold)
+	if !ok || !end.After(began) {
 		return s
 	}
 	if q.waiting.Add(1) > q.Most {
@@ -60,7 +67,7 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 		now := time.Now()
 		end, ok := s.PhaseAt(now).waitUntil(came, q.Hold)
 		if !ok || !end.After(now) {
-			on.left(s, now.Sub(came))
+			on.left(s, now.Sub(began))
 			return s
 		}
 		timer.Reset(end.Sub(now))
@@ -68,10 +75,10 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 		case <-s.changed: // closed for all who wait, at once
 		case <-timer.C:
 		case <-v.pool.ending:
-			on.stats.held(Shutdown, time.Since(came))
+			on.stats.held(Shutdown, time.Since(began))
 			return on.State()
 		case <-ctx.Done():
-			on.stats.held(Abandoned, time.Since(came))
+			on.stats.held(Abandoned, time.Since(began))
 			return on.State()
 		}
 		s = on.State()

@@ -101,6 +101,20 @@ var boundRows = []struct {
 		w.lose()
 		return request(t.Context(), w.View, q)
 	}, outcome{"", 5 * time.Second}},
+	{"from when it came, where it comes back", func(t *testing.T, w *watched, q *Queue) outcome {
+		came := time.Now()
+		time.Sleep(3 * time.Second) // it was given a node meanwhile, and has not reached it
+		w.lose()
+		began := time.Now()
+		return outcome{activeOf(w.AwaitSince(t.Context(), q, came)), time.Since(began)}
+	}, outcome{"", 2 * time.Second}},
+	{"not at all where it comes back too late", func(t *testing.T, w *watched, q *Queue) outcome {
+		came := time.Now()
+		time.Sleep(6 * time.Second)
+		w.lose()
+		began := time.Now()
+		return outcome{activeOf(w.AwaitSince(t.Context(), q, came)), time.Since(began)}
+	}, outcome{}},
 	{"from when the last known node is too old", func(t *testing.T, w *watched, q *Queue) outcome {
 		w.fail(errors.New("no"))
 		time.Sleep(62 * time.Second) // max_stale is a minute
