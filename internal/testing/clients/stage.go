@@ -164,12 +164,13 @@ func (s *stage) failover(ctx context.Context) error {
 }
 
 // results returns how the requests were answered that have come since it was asked last: "redirected", "proxied" and so
-// on. Caddy writes an answer into its log when it has given it; so the first is waited for.
-func (at *site) results(ctx context.Context) (results map[string]int, err error) {
-	results = map[string]int{}
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no request came to the redirector"))
+// on. Caddy writes an answer into its log when it has given it, each by itself; so the first is waited for, and where an
+// option may have had a request proxied, that one: of two requests, a redirect and a proxied one, either may be logged first.
+func (at *site) results(ctx context.Context) (map[string]int, error) {
+	results := map[string]int{}
+	limited, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no request came to the redirector"))
 	defer cancel()
-	err = wait.Poll(ctx, pollEvery, "look at the log of "+at.addr, func(context.Context) error {
+	err := wait.Poll(limited, pollEvery, "look at the log of "+at.addr, func(context.Context) error {
 		f, err := os.Open(at.log)
 		if err != nil {
 			return err
@@ -192,11 +193,17 @@ func (at *site) results(ctx context.Context) (results map[string]int, err error)
 			}
 			results[entry.Result]++
 		}
-		if len(results) == 0 {
+		switch {
+		case len(results) == 0:
 			return errors.New("it has no new line")
+		case at.line != "" && results["proxied"] == 0:
+			return errors.New("no request was proxied")
 		}
 		return nil
 	})
+	if len(results) > 0 && limited.Err() != nil && ctx.Err() == nil {
+		return results, nil // nothing was proxied: that is for the caller to judge
+	}
 	return results, err
 }
 
