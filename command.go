@@ -127,7 +127,7 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	case fs.NArg() > 1:
 		return nil, fmt.Errorf("unexpected argument %q: only CONSUL_HOST_PORT goes there", fs.Arg(1))
 	case !hostPort.MatchString(fs.Arg(0)):
-		return nil, errors.New("CONSUL_HOST_PORT must be in host:port or ip:port format, such as 127.0.0.1:8500")
+		return nil, errors.New("CONSUL_HOST_PORT must be in host:port or ip:port format, such as 127.0.0.1:8500; the commands beside it are check, history and status")
 	}
 	switch {
 	case !(seconds >= 0.1 && seconds <= 600): // NaN is neither

@@ -140,7 +140,7 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	if len(args) > 0 {
 		interval, err := caddy.ParseDuration(args[0])
 		if err != nil {
-			return d.Errf("probe: %q is neither auto, strict or off nor a duration such as 500ms", args[0])
+			return d.Errf("probe: %q is not auto, strict, off or a duration such as 500ms", args[0])
 		}
 		if err := checkProbe("probe", interval); err != nil {
 			return d.WrapErr(err)

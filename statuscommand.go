@@ -102,6 +102,10 @@ func getAdmin(address, path string) ([]byte, error) {
 	case err == nil:
 		defer resp.Body.Close()
 		return io.ReadAll(io.LimitReader(resp.Body, maxDocument))
+	case strings.HasPrefix(address, "/"):
+		return nil, fmt.Errorf("the address of a socket begins with unix/, such as unix/%s", address)
+	case strings.Contains(err.Error(), `{"errors":[`): // as Vault answers, and we do
+		return nil, fmt.Errorf("what answers at %s is a Vault, or a site that redirects to one, not Caddy's admin API: %w", address, err)
 	case !strings.Contains(err.Error(), "HTTP "):
 		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config tell where): %w", address, err)
 	case strings.Contains(err.Error(), "HTTP 404") && !strings.Contains(err.Error(), noCluster):

@@ -224,6 +224,11 @@ func TestStatusCommandFails(t *testing.T) {
 	t.Cleanup(plain.Close)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
 	t.Cleanup(page.Close)
+	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusLoopDetected)
+		fmt.Fprint(w, `{"errors":["redirect loop"]}`)
+	}))
+	t.Cleanup(vault.Close)
 	empty := adminOf(t, map[string]any{"/vault_redirect/status": statusDocument{}})
 	dir := t.TempDir()
 	nonsense := filepath.Join(dir, "Caddyfile")
@@ -235,6 +240,8 @@ func TestStatusCommandFails(t *testing.T) {
 		{"--address unix/" + dir + "/none.sock", "is Caddy running?"},
 		{"--address " + plain.Listener.Addr().String(), "does not have the plugin vault_redirect"},
 		{"--address " + page.Listener.Addr().String(), "is not Caddy's admin API"},
+		{"--address " + vault.Listener.Addr().String(), "a site that redirects to one"},
+		{"--address " + dir + "/none.sock", "such as unix/" + dir + "/none.sock"},
 		{"--address " + empty, "has no vault_redirect"},
 		{"--address " + empty + " --cluster none", noCluster},
 		{"--address 127.0.0.1:1-9", "invalid admin address"},

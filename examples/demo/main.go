@@ -55,7 +55,9 @@ type demo struct {
 	dir    string // removed at the end
 	vaults vaults
 	caddy  *harness.Caddy
-	client *http.Client // follows no redirect
+
+	program string       // Caddy, as it was given
+	client  *http.Client // follows no redirect
 }
 
 func main() {
@@ -155,6 +157,7 @@ func (d *demo) run(ctx context.Context) error {
 // prepare finds out what would be in the way, before anything is started or said.
 func (d *demo) prepare() (err error) {
 	given := d.options.caddy
+	d.program = given
 	program, err := exec.LookPath(given)
 	if err != nil {
 		return fmt.Errorf("no Caddy at %s: build it with `go build -o caddy ./cmd/caddy`, or name it with -caddy", d.options.caddy)
@@ -171,7 +174,11 @@ func (d *demo) prepare() (err error) {
 	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	if errors.Is(err, syscall.EADDRINUSE) {
-		again := "go run ./examples/demo -caddy " + given + " -listen 127.0.0.1:"
+		again := os.Args[0]
+		if strings.Contains(again, "go-build") { // a folder of the moment
+			again = "go run ./examples/demo"
+		}
+		again += " -caddy " + given + " -listen 127.0.0.1:"
 		if d.real {
 			again = strings.Replace(again, " -listen", " -real -listen", 1)
 		}

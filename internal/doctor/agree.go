@@ -19,7 +19,7 @@ const maxSkew = 30 * time.Second
 // schemes says whether clients can follow from the sites' schemes to those of the nodes.
 func (s *Seen) schemes() []Finding {
 	redirecting := slices.ContainsFunc(s.Sites, func(site Site) bool { return !site.Proxy })
-	if !redirecting {
+	if !redirecting || slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Look.OtherKind }) { // that is told of the node
 		return nil
 	}
 	https := slices.ContainsFunc(s.Sites, func(site Site) bool { return site.TLS && !site.Proxy })

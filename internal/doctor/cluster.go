@@ -31,11 +31,15 @@ func (s *Seen) Findings() []Finding {
 
 // mark says what marks the active node.
 func (s *Seen) mark() Finding {
-	nodes, marked := make([]discovery.Node, len(s.Nodes)), []string{}
+	nodes, marked, dead := make([]discovery.Node, len(s.Nodes)), []string{}, []string{}
 	for i := range s.Nodes {
-		nodes[i] = s.Nodes[i].Node
-		if s.Nodes[i].Marked {
-			marked = append(marked, s.Nodes[i].Label)
+		n := &s.Nodes[i]
+		nodes[i] = n.Node
+		switch {
+		case n.Marked && !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable):
+			dead = append(dead, n.Label) // it left its mark behind
+		case n.Marked:
+			marked = append(marked, n.Label)
 		}
 	}
 	f := Finding{Check: "mark", Subject: s.Name, Result: OK}
@@ -55,8 +59,11 @@ func (s *Seen) mark() Finding {
 	switch {
 	case len(marked) == 1:
 		f.Detail += "it marks " + marked[0]
+		if len(dead) > 0 {
+			f.Detail += ", and still " + strings.Join(dead, ", ") + ", which is dead"
+		}
 	case len(marked) == 0:
-		f.Result, f.Detail = Warning, f.Detail+"it marks no node"
+		f.Result, f.Detail = Warning, f.Detail+"it marks no node that lives"
 		f.Remedy = "in an election this is so for a moment; else see active_by, tag and check_id in the config"
 	default:
 		f.Result, f.Detail = Warning, f.Detail+"it marks "+strings.Join(marked, ", ")
@@ -128,18 +135,22 @@ func (s *Seen) probe() Finding {
 		f.Remedy = "remove `probe off`"
 		return f
 	}
-	var full, life, alone []string
+	var full, life, other, alone []string
 	for i := range s.Nodes {
 		switch n := &s.Nodes[i]; n.Probe.Result {
 		case engine.ResultTLS:
-			life = append(life, n.Label)
+			if n.Look.OtherKind {
+				other = append(other, n.Label)
+			} else {
+				life = append(life, n.Label)
+			}
 		case engine.ResultNone, engine.ResultTimeout, engine.ResultRefused, engine.ResultOther:
 			alone = append(alone, n.Label)
 		default:
 			full = append(full, n.Label)
 		}
 	}
-	if len(life)+len(alone) == 0 {
+	if len(life)+len(other)+len(alone) == 0 {
 		f.Detail = fmt.Sprintf("%s: all nodes are judged in full, by their own word", s.Mode)
 		return f
 	}
@@ -155,6 +166,10 @@ func (s *Seen) probe() Finding {
 		}
 		parts = append(parts, kind+strings.Join(life, ", "))
 		remedies = append(remedies, "set "+s.trustOption())
+	}
+	if len(other) > 0 {
+		parts = append(parts, "judged by life only, since they answer http: "+strings.Join(other, ", "))
+		remedies = append(remedies, "see scheme")
 	}
 	if len(alone) > 0 {
 		kind := "judged by Consul alone, since not reached: "

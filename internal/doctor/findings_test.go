@@ -87,6 +87,12 @@ func TestFindings(t *testing.T) {
 		{"no leader", func(s *Seen) { s.Doubt, s.DoubtWhy = discovery.ReasonConsulError, "knows no leader" }, "consul", Warning, "", "knows no leader", "list-peers"},
 		{"no service", func(s *Seen) { s.Nodes = nil }, "service", Wrong, "vault", "no instance", "service_registration"},
 		{"no mark", func(s *Seen) { s.Nodes[0].Marked = false }, "mark", Warning, "vault", "marks no node", "active_by"},
+		{"a dead one keeps its mark", func(s *Seen) {
+			s.Nodes[1].Marked, s.Nodes[1].State = true, engine.NodeCritical
+		}, "mark", OK, "vault", "it marks vault-1, and still vault-2, which is dead", ""},
+		{"none but a dead one is marked", func(s *Seen) {
+			s.Nodes[0].Marked, s.Nodes[1].Marked, s.Nodes[1].State = false, true, engine.NodeUnreachable
+		}, "mark", Warning, "vault", "no node that lives", "active_by"},
 		{"not marked, active", func(s *Seen) { s.Nodes[0].Marked = false }, "active", Warning, "vault", "Consul does not mark it", "service_registration"},
 		{"two marks", func(s *Seen) { s.Nodes[1].Marked = true }, "mark", Warning, "vault", "vault-1, vault-2", "only the active node"},
 		{"marked standby", func(s *Seen) { s.Nodes[1].Marked = true }, "role", Warning, "vault-2", "Consul marks it as active", "see mark"},
@@ -121,7 +127,14 @@ func TestFindings(t *testing.T) {
 		{"untrusted", func(s *Seen) { s.Nodes[1].Look.Cert.Untrusted = "unknown authority" }, "certificate", Warning, "vault-2", "unknown authority", "ca FILE"},
 		{"not verified", func(s *Seen) { s.Verify = false }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
 		{"no TLS", func(s *Seen) { s.Nodes[1].Look = Look{TLSErr: "handshake failure"} }, "certificate", Wrong, "vault-2", "handshake failure", "log"},
-		{"http, not https", func(s *Seen) { s.Nodes[1].Look = Look{TLSErr: "x", OtherKind: true} }, "scheme", Wrong, "vault-2", "answers http", "scheme http"},
+		{"http, not https", otherKind(""), "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`, and serve clients by http"},
+		{"http, not https, without a config", func(s *Seen) { otherKind("")(s); s.Sites = nil }, "scheme", Wrong, "vault-2", "answers http", "--scheme http"},
+		{"http, not https, by URL", func(s *Seen) {
+			otherKind("")(s)
+			s.Selection.Mode = discovery.ByProbe
+		}, "scheme", Wrong, "vault-2", "answers http", "write its URL with http://"},
+		{"http, not https, to probes", otherKind(""), "probe", Warning, "vault", "they answer http: vault-2", "see scheme"},
+		{"https, not http", otherKind("http://vault-2.example.com:8200"), "scheme", Wrong, "vault-2", "answers https", "set `scheme https`"},
 		{"sealed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 503 }, "role", Warning, "vault-2", "sealed (503)", "unseal"},
 		{"uninitialized", func(s *Seen) { s.Nodes[1].Look.Health.Code = 501 }, "role", Warning, "vault-2", "501", "raft join"},
 		{"removed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 530 }, "role", Warning, "vault-2", "removed", "join"},
@@ -167,6 +180,17 @@ func TestFindings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// otherKind has vault-2 speak http, or https if it has an URL of http.
+func otherKind(url string) func(*Seen) {
+	return func(s *Seen) {
+		n := &s.Nodes[1]
+		n.Look, n.Probe.Result = Look{TLSErr: "x", OtherKind: true}, engine.ResultTLS
+		if url != "" {
+			n.URL = url
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -27,7 +28,7 @@ func (s *Seen) node(n *Node) []Finding {
 	}
 	list := []Finding{s.reach(n)}
 	if n.Look.OtherKind {
-		list = append(list, otherKind(n))
+		list = append(list, s.otherKind(n))
 	}
 	if f, ok := s.certificate(n); ok {
 		list = append(list, f)
@@ -60,17 +61,25 @@ func (s *Seen) reach(n *Node) Finding {
 	return f
 }
 
-func otherKind(n *Node) Finding {
+// otherKind says that a node speaks http where redirects lead to https, or the other way round.
+func (s *Seen) otherKind(n *Node) Finding {
+	f := Finding{"scheme", n.Label, Wrong, "the node answers https, but redirects lead to http", ""}
+	scheme := "https"
 	if strings.HasPrefix(n.URL, "https://") {
-		return Finding{
-			"scheme", n.Label, Wrong, "the node answers http, but redirects lead to https",
-			"set `scheme http` (here: --scheme http), or give Vault's listener TLS",
-		}
+		f.Detail, scheme = "the node answers http, but redirects lead to https", "http"
 	}
-	return Finding{
-		"scheme", n.Label, Wrong, "the node answers https, but redirects lead to http",
-		"set `scheme https` (here: --scheme https)",
+	switch {
+	case s.Selection.Mode == discovery.ByProbe:
+		f.Remedy = "write its URL with " + scheme + "://"
+	case len(s.Sites) == 0: // asked for on the command line
+		f.Remedy = "set `scheme " + scheme + "` (here: --scheme " + scheme + ")"
+	default:
+		f.Remedy = "set `scheme " + scheme + "`"
 	}
+	if scheme == "http" {
+		f.Remedy = "give Vault's listener TLS; or " + f.Remedy + ", and serve clients by http, since they do not follow from https to http"
+	}
+	return f
 }
 
 // certificate says how long the certificate is good, and for whom. ok is false if there is nothing to say.

@@ -91,7 +91,7 @@ func remedyOfConsul(endpoint, text string) string {
 	case has("no answer in time", "timeout", "no route", "unreachable"):
 		return fmt.Sprintf("look whether the Consul agent at %s runs, and whether a firewall lets this machine reach it", endpoint)
 	case has("HTTP response to HTTPS client"):
-		return "that port speaks http: use http:// and port 8500, and unset CONSUL_HTTP_SSL"
+		return "that port speaks http: use http:// and port 8500, without a tls block and CONSUL_HTTP_SSL; or the agent's port for https, 8501"
 	case has("malformed HTTP response", "HTTP request to an HTTPS server"):
 		return "that port speaks https: use https:// and port 8501, or CONSUL_HTTP_SSL=true"
 	case has("x509", "certificate"):

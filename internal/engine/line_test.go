@@ -8,7 +8,11 @@ package engine
 import (
 	"context"
 	"crypto/tls"
+	"io"
+	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -68,6 +72,26 @@ func TestTrust(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Where one side speaks http and the other https, the finding says what to set. Go's server answers as Vault's does.
+func TestWrongScheme(t *testing.T) {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
+	plain, secure := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
+	defer plain.Close()
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	for base, want := range map[string]Finding{
+		"https" + strings.TrimPrefix(plain.URL, "http"): {Result: ResultTLS, Detail: "the node answers plain http where https is expected: give its listener TLS, or set scheme http"},
+		"http" + strings.TrimPrefix(secure.URL, "https"): {
+			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node speaks https, and was asked by http: set scheme https",
+		},
+	} {
+		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1"), base, func() {}); !f.same(want) {
+			t.Errorf("%s: %+v, want %+v", base, f, want)
+		}
 	}
 }
 

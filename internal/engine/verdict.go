@@ -6,7 +6,9 @@
 package engine
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -214,6 +216,9 @@ func findingOf(code int, body []byte) Finding {
 		f.Result, f.Detail = ResultRemoved, "530, removed from the cluster"
 	default:
 		f.Result, f.Detail = ResultInvalid, fmt.Sprintf("%d, which is no answer of Vault's", code)
+		if code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")) {
+			f.Detail = "400: the node speaks https, and was asked by http: set scheme https"
+		}
 	}
 	return f
 }
@@ -239,12 +244,21 @@ func findingOfError(err error) Finding {
 		return Finding{Result: ResultRefused, Detail: "connection closed without an answer"}
 	case errors.As(err, &lookup):
 		return Finding{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
+	case isPlain(err):
+		return Finding{Result: ResultTLS, Detail: "the node answers plain http where https is expected: give its listener TLS, or set scheme http"}
 	case isTLS(err):
 		return Finding{Result: ResultTLS, Detail: "TLS: " + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.As(err, &operation):
 		return Finding{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
 	}
 	return Finding{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
+}
+
+// isPlain reports whether the node has answered in plain http to a handshake of TLS.
+func isPlain(err error) bool {
+	header := tls.RecordHeaderError{}
+	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/" ||
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
 // isTLS reports whether the node lives, but TLS does not come about.
@@ -258,8 +272,8 @@ func isTLS(err error) bool {
 	if errors.As(err, &invalid) || errors.As(err, &name) || errors.As(err, &unknown) || errors.As(err, &systemic) {
 		return true
 	}
-	text := err.Error() // crypto/tls has no types for alerts and for what is no TLS at all
-	return strings.Contains(text, "tls: ") || strings.Contains(text, "server gave HTTP response to HTTPS client")
+	text := err.Error() // crypto/tls has no types for alerts
+	return strings.Contains(text, "tls: ")
 }
 
 // withoutAddresses returns the error that an operation on a connection failed with.
