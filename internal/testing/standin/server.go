@@ -114,7 +114,8 @@ func listen(addr string) (net.Listener, error) {
 	}
 }
 
-// stop closes the listener and every connection. It does not wait for handlers, so that a handler may call it.
+// stop closes the listener and every connection: the next one is refused. It does not wait for handlers, so that a handler
+// may call it.
 func (s *server) stop() {
 	s.mu.Lock()
 	r := s.run
@@ -124,6 +125,7 @@ func (s *server) stop() {
 		return
 	}
 	_ = r.http.Close()
+	<-r.served // the socket goes on taking connections, and resets them, until the accept that was under way has returned
 	r.cancel()
 	s.drop(false)
 }
