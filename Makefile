@@ -46,7 +46,7 @@ dist/demo:
 
 .PHONY: test
 test: lint formats tools ## All that CI runs: lint, and every test with the race detector
-	$(GO) test -race -timeout 30m ./...
+	$(GO) test -race -timeout 30m ./internal/testing/integration ./... # the longest begins first
 
 .PHONY: test-quick
 test-quick: ## What needs no real Consul or Vault, with the race detector: less than two minutes, no lint
