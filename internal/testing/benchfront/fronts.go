@@ -10,6 +10,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -228,8 +229,8 @@ func (b *bench) await(ctx context.Context, f *front) error {
 		if err := f.process.Ended(); err != nil {
 			return wait.Fatal(err)
 		}
-		for _, secure := range []bool{false, true} {
-			c, err := connect(f, secure)
+		for _, config := range []*tls.Config{nil, clientTLS} {
+			c, err := connect(f, config)
 			if err != nil {
 				return err
 			}

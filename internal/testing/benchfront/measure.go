@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"os/exec"
 	"time"
 )
@@ -23,7 +24,7 @@ const (
 	plainRate, plainCPU   = "plain", "plain CPU"
 	tlsRate, tlsCPU       = "TLS", "TLS CPU"
 	http2Rate, http2CPU   = "HTTP/2", "HTTP/2 CPU"
-	visitCPU              = "visit CPU"
+	visitCPU, hybridCPU   = "visit CPU", "hybrid visit CPU"
 	p50, p99              = "p50", "p99"
 	plainMemory           = "memory, plain"
 	tlsMemory             = "memory, TLS"
@@ -39,7 +40,7 @@ var measures = []measure{
 		if err != nil {
 			return err
 		}
-		plain, err := b.keep(f, false)
+		plain, err := b.keep(f, nil)
 		defer closeAll(plain)
 		if err != nil {
 			return err
@@ -48,7 +49,7 @@ var measures = []measure{
 		if err != nil {
 			return err
 		}
-		secure, err := b.keep(f, true)
+		secure, err := b.keep(f, clientTLS)
 		defer closeAll(secure)
 		if err != nil {
 			return err
@@ -68,17 +69,19 @@ var measures = []measure{
 		return rated(f, r, http2Rate, http2CPU, b.lasts, func() (float64, error) { return b.h2load(ctx, "https://"+f.tls) })
 	}},
 	{"one TLS connection for each request", "", func(ctx context.Context, b *bench, f *front, r *result) error {
-		before, err := f.process.CPUTime()
+		return visited(ctx, b, f, r, visitCPU, clientTLS)
+	}},
+	{"the same with X25519MLKEM768", "", func(ctx context.Context, b *bench, f *front, r *result) error {
+		config := hybridTLS()
+		c, err := connect(f, config)
 		if err != nil {
 			return err
 		}
-		n, err := b.comeAndGo(ctx, f)
-		if err != nil {
-			return err
+		defer c.Close()
+		if c.Conn.(*tls.Conn).ConnectionState().CurveID != config.CurvePreferences[0] {
+			return nil // the front does not know it
 		}
-		after, err := f.process.CPUTime()
-		r.add(f, visitCPU, (after-before).Seconds()/float64(n)*microsecond)
-		return err
+		return visited(ctx, b, f, r, hybridCPU, config)
 	}},
 	{"latency", "", func(ctx context.Context, b *bench, f *front, r *result) error {
 		took, err := b.paced(ctx, f)
@@ -118,10 +121,25 @@ func rated(f *front, r *result, rate, cost string, lasts time.Duration, load fun
 	return err
 }
 
+// visited takes what clients cost that connect by TLS, ask once and leave.
+func visited(ctx context.Context, b *bench, f *front, r *result, figure string, config *tls.Config) error {
+	before, err := f.process.CPUTime()
+	if err != nil {
+		return err
+	}
+	n, err := b.comeAndGo(ctx, f, config)
+	if err != nil {
+		return err
+	}
+	after, err := f.process.CPUTime()
+	r.add(f, figure, (after-before).Seconds()/float64(n)*microsecond)
+	return err
+}
+
 // keep has connections that have asked once.
-func (b *bench) keep(f *front, secure bool) (clients []*client, err error) {
+func (b *bench) keep(f *front, config *tls.Config) (clients []*client, err error) {
 	for range b.idle {
-		c, err := connect(f, secure)
+		c, err := connect(f, config)
 		if err != nil {
 			return clients, err
 		}
