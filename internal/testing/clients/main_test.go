@@ -28,9 +28,6 @@ func TestMain(m *testing.M) {
 
 // TestClients runs the short part with what is installed or was downloaded by an earlier `make clients`; nothing is downloaded.
 func TestClients(t *testing.T) {
-	if os.Getenv("VAULT_REDIRECT_CLIENTS") == "" {
-		t.Skip("takes minutes, and a busy machine is not its place: make clients runs the whole of it, VAULT_REDIRECT_CLIENTS=1 this short part")
-	}
 	cluster.Needed(t)
 	m, err := run(t.Context(), options{short: true, tell: t.Logf})
 	if err != nil {
