@@ -53,7 +53,7 @@ func TestCaddyfileFailoverRefuses(t *testing.T) {
 		{"short probe", "vault_redirect {\nprobe 49ms\n}", []string{"Caddyfile:3", "probe", "49ms", "50ms"}},
 		{"short timeout", "vault_redirect {\nprobe {\ntimeout 1ms\n}\n}", []string{"Caddyfile:4", "timeout", "50ms"}},
 		{"probe of two", "vault_redirect {\nprobe 1s 2s\n}", []string{"Caddyfile:3", "probe", `"2s"`}},
-		{"probe sometimes", "vault_redirect {\nprobe sometimes\n}", []string{"Caddyfile:3", "probe", `"sometimes"`, "auto, strict or off", "500ms"}},
+		{"probe sometimes", "vault_redirect {\nprobe sometimes\n}", []string{"Caddyfile:3", "probe", `"sometimes"`, "auto, strict, off or a duration", "500ms"}},
 		{"probe auto sometimes", "vault_redirect {\nprobe auto sometimes\n}", []string{"Caddyfile:3", "probe", `"sometimes"`, "500ms"}},
 		{"probe of two modes", "vault_redirect {\nprobe auto strict\n}", []string{"Caddyfile:3", "probe", `"strict"`}},
 		{"probe of an interval and a mode", "vault_redirect {\nprobe 1s strict\n}", []string{"Caddyfile:3", "probe", `"strict"`}},
