@@ -63,9 +63,16 @@ func (b *bench) scheme() string {
 
 func (b *bench) consul() string { return b.cluster.Consuls[0].HTTPAddr }
 
+// withConsul reports whether there is a Consul, on which most fronts rely.
+func (b *bench) withConsul() bool { return len(b.cluster.Consuls) > 0 }
+
 // startFronts returns when every front answers right.
 func (b *bench) startFronts(ctx context.Context) error {
-	for _, start := range []func(context.Context) error{b.startPlugin, b.startHAProxies, b.startNginx, b.startDNS, b.startOriginal} {
+	starts := []func(context.Context) error{b.startPlugin, b.startHAProxies}
+	if b.withConsul() {
+		starts = append(starts, b.startNginx, b.startDNS, b.startOriginal)
+	}
+	for _, start := range starts {
 		if err := start(ctx); err != nil {
 			return err
 		}
@@ -88,10 +95,30 @@ func (b *bench) startFronts(ctx context.Context) error {
 	return nil
 }
 
-// variants of the plugin, by what its block says besides the scheme.
-var variants = []struct{ name, note, block string }{
-	{"this plugin, `vault_redirect`", "the default: no option is set", ""},
-	{"this plugin, `probe off`, `hold 5s`", "the default of versions before probes were one", "probe off\nhold 5s"},
+// variant of the plugin, by what its block says besides discovery and scheme.
+type variant struct{ name, note, block string }
+
+// variants returns those of this cluster.
+func (b *bench) variants() []variant {
+	if !b.withConsul() {
+		return []variant{{"this plugin, `vault <url>...`", "the nodes are named, no other option is set", ""}}
+	}
+	return []variant{
+		{"this plugin, `vault_redirect`", "the default: no option is set", ""},
+		{"this plugin, `probe off`, `hold 5s`", "the default of versions before probes were one", "probe off\nhold 5s"},
+	}
+}
+
+// discovery returns how the plugin finds the nodes, and to which scheme it redirects.
+func (b *bench) discovery() string {
+	if b.withConsul() {
+		return "consul " + b.consul() + "\nscheme " + b.scheme()
+	}
+	line := "vault"
+	for _, v := range b.cluster.Vaults {
+		line += " " + v.URL
+	}
+	return line
 }
 
 // startPlugin starts one Caddy for all variants.
@@ -99,7 +126,7 @@ func (b *bench) startPlugin(ctx context.Context) error {
 	var file strings.Builder
 	file.WriteString("{\npersist_config off\nauto_https disable_redirects\ndefault_bind {ip}\n}\n")
 	sites := 0
-	for _, v := range variants {
+	for _, v := range b.variants() {
 		f := b.newFront(v.name, v.note)
 		if f == nil {
 			continue
@@ -114,7 +141,7 @@ func (b *bench) startPlugin(ctx context.Context) error {
 			}
 			certificate = "tls " + cert + " " + key + "\n"
 		}
-		fmt.Fprintf(&file, "%s {\n%svault_redirect %s {\nscheme %s\n%s\n}\n}\n", f.url, certificate, b.consul(), b.scheme(), v.block)
+		fmt.Fprintf(&file, "%s {\n%svault_redirect {\n%s\n%s\n}\n}\n", f.url, certificate, b.discovery(), v.block)
 	}
 	if sites == 0 {
 		return nil

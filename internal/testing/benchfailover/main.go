@@ -45,7 +45,7 @@ type options struct {
 	only      *regexp.Regexp // names of fronts
 	kinds     []string       // of ways, in turn
 	tls       bool           // clients, fronts and nodes speak TLS; the plugin does not trust the nodes
-	storage   string         // Vault's: raft or consul
+	storage   string         // Vault's: one of storages
 }
 
 func main() {
@@ -69,7 +69,7 @@ func main() {
 		return nil
 	})
 	flag.BoolVar(&o.tls, "tls", false, "TLS between clients, fronts and nodes; this plugin does not trust the certificates of the nodes")
-	flag.StringVar(&o.storage, "storage", "raft", "of Vault: raft, three nodes, or consul, two nodes")
+	flag.StringVar(&o.storage, "storage", "raft", "of Vault: raft, three nodes; consul, two nodes; or dynamodb, two nodes, played by dynalite, without any Consul")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -77,8 +77,11 @@ func main() {
 		if o.only, err = regexp.Compile(*only); err != nil {
 			return err
 		}
-		if o.storage != "raft" && o.storage != "consul" {
-			return fmt.Errorf("storage %q: it must be raft or consul", o.storage)
+		if _, known := storages[o.storage]; !known {
+			return fmt.Errorf("storage %q: it must be raft, consul or dynamodb", o.storage)
+		}
+		if o.tls && storages[o.storage].cluster.NoConsul {
+			return errors.New("-tls: without Consul, this plugin uses no node that it does not trust")
 		}
 		if len(o.kinds) == 0 {
 			o.kinds = ways
@@ -93,6 +96,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "benchfailover:", err)
 		os.Exit(1)
 	}
+}
+
+// storages are those of Vault that can be chosen.
+var storages = map[string]struct {
+	cluster         cluster.Options
+	title, describe string
+}{
+	"raft":   {cluster.Options{}, "Failovers", "three Vault nodes with raft storage, one Consul"},
+	"consul": {cluster.Options{Storage: cluster.ConsulStorage, Vaults: 2}, "Failovers with Consul as storage", "two Vault nodes with Consul as storage, one Consul"},
+	"dynamodb": {
+		cluster.Options{Storage: cluster.DynamoStorage, Vaults: 2, NoConsul: true},
+		"Failovers with DynamoDB as storage", "two Vault nodes with DynamoDB as storage, which dynalite plays (simulated), no Consul",
+	},
 }
 
 // bench is a run.
@@ -141,10 +157,8 @@ func run(ctx context.Context, o options) (r *result, err error) {
 		return nil, err
 	}
 	b.closers = append(b.closers, func() error { return os.RemoveAll(b.dir) })
-	what := cluster.Options{TLS: o.tls, LogDir: filepath.Join(b.dir, "logs")}
-	if o.storage == "consul" {
-		what.Storage, what.Vaults = cluster.ConsulStorage, 2
-	}
+	what := storages[o.storage].cluster
+	what.TLS, what.LogDir = o.tls, filepath.Join(b.dir, "logs")
 	if b.cluster, err = cluster.Start(ctx, what); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func TestFailover(t *testing.T) {
 	cluster.Needed(t)
 	file := filepath.Join(t.TempDir(), "benchmarks.md")
 	o := options{
-		failovers: 1, runs: 1, kinds: []string{kill, stop}, clients: 2, every: 50 * time.Millisecond, out: file, tls: true,
+		storage: "raft", failovers: 1, runs: 1, kinds: []string{kill, stop}, clients: 2, every: 50 * time.Millisecond, out: file, tls: true,
 		only: regexp.MustCompile("^this plugin, `vault_redirect`$"),
 	}
 	report, err := runAll(t.Context(), o)

@@ -22,22 +22,24 @@ func (o *options) name() string {
 	if o.tls {
 		name += " -tls"
 	}
-	if o.storage == "consul" {
-		name += " -storage consul"
+	return name + o.storageFlag()
+}
+
+// storageFlag is the flag for the storage, where it is not the default.
+func (o *options) storageFlag() string {
+	if o.storage == "raft" {
+		return ""
 	}
-	return name
+	return " -storage " + o.storage
 }
 
 // setting tells in words what the cluster is.
 func (o *options) setting() (title, cluster string) {
-	title, cluster = "Failovers", "three Vault nodes with raft storage"
-	if o.storage == "consul" {
-		title, cluster = title+" with Consul as storage", "two Vault nodes with Consul as storage"
-	}
+	title, cluster = storages[o.storage].title, storages[o.storage].describe
 	if o.tls {
-		return title + " over TLS", cluster + ", one Consul, TLS everywhere but at Consul, this plugin without trust in the nodes' CA"
+		return title + " over TLS", cluster + ", TLS everywhere but at Consul, this plugin without trust in the nodes' CA"
 	}
-	return title, cluster + ", one Consul, without TLS"
+	return title, cluster + ", without TLS"
 }
 
 func (r *report) markdown(o options) string {
@@ -68,10 +70,7 @@ func (o *options) flags() string {
 	if o.tls {
 		text += " -tls"
 	}
-	if o.storage == "consul" {
-		text += " -storage consul"
-	}
-	return text
+	return text + o.storageFlag()
 }
 
 const howToRead = `
