@@ -65,7 +65,7 @@ var (
 	descHeldLimit   = describe("held_requests_limit", "How many requests may wait at once.")
 	descHolds       = describe("holds_total", "Waits of requests by how they ended.", "result")
 	descHolding     = describe("hold_duration_seconds", "How long requests waited that were released.")
-	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 from the signal to end on, else 0.", nil, nil)
+	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 once the process was told to end, else 0.", nil, nil)
 	descDropped     = prometheus.NewDesc("caddy_vault_redirect_events_dropped_total", "Events that were dropped because their queue was full.", nil, nil)
 	descBuild       = prometheus.NewDesc("caddy_vault_redirect_build_info", "1, with the version of the plugin.", []string{"version"}, nil)
 	allDescriptions = []*prometheus.Desc{

@@ -28,7 +28,7 @@ type passage struct {
 	out     *http.Request  // what is sent on, without the secret headers
 	secrets http.Header    // which the transport puts back
 	body    []byte         // the whole body, if it is short; nil: it is streamed
-	came    time.Time      // with all of it that is read before it is sent on: it waits at most hold from then on
+	came    time.Time      // when it had arrived, with the body that is kept; hold counts from here
 	target  *engine.Target // of the present try
 	arrived atomic.Bool    // in the present try, there was a connection: the node may have got the request
 	repeats int            // how often it was sent again although it may have arrived

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/hashicorp/consul/api"
@@ -244,6 +245,19 @@ func TestProxyWaitsNoLongerThanHold(t *testing.T) {
 	}
 	if got := answered(engine.Unavailable); got != 1 {
 		t.Errorf("%d requests counted as unavailable, want 1", got)
+	}
+}
+
+// A request that is tried for most of hold before its node is lost waits for the rest of it, and not for another whole hold.
+func TestProxyHasOneDeadline(t *testing.T) {
+	node := served(func(http.ResponseWriter, *http.Request) {})
+	r := proxyTo(t, node, `, "hold": "4s"`, "")
+	node.Close() // Consul still names it
+	began := time.Now()
+	time.AfterFunc(3*time.Second, func() { r.consul.Set("vault", standin.Standby("vault-1")) })
+	code, _, body := r.send(t, "GET", "/v1/x", "")
+	if took := time.Since(began); code != http.StatusServiceUnavailable || took < 3*time.Second || took > 6*time.Second {
+		t.Errorf("status %d after %s, want 503 after 4s: %s", code, took, body)
 	}
 }
 

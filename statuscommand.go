@@ -104,7 +104,7 @@ func getAdmin(address, path string) ([]byte, error) {
 		return io.ReadAll(io.LimitReader(resp.Body, maxDocument))
 	case strings.HasPrefix(address, "/"):
 		return nil, fmt.Errorf("the address of a socket begins with unix/, such as unix/%s", address)
-	case strings.Contains(err.Error(), `{"errors":[`): // as Vault answers, and we do
+	case isSite(err):
 		return nil, fmt.Errorf("what answers at %s is a Vault, or a site that redirects to one, not Caddy's admin API: %w", address, err)
 	case !strings.Contains(err.Error(), "HTTP "):
 		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config tell where): %w", address, err)
@@ -112,6 +112,17 @@ func getAdmin(address, path string) ([]byte, error) {
 		return nil, fmt.Errorf("the Caddy at %s does not have the plugin vault_redirect: %w", address, err)
 	}
 	return nil, fmt.Errorf("the admin API at %s: %w", address, err)
+}
+
+// isSite reports whether an error of the admin API shows that what was asked is a site: it redirects to Vault, whose answers,
+// like ours, have a form of their own, or it speaks https, or redirects there.
+func isSite(err error) bool {
+	for _, text := range []string{`{"errors":[`, "HTTP request to an HTTPS server", "server gave HTTP response to HTTPS client", "stopped after 10 redirects"} {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxDocument is how much of a document is read.

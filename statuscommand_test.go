@@ -229,6 +229,8 @@ func TestStatusCommandFails(t *testing.T) {
 		fmt.Fprint(w, `{"errors":["redirect loop"]}`)
 	}))
 	t.Cleanup(vault.Close)
+	site := httptest.NewServer(http.RedirectHandler("https://vault.example.com:8200/v1/x", http.StatusTemporaryRedirect))
+	t.Cleanup(site.Close)
 	empty := adminOf(t, map[string]any{"/vault_redirect/status": statusDocument{}})
 	dir := t.TempDir()
 	nonsense := filepath.Join(dir, "Caddyfile")
@@ -241,6 +243,7 @@ func TestStatusCommandFails(t *testing.T) {
 		{"--address " + plain.Listener.Addr().String(), "does not have the plugin vault_redirect"},
 		{"--address " + page.Listener.Addr().String(), "is not Caddy's admin API"},
 		{"--address " + vault.Listener.Addr().String(), "a site that redirects to one"},
+		{"--address " + site.Listener.Addr().String(), "a site that redirects to one"},
 		{"--address " + dir + "/none.sock", "such as unix/" + dir + "/none.sock"},
 		{"--address " + empty, "has no vault_redirect"},
 		{"--address " + empty + " --cluster none", noCluster},

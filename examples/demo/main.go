@@ -156,9 +156,8 @@ func (d *demo) run(ctx context.Context) error {
 
 // prepare finds out what would be in the way, before anything is started or said.
 func (d *demo) prepare() (err error) {
-	given := d.options.caddy
-	d.program = given
-	program, err := exec.LookPath(given)
+	d.program = d.options.caddy
+	program, err := exec.LookPath(d.program)
 	if err != nil {
 		return fmt.Errorf("no Caddy at %s: build it with `go build -o caddy ./cmd/caddy`, or name it with -caddy", d.options.caddy)
 	}
@@ -178,7 +177,7 @@ func (d *demo) prepare() (err error) {
 		if strings.Contains(again, "go-build") { // a folder of the moment
 			again = "go run ./examples/demo"
 		}
-		again += " -caddy " + given + " -listen 127.0.0.1:"
+		again += " -caddy " + d.program + " -listen 127.0.0.1:"
 		if d.real {
 			again = strings.Replace(again, " -listen", " -real -listen", 1)
 		}

@@ -112,7 +112,7 @@ func (d *demo) failover(ctx context.Context, how way) error {
 // suggest says what to try in another terminal.
 func (d *demo) suggest() {
 	d.printf("\nTry it yourself, in another terminal:\n")
-	d.printf("  %s vault-redirect status --address %s\n", d.program, d.caddy.Admin)
+	d.printf("  %s vault-redirect status --address %s\n", d.program, d.caddy.Admin) // longer than what a note beside it could line up with
 	if token := d.vaults.token(); token != "" {
 		d.printf("  export VAULT_ADDR=%s VAULT_TOKEN=%s\n", d.base, token)
 		for _, command := range []string{"kv put secret/demo greeting=hi", "kv get secret/demo", "operator step-down"} {

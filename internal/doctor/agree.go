@@ -19,7 +19,7 @@ const maxSkew = 30 * time.Second
 // schemes says whether clients can follow from the sites' schemes to those of the nodes.
 func (s *Seen) schemes() []Finding {
 	redirecting := slices.ContainsFunc(s.Sites, func(site Site) bool { return !site.Proxy })
-	if !redirecting || slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Look.OtherKind }) { // that is told of the node
+	if !redirecting {
 		return nil
 	}
 	https := slices.ContainsFunc(s.Sites, func(site Site) bool { return site.TLS && !site.Proxy })
@@ -28,6 +28,9 @@ func (s *Seen) schemes() []Finding {
 	if https && http {
 		f.Result, f.Detail = Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that"
 		f.Remedy = "give Vault TLS and set `scheme https`; or serve the site by http://"
+	}
+	if f.Result == OK && slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Look.OtherKind }) {
+		return nil // there is more to say, of those nodes
 	}
 	return []Finding{f}
 }

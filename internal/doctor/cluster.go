@@ -31,13 +31,13 @@ func (s *Seen) Findings() []Finding {
 
 // mark says what marks the active node.
 func (s *Seen) mark() Finding {
-	nodes, marked, dead := make([]discovery.Node, len(s.Nodes)), []string{}, []string{}
+	nodes, marked, unusable := make([]discovery.Node, len(s.Nodes)), []string{}, []string{}
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		nodes[i] = n.Node
 		switch {
 		case n.Marked && !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable):
-			dead = append(dead, n.Label) // it left its mark behind
+			unusable = append(unusable, n.Label) // it may have left its mark behind
 		case n.Marked:
 			marked = append(marked, n.Label)
 		}
@@ -59,11 +59,14 @@ func (s *Seen) mark() Finding {
 	switch {
 	case len(marked) == 1:
 		f.Detail += "it marks " + marked[0]
-		if len(dead) > 0 {
-			f.Detail += ", and still " + strings.Join(dead, ", ") + ", which is dead"
+		if len(unusable) > 0 {
+			f.Detail += ", and still " + strings.Join(unusable, ", ") + ", which Consul or the probes say is down"
 		}
+	case len(marked) == 0 && len(unusable) > 0:
+		f.Result, f.Detail = Warning, f.Detail+"it marks only "+strings.Join(unusable, ", ")+", which Consul or the probes say is down"
+		f.Remedy = "in a failover this is so for a moment; else see reach and role"
 	case len(marked) == 0:
-		f.Result, f.Detail = Warning, f.Detail+"it marks no node that lives"
+		f.Result, f.Detail = Warning, f.Detail+"it marks no node"
 		f.Remedy = "in an election this is so for a moment; else see active_by, tag and check_id in the config"
 	default:
 		f.Result, f.Detail = Warning, f.Detail+"it marks "+strings.Join(marked, ", ")
@@ -137,13 +140,14 @@ func (s *Seen) probe() Finding {
 	}
 	var full, life, other, alone []string
 	for i := range s.Nodes {
-		switch n := &s.Nodes[i]; n.Probe.Result {
+		n := &s.Nodes[i]
+		if n.Look.OtherKind {
+			other = append(other, n.Label)
+			continue
+		}
+		switch n.Probe.Result {
 		case engine.ResultTLS:
-			if n.Look.OtherKind {
-				other = append(other, n.Label)
-			} else {
-				life = append(life, n.Label)
-			}
+			life = append(life, n.Label)
 		case engine.ResultNone, engine.ResultTimeout, engine.ResultRefused, engine.ResultOther:
 			alone = append(alone, n.Label)
 		default:
@@ -168,7 +172,8 @@ func (s *Seen) probe() Finding {
 		remedies = append(remedies, "set "+s.trustOption())
 	}
 	if len(other) > 0 {
-		parts = append(parts, "judged by life only, since they answer http: "+strings.Join(other, ", "))
+		f.Result = Wrong
+		parts = append(parts, "asked by the wrong scheme: "+strings.Join(other, ", "))
 		remedies = append(remedies, "see scheme")
 	}
 	if len(alone) > 0 {

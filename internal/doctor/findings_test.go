@@ -89,10 +89,10 @@ func TestFindings(t *testing.T) {
 		{"no mark", func(s *Seen) { s.Nodes[0].Marked = false }, "mark", Warning, "vault", "marks no node", "active_by"},
 		{"a dead one keeps its mark", func(s *Seen) {
 			s.Nodes[1].Marked, s.Nodes[1].State = true, engine.NodeCritical
-		}, "mark", OK, "vault", "it marks vault-1, and still vault-2, which is dead", ""},
+		}, "mark", OK, "vault", "it marks vault-1, and still vault-2, which Consul or the probes say is down", ""},
 		{"none but a dead one is marked", func(s *Seen) {
 			s.Nodes[0].Marked, s.Nodes[1].Marked, s.Nodes[1].State = false, true, engine.NodeUnreachable
-		}, "mark", Warning, "vault", "no node that lives", "active_by"},
+		}, "mark", Warning, "vault", "it marks only vault-2", "see reach"},
 		{"not marked, active", func(s *Seen) { s.Nodes[0].Marked = false }, "active", Warning, "vault", "Consul does not mark it", "service_registration"},
 		{"two marks", func(s *Seen) { s.Nodes[1].Marked = true }, "mark", Warning, "vault", "vault-1, vault-2", "only the active node"},
 		{"marked standby", func(s *Seen) { s.Nodes[1].Marked = true }, "role", Warning, "vault-2", "Consul marks it as active", "see mark"},
@@ -128,13 +128,19 @@ func TestFindings(t *testing.T) {
 		{"not verified", func(s *Seen) { s.Verify = false }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
 		{"no TLS", func(s *Seen) { s.Nodes[1].Look = Look{TLSErr: "handshake failure"} }, "certificate", Wrong, "vault-2", "handshake failure", "log"},
 		{"http, not https", otherKind(""), "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`, and serve clients by http"},
+		{"http, not https, for a site that speaks http", func(s *Seen) {
+			otherKind("")(s)
+			s.Sites[0].TLS = false
+		}, "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`"},
 		{"http, not https, without a config", func(s *Seen) { otherKind("")(s); s.Sites = nil }, "scheme", Wrong, "vault-2", "answers http", "--scheme http"},
 		{"http, not https, by URL", func(s *Seen) {
 			otherKind("")(s)
 			s.Selection.Mode = discovery.ByProbe
 		}, "scheme", Wrong, "vault-2", "answers http", "write its URL with http://"},
-		{"http, not https, to probes", otherKind(""), "probe", Warning, "vault", "they answer http: vault-2", "see scheme"},
+		{"http, not https, to probes", otherKind(""), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
 		{"https, not http", otherKind("http://vault-2.example.com:8200"), "scheme", Wrong, "vault-2", "answers https", "set `scheme https`"},
+		{"https, not http, to probes", otherKind("http://vault-2.example.com:8200"), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
+		{"https, not http, and a site that cannot lead there", otherKind("http://vault-2.example.com:8200"), "scheme", Wrong, "vault", "Vault's own client refuses that", "scheme https"},
 		{"sealed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 503 }, "role", Warning, "vault-2", "sealed (503)", "unseal"},
 		{"uninitialized", func(s *Seen) { s.Nodes[1].Look.Health.Code = 501 }, "role", Warning, "vault-2", "501", "raft join"},
 		{"removed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 530 }, "role", Warning, "vault-2", "removed", "join"},
@@ -183,13 +189,27 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// otherKind has vault-2 speak http, or https if it has an URL of http.
+// otherKind has vault-2 speak http, or https if it is given a URL of http.
 func otherKind(url string) func(*Seen) {
 	return func(s *Seen) {
 		n := &s.Nodes[1]
-		n.Look, n.Probe.Result = Look{TLSErr: "x", OtherKind: true}, engine.ResultTLS
+		n.Look, n.Probe = Look{TLSErr: "x", OtherKind: true}, engine.Finding{Result: engine.ResultTLS}
 		if url != "" {
-			n.URL = url
+			n.URL, n.Look = url, Look{Health: &Health{Code: 400}, OtherKind: true}
+			n.Probe = engine.Finding{Result: engine.ResultInvalid, Code: 400}
+		}
+	}
+}
+
+// Where a node speaks the other scheme, nothing beside that says that all is well with the schemes.
+func TestNoSchemeIsFineBesideAWrongOne(t *testing.T) {
+	for _, url := range []string{"", "http://vault-2.example.com:8200"} {
+		s := healthy()
+		otherKind(url)(s)
+		for _, f := range s.Findings() {
+			if (f.Check == "scheme" || f.Check == "probe") && f.Result == OK {
+				t.Errorf("%q: %+v", url, f)
+			}
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
@@ -78,8 +79,7 @@ func (l *Look) handshake(ctx context.Context, conn net.Conn, serverName string, 
 	if err == nil {
 		return secure
 	}
-	var header tls.RecordHeaderError
-	l.OtherKind = errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/"
+	l.OtherKind = engine.WantsNoTLS(err)
 	l.TLSErr = say(err)
 	return nil
 }
@@ -138,7 +138,7 @@ func (l *Look) ask(ctx context.Context, conn net.Conn, base string) {
 		return
 	}
 	ended := time.Now()
-	l.OtherKind = req.URL.Scheme == "http" && resp.StatusCode == http.StatusBadRequest && strings.Contains(string(body), "HTTPS")
+	l.OtherKind = req.URL.Scheme == "http" && engine.WantsTLS(resp.StatusCode, body)
 	l.Health = readHealth(resp, body)
 	if !l.Health.HasClock {
 		return

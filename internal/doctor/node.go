@@ -7,6 +7,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,12 +62,12 @@ func (s *Seen) reach(n *Node) Finding {
 	return f
 }
 
-// otherKind says that a node speaks http where redirects lead to https, or the other way round.
+// otherKind says that a node speaks http where it is asked by https, or the other way round.
 func (s *Seen) otherKind(n *Node) Finding {
-	f := Finding{"scheme", n.Label, Wrong, "the node answers https, but redirects lead to http", ""}
+	f := Finding{"scheme", n.Label, Wrong, "the node answers https, but requests to it go by http", ""}
 	scheme := "https"
 	if strings.HasPrefix(n.URL, "https://") {
-		f.Detail, scheme = "the node answers http, but redirects lead to https", "http"
+		f.Detail, scheme = "the node answers http, but requests to it go by https", "http"
 	}
 	switch {
 	case s.Selection.Mode == discovery.ByProbe:
@@ -77,7 +78,10 @@ func (s *Seen) otherKind(n *Node) Finding {
 		f.Remedy = "set `scheme " + scheme + "`"
 	}
 	if scheme == "http" {
-		f.Remedy = "give Vault's listener TLS; or " + f.Remedy + ", and serve clients by http, since they do not follow from https to http"
+		f.Remedy = "give Vault's listener TLS; or " + f.Remedy
+		if slices.ContainsFunc(s.Sites, func(site Site) bool { return site.TLS && !site.Proxy }) {
+			f.Remedy += ", and serve clients by http, since Vault's own does not follow from https to http"
+		}
 	}
 	return f
 }

@@ -35,8 +35,8 @@ func (v *View) Await(ctx context.Context, q *Queue) *State {
 	return v.await(ctx, q, v.State(), time.Now())
 }
 
-// AwaitSince is Await for a request that came at an earlier time, was given a node, and comes back since it did not reach
-// it: its deadline remains the one that it had when it came.
+// AwaitSince is Await with a deadline that counts from when a request came, so that one that waits several times, since it did
+// not reach the node that it was given, has one deadline.
 func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
 	return v.await(ctx, q, v.State(), came)
 }

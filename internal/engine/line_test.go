@@ -75,7 +75,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// Where one side speaks http and the other https, the finding says what to set. Go's server answers as Vault's does.
+// Where one side speaks http and the other https, the finding says so. Go's server answers as Vault's does.
 func TestWrongScheme(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
 	plain, secure := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
@@ -84,9 +84,9 @@ func TestWrongScheme(t *testing.T) {
 	secure.StartTLS()
 	defer secure.Close()
 	for base, want := range map[string]Finding{
-		"https" + strings.TrimPrefix(plain.URL, "http"): {Result: ResultTLS, Detail: "the node answers plain http where https is expected: give its listener TLS, or set scheme http"},
+		"https" + strings.TrimPrefix(plain.URL, "http"): {Result: ResultTLS, Detail: "the node answers http, and is asked by https"},
 		"http" + strings.TrimPrefix(secure.URL, "https"): {
-			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node speaks https, and was asked by http: set scheme https",
+			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node answers https, and is asked by http",
 		},
 	} {
 		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1"), base, func() {}); !f.same(want) {

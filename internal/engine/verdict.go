@@ -51,7 +51,7 @@ const (
 	ResultRemoved       Result = "removed" // from the cluster
 	ResultTimeout       Result = "timeout"
 	ResultRefused       Result = "refused" // or reset, or closed without an answer
-	ResultTLS           Result = "tls"     // it lives, but its certificate is not trusted, or it wants one of ours
+	ResultTLS           Result = "tls"     // it lives, but its certificate is not trusted, it wants one of ours, or it speaks plain http
 	ResultInvalid       Result = "invalid" // something answers that is not Vault
 	ResultOther         Result = "other"   // no route, no address
 )
@@ -216,8 +216,8 @@ func findingOf(code int, body []byte) Finding {
 		f.Result, f.Detail = ResultRemoved, "530, removed from the cluster"
 	default:
 		f.Result, f.Detail = ResultInvalid, fmt.Sprintf("%d, which is no answer of Vault's", code)
-		if code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")) {
-			f.Detail = "400: the node speaks https, and was asked by http: set scheme https"
+		if WantsTLS(code, body) {
+			f.Detail = "400: the node answers https, and is asked by http"
 		}
 	}
 	return f
@@ -244,8 +244,8 @@ func findingOfError(err error) Finding {
 		return Finding{Result: ResultRefused, Detail: "connection closed without an answer"}
 	case errors.As(err, &lookup):
 		return Finding{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
-	case isPlain(err):
-		return Finding{Result: ResultTLS, Detail: "the node answers plain http where https is expected: give its listener TLS, or set scheme http"}
+	case WantsNoTLS(err):
+		return Finding{Result: ResultTLS, Detail: "the node answers http, and is asked by https"}
 	case isTLS(err):
 		return Finding{Result: ResultTLS, Detail: "TLS: " + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.As(err, &operation):
@@ -254,11 +254,15 @@ func findingOfError(err error) Finding {
 	return Finding{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
 }
 
-// isPlain reports whether the node has answered in plain http to a handshake of TLS.
-func isPlain(err error) bool {
+// WantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
+func WantsNoTLS(err error) bool {
 	header := tls.RecordHeaderError{}
-	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/" ||
-		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/"
+}
+
+// WantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
+func WantsTLS(code int, body []byte) bool {
+	return code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTPS"))
 }
 
 // isTLS reports whether the node lives, but TLS does not come about.

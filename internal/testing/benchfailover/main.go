@@ -69,7 +69,7 @@ func main() {
 		return nil
 	})
 	flag.BoolVar(&o.tls, "tls", false, "TLS between clients, fronts and nodes; this plugin does not trust the certificates of the nodes")
-	flag.StringVar(&o.storage, "storage", "raft", "of Vault: raft, three nodes; consul, two nodes; or dynamodb, two nodes, played by dynalite, without any Consul")
+	flag.StringVar(&o.storage, "storage", "raft", "storage of Vault: raft (three nodes), consul (two), or dynamodb (two, without Consul; dynalite plays DynamoDB)")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -126,7 +126,11 @@ type bench struct {
 
 // runAll has one run after another.
 func runAll(ctx context.Context, o options) (*report, error) {
-	r := &report{machine: page.NewMachine(ctx, "consul", "vault", "haproxy", "nginx")}
+	programs := []string{"consul", "vault", "haproxy", "nginx"}
+	if storages[o.storage].cluster.NoConsul {
+		programs = []string{"vault", "haproxy"}
+	}
+	r := &report{machine: page.NewMachine(ctx, programs...)}
 	if o.log != "" {
 		if err := os.Remove(o.log); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

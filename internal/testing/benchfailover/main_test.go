@@ -60,6 +60,22 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// Without Consul, the nodes are named, and what relies on Consul is left out.
+func TestWithoutConsul(t *testing.T) {
+	o := options{storage: "dynamodb"}
+	b := &bench{options: o, cluster: &cluster.Cluster{Vaults: []*cluster.Vault{{URL: "http://127.0.0.1:1"}, {URL: "http://127.0.0.1:2"}}}}
+	if got := b.discovery(); got != "vault http://127.0.0.1:1 http://127.0.0.1:2" {
+		t.Errorf("discovery %q", got)
+	}
+	if v := b.variants(); len(v) != 1 || !strings.Contains(v[0].name, "vault <url>") {
+		t.Errorf("variants %+v", v)
+	}
+	title, of := o.setting()
+	if o.name() != "benchfailover -storage dynamodb" || !strings.Contains(title, "DynamoDB") || !strings.Contains(of, "simulated") {
+		t.Errorf("%s: %s, %s", o.name(), title, of)
+	}
+}
+
 func TestInFlight(t *testing.T) {
 	begin := time.Now()
 	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }

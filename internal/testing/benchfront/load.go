@@ -31,7 +31,7 @@ var clientTLS = &tls.Config{
 	InsecureSkipVerify: true, ServerName: serverName, NextProtos: []string{"http/1.1"}, CurvePreferences: []tls.CurveID{tls.X25519},
 }
 
-// hybridTLS agrees on keys as Go's clients do by default, and browsers: at nearly twice the work.
+// hybridTLS agrees on keys as Go's clients do by default, and browsers.
 func hybridTLS() *tls.Config {
 	c := clientTLS.Clone()
 	c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.X25519}

@@ -59,6 +59,11 @@ func TestFronts(t *testing.T) {
 			t.Errorf("%s is in %d tables, want %d", f.name, n, len(tables))
 		}
 	}
+	for _, f := range b.fronts[:3] { // Caddy's
+		if r.cell(f, hybridCPU, 1, 0) == "–" {
+			t.Errorf("%s does not agree on keys by X25519MLKEM768", f.name)
+		}
+	}
 	for _, program := range r.left {
 		if !strings.Contains(text, "not installed:") || !strings.Contains(text, program) {
 			t.Errorf("it does not say that %s is not installed", program)

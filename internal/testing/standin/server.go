@@ -134,12 +134,8 @@ func (s *server) stop() {
 func (s *server) close() {
 	s.mu.Lock()
 	s.ended = true
-	r := s.run
 	s.mu.Unlock()
 	s.stop()
-	if r != nil {
-		<-r.served
-	}
 	_ = s.stir.await(context.Background(), func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
