@@ -76,6 +76,13 @@ func onlyLocal(t *engine.Target, r *http.Request) bool {
 	return t.Loopback && !isLocal(r)
 }
 
+// elsewhere reports whether a state's target is an address of loopback although Consul knows the node to be on another
+// machine: a proxy would bring a request, with its token, to whatever listens on this one.
+func elsewhere(s *engine.State) bool {
+	home, err := netip.ParseAddr(s.Node.Address)
+	return s.Target.Loopback && err == nil && !home.Unmap().IsLoopback() && !isOfThisMachine(home.Unmap())
+}
+
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
 // proxies, they say so, too.
 func isLocal(r *http.Request) bool {

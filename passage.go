@@ -17,9 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -28,6 +30,7 @@ type passage struct {
 	out     *http.Request  // what is sent on, without the secret headers
 	secrets http.Header    // which the transport puts back
 	body    []byte         // the whole body, if it is short; nil: it is streamed
+	upload  *upload        // the body that is streamed, nil if there is none
 	came    time.Time      // when it had arrived, with the body that is kept; hold counts from here
 	target  *engine.Target // of the present try
 	arrived atomic.Bool    // in the present try, there was a connection: the node may have got the request
@@ -39,7 +42,6 @@ type passageKey struct{}
 
 // Limits of a passage.
 const (
-	maxKept    = 32 << 10 // bytes of a body that is read before it is sent on
 	maxRepeats = 2
 	minPause   = 50 * time.Millisecond // between two tries
 	maxPause   = time.Second
@@ -50,15 +52,15 @@ const (
 // a second time where a kept connection turns out to be closed.
 func newPassage(r *http.Request) (*passage, error) {
 	p := &passage{secrets: http.Header{}}
-	if n := r.ContentLength; n > 0 && n <= maxKept && r.Header.Get("Expect") == "" && len(r.Trailer) == 0 {
-		p.body = make([]byte, n)
-		if _, err := io.ReadFull(r.Body, p.body); err != nil {
-			return nil, err
-		}
-		_, _ = r.Body.Read(make([]byte, 1)) // the end of it
+	if err := p.keep(r); err != nil {
+		return nil, err
 	}
 	// The reverse proxy logs the headers of what it sends, at level DEBUG, and would leave out only some of the secret ones.
 	p.out = r.WithContext(context.WithValue(r.Context(), passageKey{}, p))
+	if p.body == nil && r.ContentLength != 0 {
+		p.upload = &upload{ReadCloser: r.Body}
+		p.out.Body = p.upload
+	}
 	p.out.Header = r.Header.Clone()
 	for _, name := range secretHeaders {
 		if values := p.out.Header[name]; values != nil {
@@ -76,10 +78,15 @@ func newPassage(r *http.Request) (*passage, error) {
 func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 	o := outcome{state: h.view.State(), answer: engine.Proxied}
 	defer func() { h.note(r, o) }() // even where the reverse proxy breaks off an answer, which it does by a panic
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		// Early data of HTTP/3, which anybody on the way can send again. See https://www.rfc-editor.org/rfc/rfc8470#section-5.2.
+		o.answer = engine.BadRequest
+		return writeErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
+	}
 	p, err := newPassage(r)
 	if err != nil {
 		o.answer = engine.BadRequest
-		return writeErrors(w, http.StatusBadRequest, "the body of the request broke off")
+		return serveBrokenBody(w, err)
 	}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := h.view.AwaitSince(r.Context(), h.queue, p.came)
@@ -88,6 +95,9 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		case !s.Active():
 			o.answer = engine.Unavailable
 			return h.serveUnavailable(w, s.ReasonAt(time.Now()))
+		case elsewhere(s):
+			o.answer = engine.Unavailable
+			return h.serveUnavailable(w, discovery.ReasonBadAddress)
 		case proxyLeadsBack(&s.Target, r):
 			o.answer = engine.Loop
 			return h.serveLoop(w, s, true)
@@ -96,7 +106,11 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		if err == nil {
 			return nil
 		}
-		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !rest(r.Context(), s, pause) {
+		if cause := p.brokeOff(); cause != nil {
+			o.answer = engine.BadRequest
+			return serveBrokenBody(w, cause)
+		}
+		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !h.view.Pause(r.Context(), h.queue, s, pause) {
 			o.answer = engine.Unavailable
 			return p.serveFailure(w, err)
 		}
@@ -107,6 +121,9 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 func (p *passage) try(proxy *reverseproxy.Handler, w http.ResponseWriter, target *engine.Target) error {
 	p.target = target
 	p.arrived.Store(false)
+	if repl, ok := p.out.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set(serverNameKey, target.ServerName)
+	}
 	if p.body != nil {
 		p.out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
 		p.out.Body, _ = p.out.GetBody()
@@ -123,7 +140,7 @@ func (p *passage) again(err error) bool {
 		return true
 	}
 	p.repeats++
-	return p.repeats <= maxRepeats && p.isRead()
+	return p.repeats <= maxRepeats && isRead(p.out) && p.out.ContentLength == 0
 }
 
 // refused reports whether a handshake has failed: one side does not trust the other, or does not speak TLS.
@@ -133,26 +150,14 @@ func refused(err error) bool {
 		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 }
 
-// isRead reports whether it changes nothing to carry the request out twice.
-func (p *passage) isRead() bool {
-	switch p.out.Method {
+// isRead reports whether a request reads. To carry it out twice changes nothing that it does not change by itself: a GET of
+// dynamic credentials makes new ones each time.
+func isRead(r *http.Request) bool {
+	switch r.Method {
 	case http.MethodGet, http.MethodHead, "LIST":
-		return p.out.ContentLength == 0
+		return true
 	}
 	return false
-}
-
-// rest waits for a newer state, at most for a pause. It reports false if the client leaves.
-func rest(ctx context.Context, s *engine.State, pause time.Duration) bool {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-s.Changed():
-	case <-timer.C:
-	case <-ctx.Done():
-		return false
-	}
-	return true
 }
 
 // serveFailure answers where the request could not be brought to a node, or no answer came back.
@@ -192,9 +197,14 @@ type proxyTransport struct{ *reverseproxy.HTTPTransport }
 func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passageKey{}).(*passage)
 	sent := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		// It asks for another connection only if nothing has been sent by the last one, or for a read.
+		GetConn: func(string) { p.arrived.Store(false) },
 		GotConn: func(httptrace.GotConnInfo) { p.arrived.Store(true) },
 	}))
 	sent.Header = r.Header.Clone()
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // by which net/http would repeat writes; Vault knows neither
+		delete(sent.Header, name)
+	}
 	for name, values := range p.secrets {
 		sent.Header[name] = values
 	}

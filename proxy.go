@@ -6,9 +6,11 @@
 package vaultredirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -51,6 +53,8 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	trust := p.TLS
 	if trust == nil {
 		trust = h.trust()
+	} else if trust.InsecureSkipVerify {
+		h.logger.Warn("the certificates of the Vault nodes are not verified by the proxy: who sits in between gets the tokens and secrets of what is proxied")
 	}
 	p.byScheme = map[string]*reverseproxy.Handler{}
 	for _, scheme := range []string{"http", "https"} {
@@ -135,48 +139,40 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 	return p.matchers.AnyMatchWithError(r)
 }
 
-// newProxyTransport returns the transport for a scheme.
+// handshakeTimeout is how long a node may take for a handshake of TLS, like the 3 seconds in which Caddy wants a connection:
+// one that hangs must not hold a request for longer than the next one takes to become active.
+const handshakeTimeout = 3 * time.Second
+
+// serverNameKey is the placeholder for the name that the certificate of the node must have.
+const serverNameKey = "http.vault_redirect.server_name"
+
+// newProxyTransport returns the transport for a scheme. As probes, it goes straight to the nodes, whatever HTTP_PROXY says.
 func newProxyTransport(ctx caddy.Context, scheme string, trust *TLS) (*proxyTransport, error) {
-	config := map[string]any{}
+	config := map[string]any{"network_proxy": map[string]any{"from": "none"}}
+	settings := TLS{}
+	if trust != nil {
+		settings = *trust
+	}
+	if err := settings.expand(caddy.NewReplacer()); err != nil {
+		return nil, err
+	}
+	ours, _, err := settings.config()
+	if err != nil {
+		return nil, err
+	}
 	if scheme == "https" {
-		settings := TLS{}
-		if trust != nil {
-			settings = *trust
+		config["tls"] = map[string]any{
+			"server_name":       cmp.Or(settings.ServerName, "{"+serverNameKey+"}"),
+			"handshake_timeout": caddy.Duration(handshakeTimeout),
 		}
-		if err := settings.expand(caddy.NewReplacer()); err != nil {
-			return nil, err
-		}
-		clientTLS, err := proxyTLS(settings)
-		if err != nil {
-			return nil, err
-		}
-		config["tls"] = clientTLS
 	}
 	mod, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(config, nil))
 	if err != nil {
 		return nil, err
 	}
-	return &proxyTransport{mod.(*reverseproxy.HTTPTransport)}, nil
-}
-
-// proxyTLS returns the settings as Caddy's transport takes them.
-func proxyTLS(t TLS) (map[string]any, error) {
-	config := map[string]any{}
-	if t.CA != "" {
-		files, err := caFiles(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
-		}
-		config["ca"] = map[string]any{"provider": "file", "pem_files": files}
+	transport := mod.(*reverseproxy.HTTPTransport)
+	if c := transport.Transport.TLSClientConfig; scheme == "https" { // which Caddy copies for each connection
+		c.RootCAs, c.GetClientCertificate, c.InsecureSkipVerify = ours.RootCAs, ours.GetClientCertificate, ours.InsecureSkipVerify
 	}
-	if t.Cert != "" {
-		config["client_certificate_file"], config["client_certificate_key_file"] = t.Cert, t.Key
-	}
-	if t.ServerName != "" {
-		config["server_name"] = t.ServerName
-	}
-	if t.InsecureSkipVerify {
-		config["insecure_skip_verify"] = true
-	}
-	return config, nil
+	return &proxyTransport{transport}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -55,6 +56,9 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	case !s.Active():
 		u.count(r, engine.Unavailable)
 		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
+	case elsewhere(s):
+		u.count(r, engine.Unavailable)
+		return nil, errors.New("no active Vault node: " + explain(discovery.ReasonBadAddress))
 	case isSocket(s.Target.Addr, r.Context()), mark(r):
 		u.count(r, engine.Loop)
 		return nil, errors.New(loopText(s.Target.URL))

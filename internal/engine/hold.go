@@ -85,6 +85,28 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	}
 }
 
+// Pause has a request that could not be brought to its node wait for another state than s, or for d to pass: then it is to be
+// tried again. It takes a place in the queue, as one that waits for a node does. It reports false where the request is not to
+// go on: too many wait already, its context has ended, or the process is about to.
+func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) bool {
+	defer q.waiting.Add(-1)
+	if q.waiting.Add(1) > q.Most {
+		v.stats.held(Overflow, 0)
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-s.changed:
+	case <-timer.C:
+	case <-v.pool.ending:
+		return false
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
 // left counts the end of a wait.
 func (v *View) left(s *State, took time.Duration) {
 	end := Expired

@@ -21,12 +21,13 @@ import (
 
 // Target is where a node is reached. The zero value is no target.
 type Target struct {
-	URL       string         // "https://vault-1.example.com:8200"
-	Authority string         // "vault-1.example.com:8200"
-	Host      string         // "vault-1.example.com"
-	PortOf    string         // the scheme for which the port is the default one, else ""
-	Addr      netip.AddrPort // set if Host is an IP address
-	Loopback  bool           // Host means another machine to each machine that uses it: itself
+	URL        string         // "https://vault-1.example.com:8200"
+	Authority  string         // "vault-1.example.com:8200"
+	Host       string         // "vault-1.example.com"
+	ServerName string         // that the certificate there must have
+	PortOf     string         // the scheme for which the port is the default one, else ""
+	Addr       netip.AddrPort // set if Host is an IP address
+	Loopback   bool           // Host means another machine to each machine that uses it: itself
 }
 
 // Scheme returns the scheme of the URL.
@@ -92,8 +93,9 @@ func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 	if err != nil {
 		return Target{}, err
 	}
-	scheme := cmp.Or(a.scheme, n.Scheme, "https")
+	scheme, name := cmp.Or(a.scheme, n.Scheme, "https"), n.ServerName
 	if a.Leader() && leader != "" {
+		name = "" // which is for the node's own address
 		if host, port, err = parseLeader(leader, scheme); err != nil {
 			return Target{}, err
 		}
@@ -106,7 +108,9 @@ func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 	if port < 1 || port > 65535 {
 		return Target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
 	}
-	t := Target{Host: host, Authority: net.JoinHostPort(host, strconv.Itoa(port)), Loopback: sanitize.Loopback(host)}
+	t := Target{
+		Host: host, ServerName: cmp.Or(name, host), Authority: net.JoinHostPort(host, strconv.Itoa(port)), Loopback: sanitize.Loopback(host),
+	}
 	t.URL = scheme + "://" + t.Authority
 	switch port {
 	case 80:

@@ -253,6 +253,11 @@ func (c *Cluster) startVault(ctx context.Context) error {
 		if err := v.Start(); err != nil {
 			return err
 		}
+		if i == 0 && c.options.Storage == DynamoStorage { // it makes the table; of two that do, one fails
+			if err := v.WaitHealth(ctx, http.StatusNotImplemented); err != nil {
+				return err
+			}
+		}
 	}
 	first, others := c.Vaults[0], c.Vaults[1:]
 	if err := first.WaitHealth(ctx, http.StatusNotImplemented); err != nil {

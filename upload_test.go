@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of the bodies of requests that are proxied.
+
+package vaultredirect
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+)
+
+// A body that breaks off is the client's fault, and nothing of it arrives.
+func TestProxyOfHalfABody(t *testing.T) {
+	var times atomic.Int32
+	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) { times.Add(1) }), "", "")
+	half := r.request(t.Context(), t, "POST", "/v1/x", io.MultiReader(strings.NewReader("half"), brokenReader{}))
+	half.ContentLength = 100
+	if resp, err := new(http.Transport).RoundTrip(half); err == nil {
+		resp.Body.Close()
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	soon(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
+	if times.Load() != 0 {
+		t.Error("half a body arrived")
+	}
+}
+
+// So is one that is streamed; the node is not to be blamed.
+func TestProxyOfHalfAStreamedBody(t *testing.T) {
+	r := proxyTo(t, served(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), "", "")
+	half := r.request(t.Context(), t, "POST", "/v1/x", io.MultiReader(strings.NewReader(strings.Repeat("x", 2*maxKept)), brokenReader{}))
+	half.ContentLength = 10 * maxKept
+	if resp, err := new(http.Transport).RoundTrip(half); err == nil {
+		resp.Body.Close()
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	soon(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
+	if n := answered(engine.Unavailable); n != 0 {
+		t.Errorf("%d requests counted as unavailable", n)
+	}
+}
+
+// Over HTTP/3, a request that has no body does not say so.
+func TestProxyKeepsBodiesOfUnknownLength(t *testing.T) {
+	for _, row := range []struct {
+		method string
+		proto  int
+		length int
+		want   int64 // -1: it is streamed
+	}{
+		{"GET", 3, 0, 0},
+		{"LIST", 3, 10, 10},
+		{"GET", 3, maxKept, maxKept},
+		{"GET", 3, maxKept + 1, -1},
+		{"POST", 3, 10, -1},
+		{"GET", 1, 10, -1},
+	} {
+		r := httptest.NewRequest(row.method, "/v1/x", io.MultiReader(strings.NewReader(strings.Repeat("x", row.length))))
+		r.ProtoMajor = row.proto
+		p, err := newPassage(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.out.ContentLength != row.want || int64(len(p.body)) != max(0, row.want) {
+			t.Errorf("%+v: length %d, %d bytes are kept", row, p.out.ContentLength, len(p.body))
+		}
+		if p.body == nil {
+			if b, err := io.ReadAll(p.out.Body); len(b) != row.length || err != nil {
+				t.Errorf("%+v: %d bytes, %v", row, len(b), err)
+			}
+		}
+	}
+}
+
+// Early data can be sent again by anybody on the way, so it is not proxied.
+func TestProxyOfEarlyData(t *testing.T) {
+	h := provision(t, newConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), `, "proxy": {"match": [{"method": ["GET"]}]}`)
+	r := httptest.NewRequest("GET", "https://vault.test/v1/x", nil)
+	r.TLS.HandshakeComplete = false
+	resp := serve(t, h, r)
+	if text := errorsOf(t, resp); resp.StatusCode != http.StatusTooEarly || !strings.Contains(text, "send it again") {
+		t.Errorf("status %d: %s", resp.StatusCode, text)
+	}
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
