@@ -89,6 +89,25 @@ func TestTarget(t *testing.T) {
 	}
 }
 
+// The certificate must have the name that discovery gives, or the host; where the active node names its own address, that.
+func TestServerName(t *testing.T) {
+	for _, row := range []struct{ name, to, leader, want string }{
+		{"", "auto", "", "10.0.0.1"},
+		{"vault.example.com", "auto", "", "vault.example.com"},
+		{"vault.example.com", "leader", "", "vault.example.com"}, // not known yet
+		{"vault.example.com", "leader", "https://vault-1.example.com:8200", "vault-1.example.com"},
+	} {
+		a, err := NewAddressing("", row.to, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := a.target(&discovery.Node{ServiceAddress: "10.0.0.1", ServerName: row.name, Port: 8200}, row.leader)
+		if got.ServerName != row.want || err != nil {
+			t.Errorf("%+v: %q, %v", row, got.ServerName, err)
+		}
+	}
+}
+
 // TestTargetHostile has every mode refuse what is not plainly one host.
 func TestTargetHostile(t *testing.T) {
 	hostile := []string{
