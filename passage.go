@@ -104,6 +104,9 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		}
 		err := p.try(h.Proxy.byScheme[s.Target.Scheme()], w, &s.Target)
 		if err == nil {
+			if p.brokeOff() != nil {
+				o.answer = engine.BadRequest
+			}
 			return nil
 		}
 		if cause := p.brokeOff(); cause != nil {

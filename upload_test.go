@@ -42,7 +42,8 @@ func TestProxyOfHalfAStreamedBody(t *testing.T) {
 		resp.Body.Close()
 		t.Errorf("status %d", resp.StatusCode)
 	}
-	soon(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
+	// If the end of the connection is noticed first, the reverse proxy gives up by itself.
+	soon(t, "it is counted", func() bool { return answered(engine.BadRequest)+answered(engine.Proxied) == 1 })
 	if n := answered(engine.Unavailable); n != 0 {
 		t.Errorf("%d requests counted as unavailable", n)
 	}

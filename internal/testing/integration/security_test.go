@@ -49,6 +49,7 @@ http://{ip}:8002 {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
+	caddy.await("the request is logged", func() bool { return strings.Contains(caddy.Log(), `"uri":"/v1/x"`) })
 	_, config := caddy.admin("GET", "/config/", "", "")
 	autosave, err := os.ReadFile(filepath.Join(caddy.DataDir, "caddy", "autosave.json"))
 	if err != nil {
