@@ -64,13 +64,28 @@ func (a *App) Start() error {
 
 // Stop ends no watcher: each ends with its last handler, which may be one of the next config.
 func (a *App) Stop() error {
+	a.forget()
+	return nil
+}
+
+// Cleanup forgets the config. Caddy may give one up after it has started, without stopping it: if an admin endpoint for
+// remote access cannot be had, for example.
+func (a *App) Cleanup() error {
+	if a.emitter != nil {
+		a.emitter.end()
+	}
+	a.forget()
+	return nil
+}
+
+// forget has metrics and status be those of the config before this one, or after it.
+func (a *App) forget() {
 	if caddy.Exiting() {
-		return nil // while it drains, metrics and status are shown
+		return // while it drains, they are shown
 	}
 	running.Lock()
 	defer running.Unlock()
 	running.apps = slices.DeleteFunc(running.apps, func(o *App) bool { return o == a })
-	return nil
 }
 
 // running are the apps of the configs that run now: two during a reload, of which the last one is the new.
@@ -91,6 +106,7 @@ func runningApp() *App {
 
 // Interface guards
 var (
-	_ caddy.App         = (*App)(nil)
-	_ caddy.Provisioner = (*App)(nil)
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
 )

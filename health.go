@@ -82,7 +82,7 @@ func statusOf(s *engine.State, endpoint string, now time.Time) status {
 }
 
 // patience lets a request for the health document wait for the first outcome, and for nothing else.
-var patience = engine.Queue{Most: math.MaxInt64}
+var patience = engine.Queue{Most: math.MaxInt64, Uncounted: true}
 
 // healthEndpoint returns the endpoint at what follows the health path, nil if there is none.
 func (h *Handler) healthEndpoint(rest string) func(http.ResponseWriter, *http.Request) error {

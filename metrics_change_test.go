@@ -22,12 +22,24 @@ func TestMetricsAfterAFailedReload(t *testing.T) {
 	c.mustLoad(c.config(nil, h))
 	c.awaitReason(discovery.ReasonOK)
 	c.ask("/v1/x")
-	for _, apps := range []map[string]any{
-		{"test_failing_app": map[string]any{}},
-		{"http": map[string]any{"servers": map[string]any{"srv0": map[string]any{"listen": []string{"nonsense:1:2"}}}}},
+	was := runningApp()
+	for _, change := range []func(config map[string]any){
+		func(config map[string]any) { config["apps"].(map[string]any)["test_failing_app"] = map[string]any{} },
+		func(config map[string]any) {
+			config["apps"].(map[string]any)["http"] = map[string]any{"servers": map[string]any{"srv0": map[string]any{"listen": []string{"nonsense:1:2"}}}}
+		},
+		// Remote administration without an identity fails when everything has been started, and nothing is stopped then.
+		func(config map[string]any) {
+			config["admin"].(map[string]any)["remote"] = map[string]any{"listen": "127.0.0.1:0"}
+		},
 	} {
-		if err := c.load(c.config(apps, h)); err == nil {
+		config := c.config(nil, h)
+		change(config)
+		if err := c.load(config); err == nil {
 			t.Fatal("it did not fail")
+		}
+		if runningApp() != was {
+			t.Error("after a failed reload: another config is taken for the one that runs")
 		}
 		list := c.samples()
 		if list[`active{cluster="vault"}`] != 1 || list[`requests_total{cluster="vault",result="redirected"}`] < 1 {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // timeline is one picture. Lengths across are in percent of its width, heights in pixels.
@@ -127,21 +129,15 @@ func timelineOf(c *clusterStatus, now time.Time) *timeline {
 	begin := now.Add(-t.Window)
 	var shared []bar // in each lane
 	if spans[0].from.After(begin) {
-		shared = append(shared, t.bar(span{from: begin, to: spans[0].from}, now, "unknown", "not watched before "+clock(spans[0].from)))
+		shared = append(shared, t.bar(span{from: begin, to: spans[0].from}, now, "unknown", unknownBefore(c, spans[0].from)))
 	}
-	failovers, without := 0, time.Duration(0)
-	for i, s := range spans {
+	for _, s := range spans {
 		if !s.to.After(begin) {
 			continue
 		}
 		if s.gap() {
-			length := s.to.Sub(s.from)
-			without += s.to.Sub(later(s.from, begin))
-			shared = append(shared, t.bar(s, now, "gap", fmt.Sprintf("no active node from %s for %s", clock(s.from), brief(length))))
+			shared = append(shared, t.bar(s, now, "gap", fmt.Sprintf("no active node from %s for %s", clock(s.from), brief(s.to.Sub(s.from)))))
 			continue
-		}
-		if i > 0 && s.from.After(begin) && formerly(spans[:i]) {
-			failovers++
 		}
 		l := t.lane(s.node, s.url)
 		l.Bars = append(l.Bars, t.bar(s, now, "active", fmt.Sprintf("%s active from %s for %s", s.node, clock(s.from), brief(s.to.Sub(s.from)))))
@@ -152,8 +148,31 @@ func timelineOf(c *clusterStatus, now time.Time) *timeline {
 	}
 	t.arrange(shared)
 	t.explain()
+	failovers, without := sum(spans, begin)
 	t.Summary = fmt.Sprintf("last %s: %s, %s without an active node", hours(t.Window), plural(failovers, "failover"), brief(without))
 	return t
+}
+
+// unknownBefore says why it is not known who was active before a moment.
+func unknownBefore(c *clusterStatus, first time.Time) string {
+	if len(c.History) >= engine.HistoryLength {
+		return "older than what is remembered: before " + clock(first)
+	}
+	return "not watched before " + clock(first)
+}
+
+// sum counts the failovers, and for how long no node was active, from a moment on.
+func sum(spans []span, begin time.Time) (failovers int, without time.Duration) {
+	for i, s := range spans {
+		switch {
+		case !s.to.After(begin):
+		case s.gap():
+			without += s.to.Sub(later(s.from, begin))
+		case i > 0 && s.from.After(begin) && formerly(spans[:i]):
+			failovers++
+		}
+	}
+	return failovers, without
 }
 
 // formerly reports whether a node was active in any of the spans.

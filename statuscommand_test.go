@@ -79,10 +79,11 @@ func scriptedStatus() statusDocument {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	const day = 24 * time.Hour
+	changed := ago(90*time.Minute + 30*time.Second)
 	vault := clusterStatus{
-		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: ago(3*day + 4*time.Hour + 30*time.Minute),
+		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: changed,
 		Active: &activeStatus{
-			Node: "vault-2", URL: "https://vault-2.example.com:8200", Since: *ago(3*day + 4*time.Hour + 30*time.Minute), Changes: 4,
+			Node: "vault-2", URL: "https://vault-2.example.com:8200", Since: *changed, Changes: 4,
 		},
 		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Up: true, LastSuccess: ago(125*time.Minute + 30*time.Second)},
 		Nodes: []nodeStatus{
@@ -91,13 +92,13 @@ func scriptedStatus() statusDocument {
 				FailingChecks: []string{"vault:10.0.0.1:8200:vault-sealed-check"}, Probe: &probeStatus{Result: engine.ResultSealed, Code: 503, Seconds: .002},
 			},
 			{Node: "vault-1\x1b[31m\n", State: engine.NodeUnreachable, Since: ago(90*time.Minute + 30*time.Second), Why: "probe: no answer in time", Probe: &probeStatus{Result: engine.ResultTimeout}},
-			{Node: "vault-2", State: engine.NodeActive, Elected: true, Since: ago(76*time.Hour + 30*time.Minute), Probe: &probeStatus{Result: engine.ResultActive, Code: 200, Seconds: .0012}},
+			{Node: "vault-2", State: engine.NodeActive, Elected: true, Since: changed, Probe: &probeStatus{Result: engine.ResultActive, Code: 200, Seconds: .0012}},
 		},
 		Requests: map[string]uint64{"unavailable": 2}, Hold: map[string]uint64{"released": 7},
 		History: []historyEntry{
-			{At: *ago(time.Hour), Event: "active_changed", Node: "vault-2", PreviousURL: "https://vault-0", GapSeconds: .41},
-			{At: *ago(time.Hour + time.Minute), Event: "active_lost", PreviousURL: "https://vault-0"},
-			{At: *ago(2 * day), Event: "active_changed", Node: "vault-0", PreviousURL: "https://vault-1", GapSeconds: 9},
+			{At: *changed, Event: "active_changed", Node: "vault-2", URL: "https://vault-2.example.com:8200", PreviousURL: "https://vault-0", GapSeconds: .41},
+			{At: changed.Add(-410 * time.Millisecond), Event: "active_lost", PreviousURL: "https://vault-0"},
+			{At: *ago(2 * day), Event: "active_changed", Node: "vault-0", URL: "https://vault-0", PreviousURL: "https://vault-1", GapSeconds: 9},
 		},
 	}
 	lost := clusterStatus{
@@ -107,12 +108,12 @@ func scriptedStatus() statusDocument {
 	return statusDocument{Version: "1.2.3", Clusters: []clusterStatus{vault, lost}}
 }
 
-const goldenStatus = `vault: redirecting to https://vault-2.example.com:8200 (vault-2), active for 3d4h, 4 changes
+const goldenStatus = `vault: redirecting to https://vault-2.example.com:8200 (vault-2), active for 1h30m, 4 changes
 discovery: consul 127.0.0.1:8500, answered 2h5m ago
   NODE           STATE        SINCE  PROBE       WHY NOT
   vault-0        sealed       6d2h   503 in 2ms  probe: 503, sealed; not passing: vault:10.0.0.1:8200:vault-sealed-check
   vault-1�[31m�  unreachable  1h30m  timeout     probe: no answer in time
-  vault-2        active       3d4h   200 in 1ms
+  vault-2        active       1h30m  200 in 1ms
 last 24h: 1 failover, 410ms without an active node; since the start: 7 requests waited, 2 turned away
 `
 
@@ -120,7 +121,7 @@ const goldenLost = `
 other: NO ACTIVE NODE for 3h45m: Consul refuses the redirector's token
 discovery: consul 127.0.0.1:8501, failing for 4h1m (acl_denied)
   NODE  STATE  SINCE  PROBE  WHY NOT
-last 24h: 0 failovers, 0s without an active node; since the start: 0 requests waited, 0 turned away
+last 24h: 0 failovers, 3h45m without an active node; since the start: 0 requests waited, 0 turned away
 `
 
 func TestStatusCommand(t *testing.T) {

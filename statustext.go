@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // printStatus prints the status for people.
@@ -111,15 +113,13 @@ func sayWhy(n nodeStatus) string {
 
 // sayDay sums up the last day.
 func sayDay(c clusterStatus, now time.Time) string {
-	failovers, gap := 0, time.Duration(0)
-	for _, h := range c.History {
-		if h.Event == "active_changed" && h.PreviousURL != "" && now.Sub(h.At) < 24*time.Hour {
-			failovers++
-			gap += time.Duration(h.GapSeconds * float64(time.Second))
-		}
+	spans, begin, what := spansOf(&c, now), now.Add(-24*time.Hour), "last 24h"
+	if len(c.History) >= engine.HistoryLength && spans[0].from.After(begin) {
+		what = "since " + clock(spans[0].from) + " (what was before is forgotten)"
 	}
-	return fmt.Sprintf("last 24h: %s, %s without an active node; since the start: %s waited, %d turned away",
-		plural(failovers, "failover"), brief(gap), plural(int(c.Hold["released"]), "request"), c.Requests["unavailable"])
+	failovers, without := sum(spans, begin)
+	return fmt.Sprintf("%s: %s, %s without an active node; since the start: %s waited, %d turned away",
+		what, plural(failovers, "failover"), brief(without), plural(int(c.Hold["released"]), "request"), c.Requests["unavailable"])
 }
 
 // printHistory prints the history for people.

@@ -41,7 +41,7 @@ func (v *View) evidence() evidence {
 func (v *View) derive(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.report.polled, Made: now, members: append([]member(nil), v.members...), changed: make(chan struct{}),
+		Polled: v.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...), changed: make(chan struct{}),
 	}
 	if next.Polled.IsZero() {
 		next.Polled = prev.Polled // that of the predecessor
@@ -96,10 +96,11 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() {
 		next.Since = now
 	}
-	if next.Target.URL != v.last.url {
+	if next.Target.URL != prev.last.url {
 		next.LoopSeen = new(sync.Once)
 		next.Changes++
 	}
+	next.last = reached{next.Node.Name, next.Target.URL}
 }
 
 // presence is the phase in which a node is active.

@@ -28,8 +28,8 @@ type Transition struct {
 	By       string        // ByProbe or BySource
 }
 
-// historyLength is how many transitions are remembered.
-const historyLength = 64
+// HistoryLength is how many transitions are remembered.
+const HistoryLength = 64
 
 // history is the last transitions of a cluster.
 type history struct {
@@ -44,7 +44,7 @@ func (h *history) add(t Transition) (news bool) {
 	if n := len(h.ring); n > 0 && h.ring[n-1].Active == t.Active && h.ring[n-1].URL == t.URL {
 		return false
 	}
-	if len(h.ring) == historyLength {
+	if len(h.ring) == HistoryLength {
 		h.ring = slices.Delete(h.ring, 0, 1)
 	}
 	h.ring = append(h.ring, t)
@@ -84,14 +84,13 @@ func (v *View) turn(t Transition, prev, next *State) {
 // tell tells transitions, each once.
 func (v *View) tell(prev, next *State, e election) {
 	was, is := prev.phase.HasTarget(), next.phase.HasTarget()
-	t := Transition{At: next.Made, Active: is, Previous: v.last.name, PrevURL: v.last.url, Reason: next.reason, By: next.By}
+	t := Transition{At: next.Made, Active: is, Previous: prev.last.name, PrevURL: prev.last.url, Reason: next.reason, By: next.By}
 	switch {
 	case is && (!was || prev.Target.URL != next.Target.URL):
 		t.Node, t.URL = next.Node.Name, next.Target.URL
 		if !was && !prev.phase.Time.IsZero() {
 			t.Gap = next.Made.Sub(prev.phase.Time)
 		}
-		v.last = reached{t.Node, t.URL}
 		v.turn(t, prev, next)
 		v.watcher.teller.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
 	case !is && next.phase.Situation != Starting && (was || prev.reason != next.reason):

@@ -49,8 +49,8 @@ func TestHistory(t *testing.T) {
 			w.say(answerOf(9+i, []string{"b", "c"}[i%2]))
 			settle(time.Second)
 		}
-		if n := len(w.History()); n != historyLength {
-			t.Errorf("%d transitions, want %d", n, historyLength)
+		if n := len(w.History()); n != HistoryLength {
+			t.Errorf("%d transitions, want %d", n, HistoryLength)
 		}
 	})
 }

@@ -16,6 +16,8 @@ type Queue struct {
 	Hold time.Duration // how long a request waits at most, and how long after the loss of a node any does
 	Most int64         // how many wait at once
 
+	Uncounted bool // what becomes of those who wait is not counted: they are no clients of Vault
+
 	waiting atomic.Int64
 }
 
@@ -49,7 +51,7 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	}
 	if q.waiting.Add(1) > q.Most {
 		q.waiting.Add(-1)
-		v.stats.held(Overflow, 0)
+		v.held(q, Overflow, 0)
 		return s
 	}
 	defer q.waiting.Add(-1)
@@ -63,11 +65,20 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	s = on.State()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for lost := false; ; {
 		now := time.Now()
-		end, ok := s.PhaseAt(now).waitUntil(came, q.Hold)
-		if !ok || !end.After(now) {
-			on.left(s, now.Sub(began))
+		phase := s.PhaseAt(now)
+		end, ok := phase.waitUntil(came, q.Hold)
+		switch {
+		case ok && end.After(now):
+			lost = lost || phase.Situation != Starting
+		case s.Active():
+			on.held(q, Released, now.Sub(began))
+			return s
+		default:
+			if lost { // who waits for the first outcome only does not wait in vain
+				on.held(q, Expired, now.Sub(began))
+			}
 			return s
 		}
 		timer.Reset(end.Sub(now))
@@ -75,10 +86,10 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 		case <-s.changed: // closed for all who wait, at once
 		case <-timer.C:
 		case <-v.pool.ending:
-			on.stats.held(Shutdown, time.Since(began))
+			on.held(q, Shutdown, time.Since(began))
 			return on.State()
 		case <-ctx.Done():
-			on.stats.held(Abandoned, time.Since(began))
+			on.held(q, Abandoned, time.Since(began))
 			return on.State()
 		}
 		s = on.State()
@@ -91,7 +102,7 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) bool {
 	defer q.waiting.Add(-1)
 	if q.waiting.Add(1) > q.Most {
-		v.stats.held(Overflow, 0)
+		v.held(q, Overflow, 0)
 		return false
 	}
 	timer := time.NewTimer(d)
@@ -107,11 +118,9 @@ func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) b
 	return true
 }
 
-// left counts the end of a wait.
-func (v *View) left(s *State, took time.Duration) {
-	end := Expired
-	if s.Active() {
-		end = Released
+// held counts the end of a wait.
+func (v *View) held(q *Queue, e HoldEnd, took time.Duration) {
+	if !q.Uncounted {
+		v.stats.held(e, took)
 	}
-	v.stats.held(end, took)
 }

@@ -34,7 +34,7 @@ func (v *View) inherit(first *State, predecessor *View) {
 	}
 	first.phase, first.reason, first.Detail = phase, s.ReasonAt(now), s.Detail
 	first.Since, first.StaleSince, first.Polled, first.Made, first.Changes = s.Since, s.StaleSince, s.Polled, now, s.Changes
-	first.members = slices.Clone(v.members)
+	first.members, first.last = slices.Clone(v.members), s.last
 	if !phase.HasTarget() {
 		return
 	}
@@ -42,7 +42,7 @@ func (v *View) inherit(first *State, predecessor *View) {
 		m := &v.members[i]
 		if m.node.Identity() == s.Node.Identity() && m.bad == "" {
 			first.Node, first.Target, first.By = m.node, m.target, s.By
-			v.last = reached{m.node.Name, m.target.URL}
+			first.last = reached{m.node.Name, m.target.URL}
 			return
 		}
 	}

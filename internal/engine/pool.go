@@ -81,7 +81,10 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 		w.add(v)
 	}
 	v.users++
-	v.config = p.config
+	if v.config != p.config {
+		v.config = p.config
+		p.keepStats(v)
+	}
 	v.logs.add(log)
 	v.watcher.logs.add(log)
 	return v, nil
@@ -134,7 +137,7 @@ func (v *View) likeness(w *watcher, c Config) (n int) {
 func (p *Pool) counted(v *View) *Stats {
 	var best *View
 	for _, o := range p.views {
-		if !v.watcher.sameCluster(o.watcher) || o.Name != v.Name || o.config >= p.config {
+		if !v.watcher.sameCluster(o.watcher) || o.Name != v.Name || o.config >= p.config || p.taken(o.stats, v) {
 			continue
 		}
 		if best == nil || o.Addressing == v.Addressing || best.Addressing != v.Addressing {
@@ -145,6 +148,21 @@ func (p *Pool) counted(v *View) *Stats {
 		return newStats()
 	}
 	return best.stats
+}
+
+// taken reports whether another view of this config than v has taken over what was counted.
+func (p *Pool) taken(s *Stats, v *View) bool {
+	return slices.ContainsFunc(p.views, func(o *View) bool { return o != v && o.config == p.config && o.stats == s })
+}
+
+// keepStats has a view that lives on in this config keep what it has counted: one of the same name may have been acquired
+// before it, and has taken that for its own. It does not run yet.
+func (p *Pool) keepStats(v *View) {
+	for _, o := range p.views {
+		if o != v && o.config == p.config && o.stats == v.stats {
+			o.stats = p.counted(o)
+		}
+	}
 }
 
 // Release gives a view back. It is ended with its last user, or with the last request that waits on it, and the watcher

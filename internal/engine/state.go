@@ -29,10 +29,14 @@ type State struct {
 
 	phase   Phase
 	reason  discovery.Reason
+	last    reached // the node that is active, or was last
 	members []member
 	changed chan struct{} // closed when a newer state replaces this one
 	ended   *State        // set in what stands for the state of a view that has ended: the last one
 }
+
+// reached is a node and where it is reached.
+type reached struct{ name, url string }
 
 // What says that a node is active.
 const (

@@ -60,13 +60,9 @@ type View struct {
 	report     report
 	undoubted  []discovery.Node // of the last answer that was the whole truth
 	members    []member
-	last       reached            // where the node that was active last is
 	candidates []string           // warned about last
 	unproven   discovery.Identity // active node that was warned about last because its own word does not count
 }
-
-// reached is a node and where it is reached.
-type reached struct{ name, url string }
 
 // newView returns a view that knows nothing but what its predecessor, if there is one, knew last.
 func newView(c Config, w *watcher, predecessor *View) *View {

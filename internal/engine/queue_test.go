@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of what is counted of those who wait, and of those who wait between two tries.
+
+package engine
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Waiting is counted for clients that wait for a failover to end: neither for checks, nor for those who wait for the first outcome.
+func TestWaitsThatCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		w.lose()
+		request(t.Context(), w.View, &Queue{Hold: time.Second, Most: 10, Uncounted: true})
+		if n := w.Stats().Holds(Expired); n != 0 {
+			t.Errorf("%d uncounted waits are counted", n)
+		}
+		request(t.Context(), w.View, holding())
+		if n := w.Stats().Holds(Expired); n != 1 {
+			t.Errorf("%d waits in vain, want 1", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(answerOf(5, "a"))
+		s.hang = true
+		w := watch(t, NewPool(), s, plain(t))
+		request(t.Context(), w.View, holding())
+		if n := w.Stats().Holds(Expired); n != 0 {
+			t.Errorf("%d waits at the start are counted as in vain", n)
+		}
+	})
+}
+
+// A request that could not be brought to its node waits for something to change, or a while, and takes a place.
+func TestPause(t *testing.T) {
+	for name, row := range map[string]struct {
+		do   func(w *watched, q *Queue, cancel func())
+		want bool
+		took time.Duration
+	}{
+		"for a while":               {func(*watched, *Queue, func()) {}, true, 2 * time.Second},
+		"until another state":       {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.lose) }, true, time.Second},
+		"unless the client is gone": {func(_ *watched, _ *Queue, cancel func()) { time.AfterFunc(time.Second, cancel) }, false, time.Second},
+		"unless the process ends":   {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.pool.End) }, false, time.Second},
+		"unless too many wait":      {func(_ *watched, q *Queue, _ func()) { q.Most = 0 }, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, q := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t)), holding()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				row.do(w, q, cancel)
+				began := time.Now()
+				if goesOn := w.Pause(ctx, q, w.State(), 2*time.Second); goesOn != row.want || time.Since(began) != row.took {
+					t.Errorf("%t after %s, want %t after %s", goesOn, time.Since(began), row.want, row.took)
+				}
+				if n := q.Waiting(); n != 0 {
+					t.Errorf("%d places are left taken", n)
+				}
+			})
+		})
+	}
+}

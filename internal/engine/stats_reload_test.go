@@ -1,0 +1,84 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of what reloads make of counters and of the history.
+
+package engine
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// acquire acquires a view that is given back at the end of the test.
+func acquire(t *testing.T, p *Pool, s *scripted, c Config) *View {
+	t.Helper()
+	v, err := p.Acquire(s, c, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Release(zap.NewNop()) })
+	return v
+}
+
+// What was counted goes on with the view that lives on, or with one that takes its place: never with two.
+func TestCountersGoOnWithOne(t *testing.T) {
+	moved := func(c Config) Config { c.Addressing = to(t, "{node}.example.com"); return c }
+	other := func(c Config) Config { c.MaxStale++; return c }
+	for name, row := range map[string]struct {
+		next  []func(Config) Config // in the order in which they are acquired
+		heirs int                   // how many of them have the counters
+		heir  int                   // who
+	}{
+		"it lives on":                 {[]func(Config) Config{func(c Config) Config { return c }}, 1, 0},
+		"it is changed":               {[]func(Config) Config{other}, 1, 0},
+		"another one after it":        {[]func(Config) Config{func(c Config) Config { return c }, moved}, 1, 0},
+		"another one before it":       {[]func(Config) Config{moved, func(c Config) Config { return c }}, 1, 1},
+		"two take its place":          {[]func(Config) Config{other, moved}, 1, 0},
+		"two before it, and it lives": {[]func(Config) Config{moved, other, func(c Config) Config { return c }}, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, s, c := NewPool(), newScripted(answerOf(5, "a")), plain(t)
+			p.NextConfig()
+			old := acquire(t, p, s, c)
+			counters := old.Stats()
+			p.NextConfig()
+			heirs, heir := 0, -1
+			var views []*View
+			for _, change := range row.next {
+				views = append(views, acquire(t, p, s, change(c)))
+			}
+			for i, v := range views {
+				if v.Stats() == counters {
+					heirs, heir = heirs+1, i
+				}
+			}
+			if heirs != row.heirs || heir != row.heir {
+				t.Errorf("%d views count on, the last of them is %d; want %d, and %d", heirs, heir, row.heirs, row.heir)
+			}
+		})
+	}
+}
+
+// The node that was active before an outage is known after a reload in its midst: when it comes back, nothing has changed.
+func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		changes := old.State().Changes
+		old.lose()
+		time.Sleep(time.Second)
+		old.pool.NextConfig()
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, old)
+		next.Start()
+		next.say(answerOf(20, "a"))
+		if got := next.State().Changes; got != changes || !next.State().Active() {
+			t.Errorf("%d changes, want %d", got, changes)
+		}
+		if h := next.History(); len(h) == 0 || h[0].Previous != "a" || !h[0].Active || h[0].Gap != time.Second {
+			t.Errorf("the history, the newest first: %+v", h)
+		}
+	})
+}
