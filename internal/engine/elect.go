@@ -6,7 +6,6 @@
 package engine
 
 import (
-	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -28,15 +27,13 @@ type member struct {
 	since   time.Time // since when probes find the same
 	reached bool      // it has answered a probe there once
 
-	probeURL string // where it is probed; empty: nowhere
+	probeURL  string // where it is probed; empty: nowhere
+	probeName string // what the certificate there must be for
 
 	latest     *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
 	state      NodeState                // what all of that amounts to
 	stateSince time.Time
 }
-
-// serverName is what the node's certificate must be for.
-func (m *member) serverName() string { return cmp.Or(m.node.ServerName, m.target.Host) }
 
 // claims reports whether there is a node that says itself that it is active.
 func (m *member) claims() bool { return m != nil && m.word == WordActive }

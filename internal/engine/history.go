@@ -60,17 +60,17 @@ func (h *history) list() []Transition {
 
 // History returns the last transitions, the newest first.
 func (v *View) History() []Transition {
-	list := v.stats.history.list()
+	list := v.Stats().history.list()
 	slices.Reverse(list)
 	return list
 }
 
 // turn remembers, counts and announces a change of who is active.
 func (v *View) turn(t Transition, prev, next *State) {
-	if !v.counts() || !v.stats.history.add(t) {
+	if !v.counts() || !v.Stats().history.add(t) {
 		return
 	}
-	v.stats.turned(t)
+	v.Stats().turned(t)
 	e := Event{
 		Kind: ActiveChanged, At: t.At, Node: t.Node, URL: t.URL, Previous: t.Previous, PreviousURL: t.PrevURL,
 		Reason: t.Reason, By: t.By, Gap: t.Gap, Changes: next.Changes,

@@ -121,6 +121,6 @@ func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) b
 // held counts the end of a wait.
 func (v *View) held(q *Queue, e HoldEnd, took time.Duration) {
 	if !q.Uncounted {
-		v.stats.held(e, took)
+		v.Stats().held(e, took)
 	}
 }

@@ -53,6 +53,7 @@ func (r reload) run(t *testing.T, old *watched) *watched {
 		r.discovery(s)
 	}
 	log := old.log
+	old.pool.NextConfig()
 	v, err := old.pool.Acquire(s, c, log)
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,12 @@ type dialer struct {
 	tls    *tls.Config // with a cache of sessions
 	verify bool
 	known  addresses
+	fresh  time.Time // since when sessions are kept
 }
+
+// sessionAge is how long sessions are resumed. With a session comes the certificate of its first handshake: one that was
+// replaced since would never be looked at.
+const sessionAge = time.Minute
 
 // newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another.
 //
@@ -49,13 +54,15 @@ func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 	}
 	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify}
 	config.InsecureSkipVerify = true
-	config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	return d
 }
 
 // line returns a new line; broken is called when the other side ends its connection.
 func (d *dialer) line(timeout time.Duration, broken func()) *line {
 	l := new(line)
+	if now := time.Now(); now.Sub(d.fresh) >= sessionAge {
+		d.fresh, d.tls.ClientSessionCache = now, tls.NewLRUClientSessionCache(1)
+	}
 	config := d.tls.Clone() // shares the cache of sessions
 	if d.verify {
 		config.VerifyConnection = func(state tls.ConnectionState) error {

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,31 @@ func TestSessionsAreResumed(t *testing.T) {
 		}
 		if resumed != 4 || n.tries() != 5 {
 			t.Errorf("%d of %d connections resumed a session, want 4 of 5", resumed, n.tries())
+		}
+	})
+}
+
+// A certificate that a node has replaced is looked at, though sessions, and with them the old one, are resumed for a while.
+func TestReplacedCertificatesAreLookedAt(t *testing.T) {
+	wrong, right := newTLSPair(t, "b"), newTLSPair(t, "a")
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		var serves atomic.Pointer[tls.Certificate]
+		server := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serves.Load(), nil }}
+		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
+		d := newDialer(p.dial, right.client, "a")
+		for _, row := range []struct {
+			pair *tlsPair
+			want Result
+		}{{wrong, ResultTLS}, {right, ResultActive}, {wrong, ResultTLS}} {
+			serves.Store(&row.pair.server.Certificates[0])
+			for range 3 { // the first of which has sessions to resume
+				time.Sleep(sessionAge / 2)
+				asks(t, d, "https://a:8200", func() {})
+			}
+			if f := asks(t, d, "https://a:8200", func() {}); f.Result != row.want {
+				t.Errorf("%+v, want %s", f, row.want)
+			}
 		}
 	})
 }

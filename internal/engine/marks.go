@@ -36,7 +36,7 @@ func (p policy) members(nodes []discovery.Node) []member {
 // locate finds where a member is reached, and where it is probed.
 func (p policy) locate(m *member) {
 	t, err := p.addressing.target(&m.node, "")
-	m.target, m.bad, m.probeURL = t, "", t.URL
+	m.target, m.bad, m.probeURL, m.probeName = t, "", t.URL, t.ServerName
 	if err != nil {
 		m.bad = err.Error()
 		return

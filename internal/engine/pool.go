@@ -75,8 +75,9 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 				return nil, err
 			}
 		}
-		v = newView(c, w, p.predecessor(w, c))
-		v.stats = p.counted(v)
+		v = newView(c, w, p.predecessor(w, c, p.config))
+		v.born = p.config
+		v.counters.Store(p.counted(v))
 		p.views = append(p.views, v)
 		w.add(v)
 	}
@@ -105,10 +106,14 @@ func (p *Pool) find(key string, c Config) (w *watcher, v *View) {
 }
 
 // predecessor returns the view that knows best what a view with a config on a watcher is to begin with, nil if there is
-// none: of the views on the same cluster that know anything the latest of those that are most like it.
-func (p *Pool) predecessor(w *watcher, c Config) (best *View) {
+// none: of the views on the same cluster that know anything the latest of those that are most like it. One that was made in
+// the config with a number, or later, knows no more than those before it.
+func (p *Pool) predecessor(w *watcher, c Config, config uint64) (best *View) {
 	most := 0
 	for _, v := range p.views {
+		if v.born >= config {
+			continue
+		}
 		if likeness := v.likeness(w, c); likeness > 0 && likeness >= most {
 			best, most = v, likeness
 		}
@@ -124,6 +129,9 @@ func (v *View) likeness(w *watcher, c Config) (n int) {
 	case v.watcher == w:
 		n = 8
 	}
+	if v.selection == c.selection { // else another node may be marked
+		n += 16
+	}
 	if v.Addressing == c.Addressing { // so that nodes were probed at the same addresses
 		n += 4
 	}
@@ -137,7 +145,7 @@ func (v *View) likeness(w *watcher, c Config) (n int) {
 func (p *Pool) counted(v *View) *Stats {
 	var best *View
 	for _, o := range p.views {
-		if !v.watcher.sameCluster(o.watcher) || o.Name != v.Name || o.config >= p.config || p.taken(o.stats, v) {
+		if !v.watcher.sameCluster(o.watcher) || o.Name != v.Name || o.config >= p.config || p.taken(o.Stats(), v) {
 			continue
 		}
 		if best == nil || o.Addressing == v.Addressing || best.Addressing != v.Addressing {
@@ -147,20 +155,20 @@ func (p *Pool) counted(v *View) *Stats {
 	if best == nil {
 		return newStats()
 	}
-	return best.stats
+	return best.Stats()
 }
 
 // taken reports whether another view of this config than v has taken over what was counted.
 func (p *Pool) taken(s *Stats, v *View) bool {
-	return slices.ContainsFunc(p.views, func(o *View) bool { return o != v && o.config == p.config && o.stats == s })
+	return slices.ContainsFunc(p.views, func(o *View) bool { return o != v && o.config == p.config && o.Stats() == s })
 }
 
 // keepStats has a view that lives on in this config keep what it has counted: one of the same name may have been acquired
 // before it, and has taken that for its own. It does not run yet.
 func (p *Pool) keepStats(v *View) {
 	for _, o := range p.views {
-		if o != v && o.config == p.config && o.stats == v.stats {
-			o.stats = p.counted(o)
+		if o != v && o.config == p.config && o.Stats() == v.Stats() {
+			o.counters.Store(p.counted(o))
 		}
 	}
 }
@@ -188,11 +196,11 @@ func (p *Pool) drop(v *View) (stop func()) {
 	if v.counts() { // a config that came to nothing: the one before goes on
 		var heir *View
 		for _, o := range p.views {
-			if o.stats == v.stats {
+			if o.Stats() == v.Stats() {
 				heir = o
 			}
 		}
-		v.stats.counter.Store(heir)
+		v.Stats().counter.Store(heir)
 	}
 	last := !slices.ContainsFunc(p.views, func(o *View) bool { return o.watcher == v.watcher })
 	return func() {
@@ -222,7 +230,7 @@ func (p *Pool) successor(v *View) *View {
 	if _, same := p.find(v.watcher.discoverer.Key(), v.Config); same != nil {
 		return same
 	}
-	return p.predecessor(v.watcher, v.Config)
+	return p.predecessor(v.watcher, v.Config, p.config+1)
 }
 
 // leave is called for each request that has entered.

@@ -101,7 +101,7 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, n
 		switch {
 		case s == nil || s.base != m.probeURL || s.serverName != m.node.ServerName:
 			s.leave()
-			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.serverName()), now)
+			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.probeName), now)
 		case old == nil:
 			s.asap = true
 		case old.marked != m.marked:

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // acquire acquires a view that is given back at the end of the test.
@@ -63,6 +65,42 @@ func TestCountersGoOnWithOne(t *testing.T) {
 	}
 }
 
+// A view begins with what the one knew whose place it takes, not with what one beside it does.
+func TestViewsBeginWithTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s, c := NewPool(), newScripted(answerOf(5, "a")), plain(t)
+		s.cluster = "one"
+		moved := c
+		moved.Addressing = to(t, "{node}.example.com")
+		green := newScripted(answerOf(5, "a"))
+		green.key, green.cluster, green.selection.Tag = s.key, "one", "green"
+		p.NextConfig()
+		first, second, third := acquire(t, p, s, c), acquire(t, p, s, moved), acquire(t, p, green, c)
+		for _, v := range []*View{first, second, third} {
+			v.Start()
+		}
+		synctest.Wait()
+		p.NextConfig()
+		token := newScripted(answerOf(5, "a"))
+		token.key, token.cluster = "another token", "one"
+		newFirst := acquire(t, p, token, c)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for name, row := range map[string]struct {
+			config Config
+			want   *View
+		}{
+			"the first":      {first.Config, first},
+			"moved":          {second.Config, second},
+			"by another tag": {third.Config, third},
+		} {
+			if got := p.predecessor(newFirst.watcher, row.config, p.config); got != row.want {
+				t.Errorf("%s begins with another", name)
+			}
+		}
+	})
+}
+
 // The node that was active before an outage is known after a reload in its midst: when it comes back, nothing has changed.
 func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -70,7 +108,6 @@ func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
 		changes := old.State().Changes
 		old.lose()
 		time.Sleep(time.Second)
-		old.pool.NextConfig()
 		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, old)
 		next.Start()
 		next.say(answerOf(20, "a"))
@@ -80,5 +117,17 @@ func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
 		if h := next.History(); len(h) == 0 || h[0].Previous != "a" || !h[0].Active || h[0].Gap != time.Second {
 			t.Errorf("the history, the newest first: %+v", h)
 		}
+	})
+}
+
+// What a source has asked for beside its answer is paid for later, and never with more than there is.
+func TestAnswersThatCostMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := answerOf(5, "a")
+		a.Extra = 1000
+		w := watch(t, NewPool(), newScripted(a), plain(t))
+		w.say(answerOf(6, "b"))
+		time.Sleep(10 * time.Second)
+		w.expect(t, "b", discovery.ReasonOK)
 	})
 }

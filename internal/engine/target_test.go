@@ -108,6 +108,21 @@ func TestServerName(t *testing.T) {
 	}
 }
 
+// A node is probed at its own address, and its certificate there is for that, wherever it says that clients are to go.
+func TestProbesOfLeadersKeepTheirName(t *testing.T) {
+	a, err := NewAddressing("", ToLeader, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := member{
+		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, word: WordActive, finding: Finding{Leader: "https://10.0.0.1:8200"},
+	}
+	policy{addressing: a}.locate(&m)
+	if m.target.Host != "10.0.0.1" || m.probeURL != "https://vault-1.example.com:8200" || m.probeName != "vault-1.example.com" {
+		t.Errorf("to %s, probed at %s for %s", m.target.URL, m.probeURL, m.probeName)
+	}
+}
+
 // TestTargetHostile has every mode refuse what is not plainly one host.
 func TestTargetHostile(t *testing.T) {
 	hostile := []string{

@@ -36,11 +36,11 @@ func (c Config) same(o Config) bool {
 // same, across reloads. One goroutine writes its states.
 type View struct {
 	Config
-	pool    *Pool
-	watcher *watcher
-	current atomic.Pointer[State]
-	logs    loggers
-	stats   *Stats // shared with the view that it replaces
+	pool     *Pool
+	watcher  *watcher
+	current  atomic.Pointer[State]
+	logs     loggers
+	counters atomic.Pointer[Stats] // another one's, if this view takes its place
 
 	once   sync.Once // the goroutine is started, or never will be
 	ctx    context.Context
@@ -53,6 +53,7 @@ type View struct {
 	users  int    // handlers that have acquired and not released it
 	guests int    // requests that wait on it
 	config uint64 // number of the last config of which a handler has acquired it
+	born   uint64 // number of the config in which it was made
 
 	// The rest belongs to the goroutine.
 	prober     *prober
@@ -79,7 +80,7 @@ func newView(c Config, w *watcher, predecessor *View) *View {
 // Start starts the watcher and the probes unless they run already.
 func (v *View) Start() {
 	v.once.Do(func() {
-		v.stats.counter.Store(v)
+		v.Stats().counter.Store(v)
 		go v.run()
 	})
 	v.watcher.start()
@@ -104,15 +105,15 @@ func (v *View) end() {
 }
 
 // Stats returns what the view, and those that it replaced, have counted.
-func (v *View) Stats() *Stats { return v.stats }
+func (v *View) Stats() *Stats { return v.counters.Load() }
 
 // counts reports whether it is this view that counts, remembers and announces. While a config replaces another, two views
 // see the same things happen.
-func (v *View) counts() bool { return v.stats.counter.Load() == v }
+func (v *View) counts() bool { return v.Stats().counter.Load() == v }
 
 // WithoutActive returns how long no node was active since the first one was seen.
 func (v *View) WithoutActive(now time.Time) time.Duration {
-	d := time.Duration(v.stats.without.Load())
+	d := time.Duration(v.Stats().without.Load())
 	if p := v.State().PhaseAt(now); p.Situation == None && !p.Time.IsZero() {
 		d += max(0, now.Sub(p.Time))
 	}
@@ -149,7 +150,7 @@ func (v *View) run() {
 			v.take(v.watcher.latest())
 		case r := <-v.prober.results:
 			if v.counts() {
-				v.stats.probed(r.finding)
+				v.Stats().probed(r.finding)
 			}
 			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent {
 				v.plan()

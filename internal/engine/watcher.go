@@ -179,7 +179,7 @@ func (w *watcher) run() {
 			pause(ctx, wait-took)
 		}
 		if !waited { // a query that waits is bounded by itself
-			pause(ctx, bucket.ReserveN(time.Now(), 1+answer.Extra).Delay())
+			pause(ctx, bucket.ReserveN(time.Now(), min(max(1, 1+answer.Extra), queryBurst)).Delay())
 		}
 	}
 }
