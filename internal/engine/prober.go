@@ -169,7 +169,8 @@ func (p *prober) hear(r probed, incumbent discovery.Identity) (news bool) {
 	if i := p.subjects[incumbent]; i != nil && i != s && was != WordActive && s.word == WordActive {
 		i.asap = true // two cannot both be active for long
 	}
-	s.asap = s.asap || s.wavers() && s.id == incumbent
+	// What fails at once, such as a look-up or a route, is given time to change.
+	s.asap = s.asap || s.wavers() && s.id == incumbent && s.finding.Result != ResultOther
 	return news
 }
 

@@ -133,6 +133,9 @@ func (s *subject) impatient(now time.Time) {
 
 // hear takes a finding into account and reports whether it is news.
 func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
+	if f.Result == ResultNone {
+		return false
+	}
 	was, suspected := s.word, s.suspect || s.unanswered > 0
 	if f.Result.answered() {
 		s.reached, s.unanswered, s.suspect, s.believed, s.died = true, 0, false, false, time.Time{}

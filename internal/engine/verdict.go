@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -223,6 +224,9 @@ func findingOf(code int, body []byte) Finding {
 	return f
 }
 
+// ours are errors of this machine, which say nothing of a node: it has no more descriptors, ports or memory.
+var ours = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
+
 // findingOfError says what a failed probe means. Its text has no address in it: each connection has another port, and what
 // is the same must look the same.
 func findingOfError(err error) Finding {
@@ -235,6 +239,8 @@ func findingOfError(err error) Finding {
 		lookup    *net.DNSError
 	)
 	switch {
+	case slices.ContainsFunc(ours, func(e error) bool { return errors.Is(err, e) }):
+		return Finding{Detail: "this machine cannot connect to anything: " + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
 		return Finding{Result: ResultTimeout, Detail: "no answer in time"}
 	case errors.Is(err, syscall.ECONNREFUSED):

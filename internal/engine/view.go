@@ -59,6 +59,7 @@ type View struct {
 	prober     *prober
 	began      time.Time
 	report     report
+	due        time.Time        // when the timer fires: what is due then must not be put off by a result that is no news
 	undoubted  []discovery.Node // of the last answer that was the whole truth
 	members    []member
 	candidates []string           // warned about last
@@ -152,7 +153,7 @@ func (v *View) run() {
 			if v.counts() {
 				v.Stats().probed(r.finding)
 			}
-			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent {
+			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent && time.Now().Before(v.due) {
 				v.plan()
 				continue
 			}
@@ -226,6 +227,7 @@ func (v *View) member(id discovery.Identity) *member {
 func (v *View) plan() {
 	now, s := time.Now(), v.current.Load()
 	next := time.Hour
+	defer func() { v.due = now.Add(next) }()
 	if v.Probe.Mode != ProbeOff {
 		next = v.prober.plan(v.ctx, now, s.identity(), v.lostSince())
 	}

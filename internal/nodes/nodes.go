@@ -87,8 +87,8 @@ func (s *Source) Query(ctx context.Context, index uint64, wait time.Duration) (d
 	return discovery.Answer{Nodes: slices.Concat(now...), Index: index + 1}, nil
 }
 
-// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is. One
-// that cannot be looked up stands for what it stood for before; else it is left as it is, and its probe says so.
+// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is, unless
+// it stood for several before: their number may change, but not what each of them is. One that cannot be looked up stands for what it stood for before; else it is left as it is, and its probe says so.
 func (s *Source) resolve(ctx context.Context, n discovery.Node, known []discovery.Node) []discovery.Node {
 	if _, err := netip.ParseAddr(n.Name); err == nil {
 		return []discovery.Node{n}
@@ -114,7 +114,7 @@ func (s *Source) resolve(ctx context.Context, n discovery.Node, known []discover
 	if len(v6) > len(v4) {
 		many = v6
 	}
-	if len(many) <= 1 {
+	if several := len(known) > 0 && known[0].ServerName != ""; len(many) == 0 || len(many) == 1 && !several {
 		return []discovery.Node{n}
 	}
 	slices.SortFunc(many, netip.Addr.Compare)

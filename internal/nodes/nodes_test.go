@@ -135,6 +135,11 @@ func TestNames(t *testing.T) {
 		if a, err = s.Query(t.Context(), 0, 0); err != nil || !strings.Contains(show(a.Nodes), "127.10.0.7") || strings.Contains(show(a.Nodes), "127.10.0.2 ") {
 			t.Errorf("%v: nodes %s", err, show(a.Nodes))
 		}
+		// One that goes down to a single address stays what it was: the node there is the same.
+		names["many"] = addresses("127.10.0.7")
+		if a, err = s.Query(t.Context(), 0, 0); err != nil || !strings.Contains(show(a.Nodes), "https 127.10.0.7 8200 many\n") {
+			t.Errorf("%v: nodes %s", err, show(a.Nodes))
+		}
 	})
 }
 
