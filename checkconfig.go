@@ -49,7 +49,7 @@ func suspectsByConfig(file, adapter string) ([]*suspect, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	var f finder
-	if err := f.find(document, "", scope{httpPort: caddyhttp.DefaultHTTPPort}); err != nil {
+	if err := f.find(document, "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort}); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if len(f.found) == 0 {
@@ -86,10 +86,12 @@ func readConfig(file, adapter string) ([]byte, error) {
 // scope is what the surroundings of a handler say of its site.
 type scope struct {
 	httpPort  uint
+	httpsPort uint
 	listen    []doctor.Listen
 	hosts     []string
 	tls       bool     // there are policies for it
 	automatic bool     // https comes by itself for the hosts
+	named     bool     // another site of the server has such a host
 	skip      []string // the hosts for which it does not
 }
 
@@ -159,8 +161,11 @@ func (s scope) enter(object map[string]any) scope {
 	if port, ok := object["http_port"].(float64); ok && port > 0 {
 		s.httpPort = uint(port)
 	}
+	if port, ok := object["https_port"].(float64); ok && port > 0 {
+		s.httpsPort = uint(port)
+	}
 	if list := texts(object["listen"]); len(list) > 0 {
-		s = scope{httpPort: s.httpPort, automatic: true}
+		s = scope{httpPort: s.httpPort, httpsPort: s.httpsPort, automatic: true}
 		for _, text := range list {
 			if l, ok := parseListen(text); ok {
 				s.listen = append(s.listen, l)
@@ -171,25 +176,42 @@ func (s scope) enter(object map[string]any) scope {
 		if auto, ok := object["automatic_https"].(map[string]any); ok {
 			s.automatic, s.skip = auto["disable"] != true, texts(auto["skip"])
 		}
-	}
-	matchers, _ := object["match"].([]any)
-	for _, m := range matchers {
-		if m, ok := m.(map[string]any); ok {
-			s.hosts = append(slices.Clone(s.hosts), texts(m["host"])...)
+		routes, _ := object["routes"].([]any)
+		for _, route := range routes {
+			if route, ok := route.(map[string]any); ok {
+				s.named = s.named || s.qualifies(hostsOf(route))
+			}
 		}
 	}
+	s.hosts = append(slices.Clone(s.hosts), hostsOf(object)...)
 	return s
 }
 
-// https reports whether the site is served by https, as Caddy decides it: by policies, or by itself for sites with a host
-// name that do not listen on the port of http alone.
+// hostsOf returns the hosts that the matchers of a route name.
+func hostsOf(route map[string]any) (hosts []string) {
+	matchers, _ := route["match"].([]any)
+	for _, m := range matchers {
+		if m, ok := m.(map[string]any); ok {
+			hosts = append(hosts, texts(m["host"])...)
+		}
+	}
+	return hosts
+}
+
+// qualifies reports whether Caddy obtains a certificate for one of the hosts by itself.
+func (s scope) qualifies(hosts []string) bool {
+	return slices.ContainsFunc(hosts, func(host string) bool { return !slices.Contains(s.skip, host) })
+}
+
+// https reports whether the site is served by https, as Caddy decides it: by policies, or by itself for servers that listen
+// on the port of https alone, or that have a site with a host name and do not listen on the port of http alone.
 func (s scope) https() bool {
 	secure := func(l doctor.Listen) bool { return l.From != s.httpPort || l.To != s.httpPort }
 	if !slices.ContainsFunc(s.listen, secure) {
 		return false
 	}
-	named := slices.ContainsFunc(s.hosts, func(host string) bool { return !slices.Contains(s.skip, host) })
-	return s.tls || s.automatic && named
+	alone := !slices.ContainsFunc(s.listen, func(l doctor.Listen) bool { return l.From != s.httpsPort || l.To != s.httpsPort })
+	return s.tls || s.automatic && (alone || s.named || s.qualifies(s.hosts))
 }
 
 // parseListen reads an address that a server listens on. ok is false for what no redirect leads to, such as a socket.
