@@ -202,6 +202,7 @@ func TestProxySurvivesClosedConnections(t *testing.T) {
 		if err := c.Vaults[0].Start(); err != nil {
 			t.Fatal(err)
 		}
+		pass(t, 100*time.Millisecond) // what is written before the end of the connection was noticed may have arrived
 	}
 }
 
