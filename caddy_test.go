@@ -7,7 +7,6 @@ package vaultredirect
 
 import (
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -113,7 +112,7 @@ func proxyJSON(consul *standin.Consul, options, more string) string {
 func TestProxyRetriesTheSameNode(t *testing.T) {
 	server := httptest.NewTLSServer(nil)
 	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
-	ca := writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	ca := authorityOf(t, server)
 	for _, row := range []struct {
 		name, more string
 		tls        *tls.Config

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -51,6 +52,12 @@ func writeFile(t testing.TB, dir, name, text string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// authorityOf writes a file with a server's certificate.
+func authorityOf(t *testing.T, s *httptest.Server) string {
+	t.Helper()
+	return writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 }
 
 // writePair writes a new self-signed certificate and its key.

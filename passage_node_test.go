@@ -9,7 +9,6 @@ package vaultredirect
 import (
 	"context"
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -222,10 +221,4 @@ func TestProxyKeepsIdempotencyToItself(t *testing.T) {
 	if h := <-got; h.Get("Idempotency-Key") != "" || h.Get("X-Idempotency-Key") != "" || h.Get("X-Vault-Token") != plantedToken {
 		t.Errorf("%v", h)
 	}
-}
-
-// authorityOf writes a file with a server's certificate.
-func authorityOf(t *testing.T, s *httptest.Server) string {
-	t.Helper()
-	return writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 }

@@ -11,7 +11,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
@@ -209,7 +208,7 @@ func TestProxySaysForWhom(t *testing.T) {
 func TestProxyTrust(t *testing.T) {
 	server := httptest.NewTLSServer(nil)
 	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
-	ca := writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	ca := authorityOf(t, server)
 	v, err := standin.NewVaultTLS("", "vault-1", &tls.Config{Certificates: server.TLS.Certificates})
 	if err != nil {
 		t.Fatal(err)

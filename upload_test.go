@@ -21,12 +21,7 @@ import (
 func TestProxyOfHalfABody(t *testing.T) {
 	var times atomic.Int32
 	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) { times.Add(1) }), "", "")
-	half := r.request(t.Context(), t, "POST", "/v1/x", io.MultiReader(strings.NewReader("half"), brokenReader{}))
-	half.ContentLength = 100
-	if resp, err := new(http.Transport).RoundTrip(half); err == nil {
-		resp.Body.Close()
-		t.Errorf("status %d", resp.StatusCode)
-	}
+	r.sendHalf(t, "half", 100)
 	soon(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
 	if times.Load() != 0 {
 		t.Error("half a body arrived")
@@ -36,12 +31,7 @@ func TestProxyOfHalfABody(t *testing.T) {
 // So is one that is streamed; the node is not to be blamed.
 func TestProxyOfHalfAStreamedBody(t *testing.T) {
 	r := proxyTo(t, served(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), "", "")
-	half := r.request(t.Context(), t, "POST", "/v1/x", io.MultiReader(strings.NewReader(strings.Repeat("x", 2*maxKept)), brokenReader{}))
-	half.ContentLength = 10 * maxKept
-	if resp, err := new(http.Transport).RoundTrip(half); err == nil {
-		resp.Body.Close()
-		t.Errorf("status %d", resp.StatusCode)
-	}
+	r.sendHalf(t, strings.Repeat("x", 2*maxKept), 10*maxKept)
 	// If the end of the connection is noticed first, the reverse proxy gives up by itself.
 	soon(t, "it is counted", func() bool { return answered(engine.BadRequest)+answered(engine.Proxied) == 1 })
 	if n := answered(engine.Unavailable); n != 0 {
@@ -89,6 +79,17 @@ func TestProxyOfEarlyData(t *testing.T) {
 	resp := serve(t, h, r)
 	if text := errorsOf(t, resp); resp.StatusCode != http.StatusTooEarly || !strings.Contains(text, "send it again") {
 		t.Errorf("status %d: %s", resp.StatusCode, text)
+	}
+}
+
+// sendHalf sends a request whose body breaks off, for which there is no answer.
+func (r *liveCaddy) sendHalf(t *testing.T, text string, length int64) {
+	t.Helper()
+	half := r.request(t.Context(), t, "POST", "/v1/x", io.MultiReader(strings.NewReader(text), brokenReader{}))
+	half.ContentLength = length
+	if resp, err := new(http.Transport).RoundTrip(half); err == nil {
+		resp.Body.Close()
+		t.Errorf("status %d", resp.StatusCode)
 	}
 }
 

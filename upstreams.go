@@ -55,10 +55,10 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	switch {
 	case !s.Active():
 		u.count(r, engine.Unavailable)
-		return nil, errors.New("no active Vault node: " + explain(s.ReasonAt(time.Now())))
+		return nil, errors.New(noActiveNode(s.ReasonAt(time.Now())))
 	case elsewhere(s):
 		u.count(r, engine.Unavailable)
-		return nil, errors.New("no active Vault node: " + explain(discovery.ReasonBadAddress))
+		return nil, errors.New(noActiveNode(discovery.ReasonBadAddress))
 	case isSocket(s.Target.Addr, r.Context()), mark(r):
 		u.count(r, engine.Loop)
 		return nil, errors.New(loopText(s.Target.URL))

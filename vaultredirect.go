@@ -207,8 +207,11 @@ func (h *Handler) await(r *http.Request) outcome {
 // serveUnavailable answers while no node is active.
 func (h *Handler) serveUnavailable(w http.ResponseWriter, reason discovery.Reason) error {
 	w.Header()["Retry-After"] = h.retryAfter
-	return writeErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+explain(reason))
+	return writeErrors(w, http.StatusServiceUnavailable, noActiveNode(reason))
 }
+
+// noActiveNode is what clients are told while there is none.
+func noActiveNode(reason discovery.Reason) string { return "no active Vault node: " + explain(reason) }
 
 // explain says in words what a reason means.
 func explain(r discovery.Reason) string {

@@ -227,13 +227,13 @@ func (v *View) member(id discovery.Identity) *member {
 func (v *View) plan() {
 	now, s := time.Now(), v.current.Load()
 	next := time.Hour
-	defer func() { v.due = now.Add(next) }()
 	if v.Probe.Mode != ProbeOff {
 		next = v.prober.plan(v.ctx, now, s.identity(), v.lostSince())
 	}
 	if s.phase.Situation == Stale {
 		next = soonest(next, s.phase.Time.Sub(now))
 	}
+	v.due = now.Add(next)
 	v.timer.Reset(next)
 }
 

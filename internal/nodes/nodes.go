@@ -88,7 +88,8 @@ func (s *Source) Query(ctx context.Context, index uint64, wait time.Duration) (d
 }
 
 // resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is, unless
-// it stood for several before: their number may change, but not what each of them is. One that cannot be looked up stands for what it stood for before; else it is left as it is, and its probe says so.
+// it stood for several before: their number may change, but not what each of them is. One that cannot be looked up stands for
+// what it stood for before; else it is left as it is, and its probe says so.
 func (s *Source) resolve(ctx context.Context, n discovery.Node, known []discovery.Node) []discovery.Node {
 	if _, err := netip.ParseAddr(n.Name); err == nil {
 		return []discovery.Node{n}

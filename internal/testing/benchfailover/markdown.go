@@ -18,19 +18,18 @@ const plainName = "benchfailover"
 
 // name is that of the setting on the page: each has a place of its own.
 func (o *options) name() string {
-	name := plainName
-	if o.tls {
-		name += " -tls"
-	}
-	return name + o.storageFlag()
+	return plainName + o.settingFlags()
 }
 
-// storageFlag is the flag for the storage, where it is not the default.
-func (o *options) storageFlag() string {
-	if o.storage == "raft" {
-		return ""
+// settingFlags are the flags of the setting, as far as it is not the default.
+func (o *options) settingFlags() (flags string) {
+	if o.tls {
+		flags += " -tls"
 	}
-	return " -storage " + o.storage
+	if o.storage != "raft" {
+		flags += " -storage " + o.storage
+	}
+	return flags
 }
 
 // setting tells in words what the cluster is.
@@ -66,11 +65,7 @@ func (r *report) markdown(o options) string {
 
 // flags are those that make the run again.
 func (o *options) flags() string {
-	text := fmt.Sprintf(" -n %d -runs %d", o.failovers, o.runs)
-	if o.tls {
-		text += " -tls"
-	}
-	return text + o.storageFlag()
+	return fmt.Sprintf(" -n %d -runs %d", o.failovers, o.runs) + o.settingFlags()
 }
 
 const howToRead = `

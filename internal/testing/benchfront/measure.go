@@ -107,33 +107,38 @@ func (b *bench) cannot(m measure) string {
 
 // rated takes how many requests a second a front answers, and what each costs it.
 func rated(f *front, r *result, rate, cost string, lasts time.Duration, load func() (float64, error)) error {
-	before, err := f.process.CPUTime()
+	var n float64
+	spent, err := spentOn(f, func() (err error) { n, err = load(); return err })
 	if err != nil {
 		return err
 	}
-	n, err := load()
-	if err != nil {
-		return err
-	}
-	after, err := f.process.CPUTime()
 	r.add(f, rate, n)
-	r.add(f, cost, (after-before).Seconds()/(n*lasts.Round(time.Second).Seconds())*microsecond)
-	return err
+	r.add(f, cost, spent.Seconds()/(n*lasts.Round(time.Second).Seconds())*microsecond)
+	return nil
 }
 
 // visited takes what clients cost that connect by TLS, ask once and leave.
 func visited(ctx context.Context, b *bench, f *front, r *result, figure string, config *tls.Config) error {
+	var n int
+	spent, err := spentOn(f, func() (err error) { n, err = b.comeAndGo(ctx, f, config); return err })
+	if err != nil {
+		return err
+	}
+	r.add(f, figure, spent.Seconds()/float64(n)*microsecond)
+	return nil
+}
+
+// spentOn returns the CPU time that a load costs a front.
+func spentOn(f *front, load func() error) (time.Duration, error) {
 	before, err := f.process.CPUTime()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	n, err := b.comeAndGo(ctx, f, config)
-	if err != nil {
-		return err
+	if err := load(); err != nil {
+		return 0, err
 	}
 	after, err := f.process.CPUTime()
-	r.add(f, figure, (after-before).Seconds()/float64(n)*microsecond)
-	return err
+	return after - before, err
 }
 
 // keep has connections that have asked once.
