@@ -50,7 +50,7 @@ test: lint formats tools ## All that CI runs: lint, and every test with the race
 
 .PHONY: test-quick
 test-quick: ## What needs no real Consul or Vault, with the race detector: less than two minutes, no lint
-	$(GO) test -race -short -timeout 10m ./...
+	$(GO) test -race -short -p $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) -timeout 10m ./... # one more at once than there are cores: they mostly wait
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, tidiness of the modules

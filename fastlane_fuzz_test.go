@@ -162,19 +162,20 @@ func cut(data []byte, cuts []byte) (pieces [][]byte) {
 func TestFastLaneAnswersTheSame(t *testing.T) {
 	p := newPairs(t)
 	for name, talk := range talks {
-		data := written(talk)
+		data, rows := written(talk), map[string]kind{}
 		for _, k := range kinds {
-			t.Run(name+"/"+k.name, func(t *testing.T) {
-				p.compare(t, k, cut(data, nil))
-				p.compare(t, k, append(cut(data, nil), []byte(last)))
-				whole := append(bytes.Clone(data), last...)
-				p.compare(t, k, cut(whole, nil))
-				p.compare(t, k, cut(whole, bytes.Repeat([]byte{6}, min(len(whole)/7, 200))))
-				if len(whole) < 300 {
-					p.compare(t, k, cut(whole, make([]byte, len(whole))))
-				}
-			})
+			rows[name+"/"+k.name] = k
 		}
+		together(t, rows, func(t *testing.T, k kind) {
+			p.compare(t, k, cut(data, nil))
+			p.compare(t, k, append(cut(data, nil), []byte(last)))
+			whole := append(bytes.Clone(data), last...)
+			p.compare(t, k, cut(whole, nil))
+			p.compare(t, k, cut(whole, bytes.Repeat([]byte{6}, min(len(whole)/7, 200))))
+			if len(whole) < 300 {
+				p.compare(t, k, cut(whole, make([]byte, len(whole))))
+			}
+		})
 	}
 }
 

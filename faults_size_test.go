@@ -44,6 +44,7 @@ type sizeFault struct {
 
 // The rows run one after the other: memory is that of the process.
 func TestFaultsOfSize(t *testing.T) {
+	t.Parallel()
 	entries := strings.Repeat(strings.Trim(lie(), "[]")+",", 64)
 	for _, row := range []sizeFault{
 		{"instances", func(_ http.ResponseWriter, out io.Writer) { endless(out, "[", entries) }, discovery.ReasonConsulError, "too large", maxAnswer},

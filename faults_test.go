@@ -73,6 +73,7 @@ func drip(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	together(t, map[string]func(*testing.T){
 		"that end queries":    faultsThatEndQueries,
 		"redirect":            faultRedirect,

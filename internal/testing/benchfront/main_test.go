@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 
 // TestFronts takes each measure of each front once.
 func TestFronts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts nginx and HAProxy, and keeps a core busy")
+	}
 	if _, err := exec.LookPath("taskset"); err != nil {
 		t.Skip("taskset is not installed")
 	}
