@@ -102,3 +102,29 @@ func TestLossesAreToldOnce(t *testing.T) {
 		}
 	})
 }
+
+// A counter that falls, if for a moment only, is taken for a new one, and all of it for what happened since. There is such
+// a moment between the state with the next active node and the count of the outage before it.
+func TestTimeWithoutActiveNeverFalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		active := w.current.Load()
+		w.lose()
+		for _, want := range []time.Duration{time.Minute, 2 * time.Minute} {
+			time.Sleep(time.Minute)
+			if got := w.WithoutActive(time.Now()); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		}
+		none := w.current.Swap(active)
+		if got := w.WithoutActive(time.Now()); got != 2*time.Minute {
+			t.Errorf("%s in the moment before the outage is counted", got)
+		}
+		w.current.Store(none)
+		w.say(answerOf(20, "a"))
+		time.Sleep(time.Minute)
+		if got := w.WithoutActive(time.Now()); got != 2*time.Minute {
+			t.Errorf("%s after the outage", got)
+		}
+	})
+}

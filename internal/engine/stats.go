@@ -74,6 +74,7 @@ type Stats struct {
 	losses  [6]atomic.Uint64  // in the order of LossReasons
 	probes  [10]atomic.Uint64 // in the order of Results
 	without atomic.Int64      // nanoseconds without an active node, but for those that go on
+	shown   atomic.Int64      // the most of them that were shown, with those that go on
 	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
 
 	Failovers *Histogram // from a loss to the next active node

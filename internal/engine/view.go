@@ -112,13 +112,20 @@ func (v *View) Stats() *Stats { return v.counters.Load() }
 // see the same things happen.
 func (v *View) counts() bool { return v.Stats().counter.Load() == v }
 
-// WithoutActive returns how long no node was active since the first one was seen.
+// WithoutActive returns how long no node was active since the first one was seen. It never falls: between the state with the
+// next active node and the count of the outage before it, it is what it was.
 func (v *View) WithoutActive(now time.Time) time.Duration {
-	d := time.Duration(v.Stats().without.Load())
+	counted := v.Stats()
+	d := counted.without.Load()
 	if p := v.State().PhaseAt(now); p.Situation == None && !p.Time.IsZero() {
-		d += max(0, now.Sub(p.Time))
+		d += int64(max(0, now.Sub(p.Time)))
 	}
-	return d
+	for {
+		shown := counted.shown.Load()
+		if d <= shown || counted.shown.CompareAndSwap(shown, d) {
+			return time.Duration(max(d, shown))
+		}
+	}
 }
 
 // Digest tells the view from others of the same name, in hexadecimal.
