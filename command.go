@@ -43,7 +43,7 @@ Without Consul, the nodes themselves can be asked: --vault https://vault-0:8200
 --vault https://vault-1:8200; then -p is the probe interval.
 
 Without -C the active node is found by the tags that Vault registers itself
-with, and by the check service:vault where there are none.
+with, else by the check service:vault, else by all checks of the instance.
 
 The health of the redirector is served at /vault-redirector-health.
 
@@ -64,7 +64,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 			f.BoolP("ip", "I", false, "Redirect to the address of the active node rather than to its name")
 			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, in seconds from 0.1 to 600 (less than 1 counts as 1); changes arrive at once whatever it is")
 			f.IntP("port", "P", 8080, "Port to listen on")
-			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault")`)
+			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault", else all checks)`)
 			f.StringP("cert-path", "c", "", "PEM file with the certificate to serve https with, followed by its chain; needs -k")
 			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
 			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")

@@ -60,7 +60,7 @@ func init() {
 // What it shows is at most a quarter of a second old: page and document are each made at most every 250 ms, however often
 // they are asked for, so that they cost redirects nothing.
 type StatusPage struct {
-	// Refresh is how often the page has the browser load it again: 0 for never, else at least 1s, rounded up to whole
+	// Refresh is how often the page has the browser load it again: 0 for never, else from 1s to 24h, rounded up to whole
 	// seconds. It has no effect on the JSON document. Default: 5s.
 	Refresh *caddy.Duration `json:"refresh,omitempty"`
 

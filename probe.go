@@ -44,7 +44,7 @@ type Probe struct {
 // listener or a changed address is noticed; the one before is kept until then, since its break tells of a death at once.
 // While the active node leaves a probe unanswered for three times as long as it usually takes, and at least for 100ms,
 // requests wait for what it turns out to be, as long as hold lets them. Other nodes are asked every 10 intervals, at
-// least every 10s; all are asked at once when the active node is lost or discovery has something new.
+// least every 10s; all are asked at once when the active node is lost, and each of which discovery has something new.
 type Probing struct {
 	// Interval between two probes of the active node. At least 50ms. Default: 500ms.
 	Interval caddy.Duration `json:"interval,omitempty"`

@@ -80,7 +80,7 @@ func (u *Upstreams) count(r *http.Request, a engine.Answer) {
 // UnmarshalCaddyfile sets up the module from Caddyfile tokens. Syntax:
 //
 //	dynamic vault_active [<consul-address>] {
-//	    <the options of vault_redirect, without health_path and retry_after>
+//	    <the options of vault_redirect, without health_path, log_health, proxy, proxy_tls and retry_after>
 //	}
 func (u *Upstreams) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the module's name

@@ -40,7 +40,8 @@ type Handler struct {
 	Active
 
 	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
-	// HEAD with 200 if a request would be redirected now and with 503 if not, and with a JSON document that says why.
+	// HEAD with 200 if a request would be redirected now and with 503 if not, or when this process is about to end, and with
+	// a JSON document that says why.
 	// Below it are /ready, which is 503 only where another copy of the redirector may do better (this one is about to end,
 	// or cannot ask discovery), and /live, which is 200 while requests are answered at all. "off" turns all three off.
 	// Default: /vault-redirector-health.

@@ -99,13 +99,15 @@ func messagesIn(file *ast.File) (messages []string) {
 	return messages
 }
 
-// mentionsLogger reports whether an expression is a logger, by its name.
+// mentionsLogger reports whether an expression is a logger, by its name or that of the function that returns it.
 func mentionsLogger(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.Ident:
 		return strings.Contains(strings.ToLower(e.Name), "log")
 	case *ast.SelectorExpr:
 		return strings.Contains(strings.ToLower(e.Sel.Name), "log")
+	case *ast.CallExpr:
+		return mentionsLogger(e.Fun)
 	}
 	return false
 }

@@ -46,7 +46,7 @@ func TestOptions(t *testing.T) {
 	shown := shownDefaults(t)
 	for heading, module := range map[string]any{
 		"vault_redirect": vaultredirect.Handler{}, "consul": vaultredirect.Consul{}, "vault": vaultredirect.Vault{},
-		"probe": vaultredirect.Probe{}, "tls": vaultredirect.TLS{},
+		"probe": vaultredirect.Probe{}, "tls": vaultredirect.TLS{}, "vault_redirect_status": vaultredirect.StatusPage{},
 	} {
 		rows := optionRows(t, heading)
 		known := optionsOf(module)
