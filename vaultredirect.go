@@ -134,7 +134,7 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if caddy.Exiting() {
+	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with that header is malformed
 		askToLeave(w.Header())
 	}
 	if h.isHealth(r.URL.Path) {

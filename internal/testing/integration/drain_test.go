@@ -129,6 +129,52 @@ func TestDraining(t *testing.T) {
 	}
 }
 
+// TestDrainingOverAllOfHTTP: while a copy drains, clients of every version of HTTP are redirected. HTTP/3 knows no header
+// Connection, and its clients refuse an answer that has one.
+func TestDrainingOverAllOfHTTP(t *testing.T) {
+	t.Parallel()
+	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	config := strings.Replace(draining(consul, "5s"), "{\n", "{\n\tskip_install_trust\n\tauto_https disable_redirects\n", 1)
+	caddy := run(t, harness.Options{Caddyfile: config + strings.Replace(config[strings.Index(config, ":8080"):], ":8080 {", "https://{ip}:8443 {\n\ttls internal", 1)})
+	plain := "http://" + caddy.IP + ":8080"
+	caddy.awaitTarget(plain, "https://127.10.0.1:8200")
+	ask := func(proto string, client http.RoundTripper) (int, error) {
+		site := "https://" + caddy.IP + ":8443"
+		if proto == "HTTP/1.1" {
+			site = plain
+		}
+		req, err := http.NewRequestWithContext(timeout(t), "GET", site+"/v1/x", nil)
+		if err != nil {
+			return 0, err
+		}
+		resp, err := client.RoundTrip(req)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		if resp.Proto != proto {
+			t.Errorf("%s, want %s", resp.Proto, proto)
+		}
+		return resp.StatusCode, nil
+	}
+	clients := clientsOf(t, caddy)
+	for proto, client := range clients {
+		await(t, proto+" works", func() bool { code, _ := ask(proto, client); return code == http.StatusTemporaryRedirect })
+	}
+	if err := caddy.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	caddy.await("it drains", func() bool {
+		code, _, _ := get(t, plain+harness.HealthPath)
+		return code == http.StatusServiceUnavailable
+	})
+	for proto, client := range clients {
+		if code, err := ask(proto, client); code != http.StatusTemporaryRedirect {
+			t.Errorf("%s: status %d, %v", proto, code, err)
+		}
+	}
+}
+
 // TestNoDraining: a reload does not drain, and neither does an end without shutdown_delay.
 func TestNoDraining(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,26 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
+// clientsOf returns a client for each version of HTTP, which trust the internal authority of a Caddy. That of HTTP/1.1 goes
+// without TLS.
+func clientsOf(t *testing.T, caddy *server) map[string]http.RoundTripper {
+	t.Helper()
+	pem, err := os.ReadFile(filepath.Join(caddy.DataDir, "caddy", "pki", "authorities", "local", "root.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	trust := &tls.Config{RootCAs: pool}
+	h3 := &http3.Transport{TLSClientConfig: trust.Clone()}
+	t.Cleanup(func() { h3.Close() })
+	return map[string]http.RoundTripper{
+		"HTTP/1.1": &http.Transport{DisableKeepAlives: true},
+		"HTTP/2.0": &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true},
+		"HTTP/3.0": h3,
+	}
+}
+
 func TestHoldOverAllOfHTTP(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
@@ -40,21 +60,7 @@ http://{ip}:8080 {
 }`)
 	plain := "http://" + caddy.IP + ":8080"
 	caddy.awaitTarget(plain, "https://127.10.0.1:8200")
-	root := filepath.Join(caddy.DataDir, "caddy", "pki", "authorities", "local", "root.crt")
-	pem, err := os.ReadFile(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	trust := &tls.Config{RootCAs: pool}
-	h3 := &http3.Transport{TLSClientConfig: trust.Clone()}
-	t.Cleanup(func() { h3.Close() })
-	clients := map[string]http.RoundTripper{
-		"HTTP/1.1": &http.Transport{DisableKeepAlives: true},
-		"HTTP/2.0": &http.Transport{TLSClientConfig: trust.Clone(), ForceAttemptHTTP2: true},
-		"HTTP/3.0": h3,
-	}
+	clients := clientsOf(t, caddy)
 	site := func(proto string) string {
 		if proto == "HTTP/1.1" {
 			return plain
