@@ -26,7 +26,8 @@ func (q *Queue) Waiting() int64 { return q.waiting.Load() }
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
 // or nothing is known yet, it waits for a state in which that is over, if not too many do already. Each request has one
-// deadline; it leaves early when its context ends or the process is about to.
+// deadline; it leaves early when its context ends or the process is about to. If another config takes the place of the
+// view's meanwhile, the request is given the node that either is the first to know.
 //
 // It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
 // to starting the view, or never come to that if something else fails to start.
@@ -45,8 +46,7 @@ func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State 
 
 func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *State {
 	began := time.Now()
-	end, ok := s.PhaseAt(began).waitUntil(came, q.Hold)
-	if !ok || !end.After(began) {
+	if s.waitsUntil(came, began, q.Hold).IsZero() {
 		return s
 	}
 	if q.waiting.Add(1) > q.Most {
@@ -59,41 +59,54 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *S
 	if on == nil {
 		return s
 	}
-	defer v.pool.leave(on)
-	on.Start()
+	defer on.leave()
+	on.first.Start()
 
-	s = on.State()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for lost := false; ; {
-		now := time.Now()
-		phase := s.PhaseAt(now)
-		end, ok := phase.waitUntil(came, q.Hold)
+		now, next := time.Now(), on.heir.State()
+		s = on.first.State()
+		end, last := s.waitsUntil(came, now, q.Hold), next.waitsUntil(came, now, q.Hold)
 		switch {
-		case ok && end.After(now):
-			lost = lost || phase.Situation != Starting
-		case s.Active():
-			on.held(q, Released, now.Sub(began))
+		case last.IsZero() && next.Active():
+			on.heir.held(q, Released, now.Sub(began))
+			return next
+		case end.IsZero() && s.Active():
+			on.first.held(q, Released, now.Sub(began))
 			return s
-		default:
+		case end.IsZero() && last.IsZero():
 			if lost { // who waits for the first outcome only does not wait in vain
-				on.held(q, Expired, now.Sub(began))
+				on.heir.held(q, Expired, now.Sub(began))
 			}
-			return s
+			return next
+		case last.After(end):
+			end = last
 		}
+		lost = lost || s.phase.Situation != Starting
 		timer.Reset(end.Sub(now))
 		select {
 		case <-s.changed: // closed for all who wait, at once
+		case <-next.changed:
+		case <-on.retired:
+			on.follow()
 		case <-timer.C:
 		case <-v.pool.ending:
-			on.held(q, Shutdown, time.Since(began))
-			return on.State()
+			on.heir.held(q, Shutdown, time.Since(began))
+			return on.heir.State()
 		case <-ctx.Done():
-			on.held(q, Abandoned, time.Since(began))
-			return on.State()
+			on.heir.held(q, Abandoned, time.Since(began))
+			return on.heir.State()
 		}
-		s = on.State()
 	}
+}
+
+// waitsUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
+func (s *State) waitsUntil(came, now time.Time, hold time.Duration) time.Time {
+	if end, ok := s.PhaseAt(now).waitUntil(came, hold); ok && end.After(now) {
+		return end
+	}
+	return time.Time{}
 }
 
 // Pause has a request that could not be brought to its node wait for another state than s, or for d to pass: then it is to be

@@ -7,6 +7,7 @@ package engine
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,8 +59,8 @@ func (r reload) run(t *testing.T, old *watched) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { v.Release(log) })
-	next := &watched{s, v, log, old.logs, nil}
+	next := &watched{s, v, log, old.logs, sync.OnceFunc(func() { v.Release(log) })}
+	t.Cleanup(next.release)
 	if s.key == old.key {
 		next.scripted = old.scripted // whose source stays in use
 	}

@@ -81,7 +81,9 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 		p.views = append(p.views, v)
 		w.add(v)
 	}
-	v.users++
+	if v.users++; v.users == 1 {
+		v.used, v.retired = p.config, make(chan struct{})
+	}
 	if v.config != p.config {
 		v.config = p.config
 		p.keepStats(v)
@@ -180,7 +182,9 @@ func (v *View) Release(log *zap.Logger) {
 	p.mu.Lock()
 	v.logs.remove(log)
 	v.watcher.logs.remove(log)
-	v.users--
+	if v.users--; v.users == 0 {
+		close(v.retired)
+	}
 	stop := p.drop(v)
 	p.mu.Unlock()
 	stop()
@@ -209,48 +213,6 @@ func (p *Pool) drop(v *View) (stop func()) {
 			v.watcher.stop()
 		}
 	}
-}
-
-// enter registers a request that waits, so that the view lives until it leaves. A request that came to a config after its
-// end waits on the view that has taken its place. It returns nil if there is none.
-func (p *Pool) enter(v *View) *View {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if v.users+v.guests == 0 {
-		if v = p.successor(v); v == nil {
-			return nil
-		}
-	}
-	v.guests++
-	return v
-}
-
-// successor returns the view that has taken the place of one that has ended.
-func (p *Pool) successor(v *View) *View {
-	if _, same := p.find(v.watcher.discoverer.Key(), v.Config); same != nil {
-		return same
-	}
-	return p.predecessor(v.watcher, v.Config, p.config+1)
-}
-
-// leave is called for each request that has entered.
-func (p *Pool) leave(v *View) {
-	p.mu.Lock()
-	v.guests--
-	stop := p.drop(v)
-	p.mu.Unlock()
-	stop()
-}
-
-// known returns what is known now, given the last state of a view that has ended: that of the view that has taken its
-// place, or if there is none the last state itself.
-func (p *Pool) known(v *View, last *State) *State {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if v = p.successor(v); v != nil {
-		return v.current.Load()
-	}
-	return last
 }
 
 // Views returns the views that are in use now, in the order in which they were made. One that merely lives on for

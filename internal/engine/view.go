@@ -50,10 +50,12 @@ type View struct {
 	timer  *time.Timer   // of the goroutine
 
 	// Guarded by the pool.
-	users  int    // handlers that have acquired and not released it
-	guests int    // requests that wait on it
-	config uint64 // number of the last config of which a handler has acquired it
-	born   uint64 // number of the config in which it was made
+	users   int           // handlers that have acquired and not released it
+	guests  int           // requests that wait on it
+	config  uint64        // number of the last config of which a handler has acquired it
+	born    uint64        // number of the config in which it was made
+	used    uint64        // number of the config since which it has users
+	retired chan struct{} // closed when it has no users any more
 
 	// The rest belongs to the goroutine.
 	prober     *prober

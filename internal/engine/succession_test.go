@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// This file holds the tests of requests that wait while another config takes the place of theirs.
+
+package engine
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// waits has a request wait on a view, and returns where its outcome comes.
+func waits(t *testing.T, v *View) <-chan outcome {
+	t.Helper()
+	done := make(chan outcome, 1)
+	go func() { done <- request(t.Context(), v, holding()) }()
+	synctest.Wait()
+	if v.Waiting() != 1 {
+		t.Errorf("%d requests wait, want one", v.Waiting())
+	}
+	return done
+}
+
+// Who waits is given the node that a new config finds, though the old one cannot.
+func TestWaitersFollowTheConfig(t *testing.T) {
+	nowhere := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}
+	for name, row := range map[string]struct {
+		first reload // until then all is well; then requests come
+		mend  reload
+		twice bool // by a config that changes nothing of it, and then another
+	}{
+		"a token that is refused, replaced": {mend: reload{discovery: func(s *scripted) { s.key, s.err = "another token", nil }}},
+		"an address that there is not":      {first: nowhere, mend: reload{config: func(c *Config) { c.Addressing = to(t, ToNodeName) }}},
+		"at the second try":                 {first: nowhere, mend: reload{config: func(c *Config) { c.Addressing = to(t, ToNodeName) }}, twice: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScripted(answerOf(5, "a"))
+				s.cluster = "vault"
+				old := watch(t, NewPool(), s, plain(t))
+				if row.first.config != nil {
+					next := row.first.run(t, old)
+					next.Start()
+					old.release()
+					old = next
+				} else {
+					old.lose()
+					old.fail(errors.New("token revoked"))
+				}
+				synctest.Wait()
+				done := waits(t, old.View)
+				time.Sleep(time.Second)
+				if row.twice {
+					next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:lan") }}.run(t, old)
+					next.Start()
+					old.release()
+					time.Sleep(time.Second)
+					old = next
+				}
+				next := row.mend.run(t, old)
+				next.scripted.set(func(s *scripted) { s.answer = answerOf(20, "b") })
+				next.Start()
+				synctest.Wait()
+				old.release()
+				want := outcome{"b", time.Second}
+				if row.twice {
+					want.after *= 2
+				}
+				if got := <-done; got != want {
+					t.Errorf("%+v, want %+v", got, want)
+				}
+				synctest.Wait()
+				if running := goroutines("engine.(*View).run"); running != 1 {
+					t.Errorf("%d views run, want that of the new config", running)
+				}
+			})
+		})
+	}
+}
+
+// Who waits is not turned away because a new config cannot do what the old one can, nor held any longer.
+func TestWaitersKeepTheirConfig(t *testing.T) {
+	for name, row := range map[string]struct {
+		found bool
+		want  outcome
+	}{
+		"a node is found": {true, outcome{"b", 3 * time.Second}},
+		"none is":         {false, outcome{"", 5 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+				old.lose()
+				done := waits(t, old.View)
+				time.Sleep(2 * time.Second)
+				next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+				next.Start()
+				old.release()
+				time.Sleep(time.Second)
+				if row.found {
+					old.say(answerOf(20, "b"))
+				}
+				if got := <-done; got != row.want {
+					t.Errorf("%+v, want %+v", got, row.want)
+				}
+				synctest.Wait()
+				if running := goroutines("engine.(*View).run"); running != 1 {
+					t.Errorf("%d views run, want that of the new config", running)
+				}
+			})
+		})
+	}
+}
