@@ -39,7 +39,8 @@ type Active struct {
 	// - node_address: the address of Consul's node
 	// - service_address: the service address, else the address of the node
 	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
-	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes
+	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes, and is auto where they
+	//   cannot reach the node or do not trust its certificate
 	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
 	//   {node}.vault.example.com
 	//

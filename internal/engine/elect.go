@@ -26,9 +26,11 @@ type member struct {
 	finding Finding   // of the last probe that counted
 	since   time.Time // since when probes find the same
 	reached bool      // it has answered a probe there once
+	leader  string    // where it said last that it is reached, if that was asked for
 
-	probeURL  string // where it is probed; empty: nowhere
-	probeName string // what the certificate there must be for
+	probeURL  string     // where it is probed; empty: nowhere
+	probeName string     // what the certificate there must be for
+	known     *addresses // what its name stood for; nil: never looked up
 
 	latest     *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
 	state      NodeState                // what all of that amounts to

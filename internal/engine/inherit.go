@@ -26,8 +26,10 @@ func (v *View) inherit(first *State, predecessor *View) {
 	v.undoubted, v.members = known, policy.members(known)
 	for i := range v.members { // the same nodes in the same order
 		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
-			m.word, m.finding, m.since, m.reached = old.word, old.finding, old.since, old.reached && m.probeURL == old.probeURL
-			m.latest = old.latest
+			m.word, m.finding, m.since, m.latest, m.leader = old.word, old.finding, old.since, old.latest, old.leader
+			if m.probeURL == old.probeURL {
+				m.reached, m.known = old.reached, old.known
+			}
 			policy.locate(m)
 		}
 		v.members[i].state, v.members[i].stateSince = s.members[i].state, s.members[i].stateSince
@@ -57,22 +59,26 @@ func (v *View) begin() {
 		return
 	}
 	v.prober.sync(v.members, nil, v.began)
+	first := v.current.Load()
 	for i := range v.members {
 		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
-			s.inherit(&v.members[i])
+			s.inherit(&v.members[i], v.Probe.Mode == ProbeStrict)
+			s.suspect = s.reached && !s.believed && first.phase.Situation == Silent && s.id == first.Node.Identity()
 		}
 	}
 	v.plan()
 }
 
 // inherit has the node begin with what was known of it, until it has answered.
-func (s *subject) inherit(m *member) {
+func (s *subject) inherit(m *member, strict bool) {
+	s.leader = m.leader
 	switch {
-	case m.word == WordActive, m.word == WordPassive:
-	case m.word == WordDead && m.reached:
-		s.died = m.since
-	default:
+	case m.word == WordActive, m.word == WordPassive, m.word == WordAlive && !strict:
+		s.word = m.word
+	case !m.reached:
 		return
+	case m.word == WordDead, m.word == WordUntold: // the latter of a node that was reached: dead, but believed
+		s.word, s.died, s.believed = WordDead, m.since, m.word == WordUntold
 	}
-	s.word, s.reached, s.finding, s.since = m.word, m.reached, m.finding, m.since
+	s.reached, s.finding, s.since = m.reached, m.finding, m.since
 }

@@ -6,12 +6,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 )
@@ -31,7 +33,7 @@ type dialer struct {
 	dial   dialFunc
 	tls    *tls.Config // with a cache of sessions
 	verify bool
-	known  addresses
+	known  *addresses
 	fresh  time.Time // since when sessions are kept
 }
 
@@ -39,12 +41,13 @@ type dialer struct {
 // replaced since would never be looked at.
 const sessionAge = time.Minute
 
-// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another.
+// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another. known is
+// what its name stood for, if that is known.
 //
 // The certificate is verified here rather than by crypto/tls. The outcome is the same, but a handshake that is refused
 // would be a line in the node's log for each probe of each redirector: so it is completed, and then nothing that the node
 // says is believed.
-func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
+func newDialer(dial dialFunc, base *tls.Config, serverName string, known *addresses) *dialer {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
 		config = base.Clone()
@@ -52,7 +55,7 @@ func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 	if config.ServerName == "" {
 		config.ServerName = serverName
 	}
-	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify}
+	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify, known: cmp.Or(known, new(addresses))}
 	config.InsecureSkipVerify = true
 	return d
 }
@@ -144,9 +147,17 @@ func (a *addresses) dial(ctx context.Context, inTime time.Duration, dial dialFun
 	last, first := a.last.Load(), ctx
 	again := last != nil && *last != address
 	if again {
+		var found atomic.Bool // the name has been looked up, so that what comes of it counts
 		var cancel context.CancelFunc
-		first, cancel = context.WithTimeout(ctx, inTime)
+		first, cancel = context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			ConnectStart: func(string, string) { found.Store(true) },
+		}))
 		defer cancel()
+		defer time.AfterFunc(inTime, func() {
+			if !found.Load() {
+				cancel()
+			}
+		}).Stop()
 	}
 	conn, err := dial(first, network, address)
 	if err == nil {

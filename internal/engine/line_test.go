@@ -18,8 +18,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // asks probes a node once, and closes the connection.
@@ -60,7 +58,7 @@ func TestTrust(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, p := newNetwork(t)
 				n.node("a").set(func(v *vault) { v.code, v.tls = 200, pair.server })
-				d := newDialer(p.dial, row.config, row.server)
+				d := newDialer(p.dial, row.config, row.server, nil)
 				for range 3 { // the session of the first is resumed by the others: it is trusted no more than that
 					f := asks(t, d, "https://a:8200", func() {})
 					if f.Result != row.want || f.Result == ResultTLS && f.Detail == "" {
@@ -90,7 +88,7 @@ func TestWrongScheme(t *testing.T) {
 			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node answers https, and is asked by http",
 		},
 	} {
-		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1"), base, func() {}); !f.same(want) {
+		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil), base, func() {}); !f.same(want) {
 			t.Errorf("%s: %+v, want %+v", base, f, want)
 		}
 	}
@@ -110,7 +108,7 @@ func TestSessionsAreResumed(t *testing.T) {
 			return nil
 		}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, pair.client, "a")
+		d := newDialer(p.dial, pair.client, "a", nil)
 		for range 5 {
 			asks(t, d, "https://a:8200", func() {})
 			synctest.Wait()
@@ -129,7 +127,7 @@ func TestReplacedCertificatesAreLookedAt(t *testing.T) {
 		var serves atomic.Pointer[tls.Certificate]
 		server := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serves.Load(), nil }}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, right.client, "a")
+		d := newDialer(p.dial, right.client, "a", nil)
 		for _, row := range []struct {
 			pair *tlsPair
 			want Result
@@ -151,7 +149,7 @@ func TestBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, p := newNetwork(t)
 		n.node("a").answers(200)
-		d, told := newDialer(p.dial, nil, "a"), 0
+		d, told := newDialer(p.dial, nil, "a", nil), 0
 		asks(t, d, "http://a:8200", func() { told++ })
 		synctest.Wait()
 		if told != 0 || n.node("a").connections() != 0 {
@@ -168,66 +166,6 @@ func TestBreaks(t *testing.T) {
 		}
 		l.close()
 		(*line)(nil).close()
-	})
-}
-
-// A name is looked up for each probe. That it cannot be looked up says nothing of the node.
-func TestNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, p := newNetwork(t)
-		n.change(func() { n.names["vault.example.com"] = "a" })
-		n.node("a").answers(200)
-		answer := discovery.Answer{Index: 5, Nodes: []discovery.Node{{Name: "vault.example.com", ID: "vault", Port: 8200, Tags: []string{"active"}}}}
-		w := watch(t, p, newScripted(answer), plain(t, probing(ProbeAuto)))
-		w.expect(t, "vault.example.com", discovery.ReasonOK)
-		hold := func(what string) {
-			t.Helper()
-			for range 100 {
-				if p := w.State().Phase(); p.Situation != Active || w.State().By != ByProbe {
-					t.Fatalf("%s: phase %v, by %s", what, p, w.State().By)
-				}
-				settle(100 * time.Millisecond)
-			}
-		}
-		n.change(func() { n.noDNS = errNoName })
-		hold("no DNS")
-		n.change(func() { n.noDNS = nil })
-
-		n.change(func() { n.names["vault.example.com"] = "b" }) // a sealed node, while the old one goes on answering
-		n.node("b").answers(503)
-		settle(500 * time.Millisecond)
-		w.expect(t, "", discovery.ReasonUnhealthy)
-		n.node("b").answers(200)
-		settle(time.Second)
-		hold("moved")
-		n.change(func() { n.noDNS = errNoName })
-		n.node("a").answers(429)
-		hold("no DNS after the move")
-	})
-}
-
-// A DNS server that does not answer takes half of the time of a probe, not all of it.
-func TestSlowNames(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n, p := newNetwork(t)
-		n.change(func() { n.names["name"] = "a" })
-		n.node("a").answers(200)
-		d := newDialer(p.dial, nil, "name")
-		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
-			t.Fatalf("%+v", f)
-		}
-		n.change(func() { n.slowDNS = true })
-		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive || f.Took != time.Second/2 {
-			t.Errorf("%+v, want active after 500ms", f)
-		}
-		// A name that was never looked up leads nowhere.
-		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultTimeout {
-			t.Errorf("%+v, want a timeout", f)
-		}
-		n.change(func() { n.slowDNS, n.noDNS = false, errNoName })
-		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultOther {
-			t.Errorf("%+v, want other", f)
-		}
 	})
 }
 
@@ -273,7 +211,7 @@ func TestFindingsOfSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first := Finding{}
 			for i := range 5 {
-				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1")
+				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil)
 				f := asks(t, d, row.base, func() {})
 				if name == "banner" && f.Result == ResultRefused {
 					continue // closed with a request unread: the banner may be lost

@@ -52,6 +52,7 @@ func (v *View) listen(now time.Time) {
 				zap.Duration("dead_for", now.Sub(s.died)))
 		}
 		m.word, m.finding, m.since, m.reached, m.latest = s.word, s.finding, s.since, s.reached, s.latest
+		m.leader, m.known = s.leader, s.dialer.known
 		if s.believed {
 			m.word = WordUntold
 		}

@@ -33,7 +33,8 @@ func (p policy) members(nodes []discovery.Node) []member {
 	return members
 }
 
-// locate finds where a member is reached, and where it is probed.
+// locate finds where a member is reached, and where it is probed. With redirect_to leader, that is where it said last that it
+// is, be it while it claims to be active or until it has been asked again; before it has, its own address.
 func (p policy) locate(m *member) {
 	t, err := p.addressing.target(&m.node, "")
 	m.target, m.bad, m.probeURL, m.probeName = t, "", t.URL, t.ServerName
@@ -41,12 +42,14 @@ func (p policy) locate(m *member) {
 		m.bad = err.Error()
 		return
 	}
-	if p.addressing.Leader() && m.claims() {
-		if t, err = p.addressing.target(&m.node, m.finding.Leader); err != nil {
-			m.bad = err.Error()
-			return
-		}
+	if !p.addressing.Leader() || m.leader == "" {
+		return
+	}
+	switch t, err = p.addressing.target(&m.node, m.leader); {
+	case err == nil:
 		m.target = t
+	case m.claims():
+		m.bad = err.Error()
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"strings"
 	"sync"
@@ -92,6 +93,9 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 		return failed(err)
 	case v == nil:
 		return failed(os.NewSyscallError("connect", syscall.EHOSTUNREACH))
+	}
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.ConnectStart != nil {
+		trace.ConnectStart(network, net.JoinHostPort(host, port))
 	}
 	return v.accept(ctx, net.JoinHostPort(host, port), failed)
 }

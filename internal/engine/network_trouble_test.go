@@ -52,3 +52,24 @@ func TestFailuresAtOnceTakeTheirTime(t *testing.T) {
 		w.expect(t, "", discovery.ReasonUnhealthy)
 	})
 }
+
+// Where this machine has no descriptors left to find out why a node does not answer, it is not asked over and over.
+func TestErrorsOfThisMachineAreNoHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		a := n.node("a")
+		a.hangs(true)
+		settle(1200 * time.Millisecond) // one probe has gone unanswered
+		for _, host := range []string{"a", "b", "c"} {
+			n.node(host).set(func(v *vault) { v.down = os.NewSyscallError("socket", syscall.EMFILE) })
+		}
+		before := n.tries()
+		settle(10 * time.Second)
+		if tried := n.tries() - before; tried > 100 {
+			t.Errorf("%d connections were tried within 10s", tried)
+		}
+		a.set(func(v *vault) { v.down, v.hang = nil, false })
+		settle(time.Second)
+		w.expect(t, "a", discovery.ReasonOK)
+	})
+}

@@ -101,7 +101,7 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, n
 		switch {
 		case s == nil || s.base != m.probeURL || s.serverName != m.node.ServerName:
 			s.leave()
-			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.probeName), now)
+			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.probeName, m.known), now)
 		case old == nil:
 			s.asap = true
 		case old.marked != m.marked:
@@ -169,8 +169,8 @@ func (p *prober) hear(r probed, incumbent discovery.Identity) (news bool) {
 	if i := p.subjects[incumbent]; i != nil && i != s && was != WordActive && s.word == WordActive {
 		i.asap = true // two cannot both be active for long
 	}
-	// What fails at once, such as a look-up or a route, is given time to change.
-	s.asap = s.asap || s.wavers() && s.id == incumbent && s.finding.Result != ResultOther
+	// What fails at once, such as a look-up or a route, is given time to change; so is what fails on this machine.
+	s.asap = s.asap || s.wavers() && s.id == incumbent && r.finding.Result == ResultTimeout
 	return news
 }
 

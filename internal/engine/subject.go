@@ -27,6 +27,7 @@ type subject struct {
 
 	word       Word
 	finding    Finding                  // of the last probe that counted
+	leader     string                   // where it said last that it is reached, if that was asked for
 	latest     *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
 	since      time.Time                // since when the finding has been the same
 	patience   time.Time                // until when its first answer, or that it is ready, is waited for
@@ -143,7 +144,7 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 	}
 	switch f.Result {
 	case ResultActive:
-		s.word = WordActive
+		s.word, s.leader = WordActive, f.Leader
 	case ResultTLS:
 		switch s.word = WordAlive; {
 		case strict:
