@@ -51,7 +51,7 @@ func (u *Upstreams) Cleanup() error { return u.Active.cleanup() }
 // A node that is registered with the name under which clients know this site is no such error: the name may well mean
 // another machine here.
 func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	s := u.view.Await(r.Context(), u.queue)
+	s := u.await(r)
 	switch {
 	case !s.Active():
 		u.count(r, engine.Unavailable)
@@ -65,6 +65,18 @@ func (u *Upstreams) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, err
 	}
 	u.count(r, engine.Proxied)
 	return []*reverseproxy.Upstream{{Dial: s.Target.Authority}}, nil
+}
+
+// cameVar is the variable of a request with when it came here first.
+const cameVar = "vault_redirect.came"
+
+// await returns the state for a request. The reverse proxy comes for each of its attempts: they have one deadline.
+func (u *Upstreams) await(r *http.Request) *engine.State {
+	if came, again := caddyhttp.GetVar(r.Context(), cameVar).(time.Time); again {
+		return u.view.AwaitSince(r.Context(), u.queue, came)
+	}
+	caddyhttp.SetVar(r.Context(), cameVar, time.Now())
+	return u.view.Await(r.Context(), u.queue)
 }
 
 // count counts a request. The reverse proxy comes for each of its attempts: it counts once for each outcome.
