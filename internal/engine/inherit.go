@@ -50,6 +50,7 @@ func (v *View) inherit(first *State, predecessor *View) {
 	}
 	// The new config has no address for the node that is active.
 	first.phase, first.reason, first.Detail, first.Since = Phase{None, now}, discovery.ReasonBadAddress, "", now
+	v.dropped = s
 }
 
 // begin begins with what was inherited, until there is a report.
@@ -57,6 +58,10 @@ func (v *View) begin() {
 	v.began = time.Now()
 	if len(v.members) == 0 {
 		return
+	}
+	if v.dropped != nil {
+		v.tell(v.dropped, v.current.Load(), election{})
+		v.dropped = nil
 	}
 	v.prober.sync(v.members, nil, v.began)
 	first := v.current.Load()

@@ -132,21 +132,6 @@ func TestReloadInAFailover(t *testing.T) {
 	}
 }
 
-// A config that has no address for the node that is stale holds requests no longer than hold.
-func TestReloadToAConfigWithoutAnAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
-		old.fail(errors.New("no"))
-		settle(time.Second)
-		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
-		for range 2 { // before and after it runs
-			if got := request(t.Context(), next.View, holding()); got.active != "" || got.after > 5*time.Second {
-				t.Errorf("%+v", got)
-			}
-		}
-	})
-}
-
 // A reload while all is well turns no request away, and has none wait, however slow the node is.
 func TestReloadLosesNothing(t *testing.T) {
 	for name, r := range reloads(t) {

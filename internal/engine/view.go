@@ -60,6 +60,7 @@ type View struct {
 	// The rest belongs to the goroutine.
 	prober     *prober
 	began      time.Time
+	dropped    *State // of the predecessor, if there is no address for the node that is active in it
 	report     report
 	due        time.Time        // when the timer fires: what is due then must not be put off by a result that is no news
 	undoubted  []discovery.Node // of the last answer that was the whole truth
