@@ -40,7 +40,7 @@ type Active struct {
 	// - service_address: the service address, else the address of the node
 	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
 	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes, and is auto where they
-	//   cannot reach the node or do not trust its certificate
+	//   never reached the node or do not trust its certificate
 	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
 	//   {node}.vault.example.com
 	//

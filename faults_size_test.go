@@ -42,7 +42,7 @@ type sizeFault struct {
 	limit  int64 // of bytes on the wire; beyond it, buffers of the kernel are filled
 }
 
-// The rows run one after the other: memory is that of the process.
+// The rows run one after the other: memory is that of the process. The tests that run beside them take some MiB.
 func TestFaultsOfSize(t *testing.T) {
 	t.Parallel()
 	entries := strings.Repeat(strings.Trim(lie(), "[]")+",", 64)

@@ -26,9 +26,12 @@ func (v *View) inherit(first *State, predecessor *View) {
 	v.undoubted, v.members = known, policy.members(known)
 	for i := range v.members { // the same nodes in the same order
 		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
-			m.word, m.finding, m.since, m.latest, m.leader = old.word, old.finding, old.since, old.latest, old.leader
+			m.word, m.finding, m.since, m.latest = old.word, old.finding, old.since, old.latest
 			if m.probeURL == old.probeURL {
 				m.reached, m.known = old.reached, old.known
+			}
+			if v.Probe.TLSKey == predecessor.Probe.TLSKey { // else it may have been believed for want of verification
+				m.leader = old.leader
 			}
 			policy.locate(m)
 		}

@@ -11,6 +11,46 @@ import (
 	"time"
 )
 
+// Where it is is not believed any more of a node whose certificate is not trusted, be it after a reload.
+func TestLeaderIsForgotten(t *testing.T) {
+	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
+	for name, distrust := range map[string]func(t *testing.T, n *network, w *watched) *watched{
+		"another certificate": func(_ *testing.T, n *network, w *watched) *watched {
+			n.node("a").set(func(v *vault) { v.tls = other.server })
+			return w
+		},
+		"other authorities": func(t *testing.T, _ *network, w *watched) *watched {
+			w = reload{config: func(c *Config) { c.Probe.TLS, c.Probe.TLSKey = other.client, [32]byte{1} }}.run(t, w)
+			if url := w.State().Target.URL; url != "https://a:8200" {
+				t.Errorf("at once to %s", url)
+			}
+			return w
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, p := newNetwork(t)
+				n.node("a").set(func(v *vault) {
+					v.code, v.leader, v.tls = 200, `{"is_self":true,"leader_address":"https://front.example.com:443"}`, pair.server
+				})
+				w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto), func(c *Config) {
+					c.Probe.TLS = pair.client
+					c.Addressing, _ = NewAddressing("https", ToLeader, 0)
+				}))
+				if url := w.State().Target.URL; url != "https://front.example.com:443" {
+					t.Fatalf("to %s", url)
+				}
+				w = distrust(t, n, w)
+				w.Start()
+				settle(time.Minute)
+				if s := w.State(); !s.Active() || s.Target.URL != "https://a:8200" {
+					t.Errorf("phase %v, to %s", s.Phase(), s.Target.URL)
+				}
+			})
+		})
+	}
+}
+
 // While the active node is asked again, or leaves a probe unanswered, redirects lead to where it said that it is.
 func TestLeaderIsRemembered(t *testing.T) {
 	for name, happen := range map[string]func(n *network, w *watched){

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -142,19 +143,19 @@ func (c *watchedConn) Close() error {
 type addresses struct{ last atomic.Pointer[string] } // where the name was reached last
 
 // dial connects to an address. Where its name cannot be looked up, or not in time, it connects to where the name was
-// reached last.
+// reached last; and so it does where that is still one of several addresses, and another one is not reached in time.
 func (a *addresses) dial(ctx context.Context, inTime time.Duration, dial dialFunc, network, address string) (net.Conn, error) {
 	last, first := a.last.Load(), ctx
 	again := last != nil && *last != address
 	if again {
-		var found atomic.Bool // the name has been looked up, so that what comes of it counts
+		var moved atomic.Bool // it stands for other addresses now, so that what comes of them counts
 		var cancel context.CancelFunc
 		first, cancel = context.WithCancel(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-			ConnectStart: func(string, string) { found.Store(true) },
+			DNSDone: func(found httptrace.DNSDoneInfo) { moved.Store(found.Err == nil && !among(*last, found.Addrs)) },
 		}))
 		defer cancel()
 		defer time.AfterFunc(inTime, func() {
-			if !found.Load() {
+			if !moved.Load() {
 				cancel()
 			}
 		}).Stop()
@@ -170,4 +171,10 @@ func (a *addresses) dial(ctx context.Context, inTime time.Duration, dial dialFun
 		return dial(ctx, network, *last)
 	}
 	return nil, err
+}
+
+// among reports whether a host and port is at one of the addresses.
+func among(hostPort string, list []net.IPAddr) bool {
+	host, _, _ := net.SplitHostPort(hostPort)
+	return slices.ContainsFunc(list, func(a net.IPAddr) bool { return a.String() == host })
 }

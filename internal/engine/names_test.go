@@ -91,6 +91,22 @@ func TestNamesThatMoveToADeadEnd(t *testing.T) {
 	})
 }
 
+// A name of several addresses, of which one leads nowhere, is reached by another one.
+func TestNamesOfSeveralAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, p := newNetwork(t)
+		n.add(t, "127.0.0.7").answers(200)
+		n.change(func() { n.names["name"] = "127.0.0.7" })
+		d := newDialer(p.dial, nil, "name", nil)
+		for _, stuck := range []bool{false, true} {
+			n.change(func() { n.stuck = stuck })
+			if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
+				t.Errorf("%+v", f)
+			}
+		}
+	})
+}
+
 // A reload while names cannot be looked up forgets no address.
 func TestReloadWithoutNames(t *testing.T) {
 	for _, mode := range []Mode{ProbeAuto, ProbeStrict} {

@@ -30,6 +30,7 @@ type network struct {
 	names    map[string]string // host to host, as in a DNS
 	noDNS    error             // what looking up a name gives
 	slowDNS  bool              // looking up a name never ends
+	stuck    bool              // another address of a name comes first, and connecting to that never ends
 	attempts int               // connections that were tried
 }
 
@@ -78,7 +79,7 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 	host, port, _ := net.SplitHostPort(address)
 	n.mu.Lock()
 	n.attempts++
-	named, slow, err := n.names[host], n.slowDNS, n.noDNS
+	named, slow, err, stuck := n.names[host], n.slowDNS, n.noDNS, n.stuck
 	if named != "" {
 		host = named
 	}
@@ -94,8 +95,12 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 	case v == nil:
 		return failed(os.NewSyscallError("connect", syscall.EHOSTUNREACH))
 	}
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.ConnectStart != nil {
-		trace.ConnectStart(network, net.JoinHostPort(host, port))
+	if trace := httptrace.ContextClientTrace(ctx); named != "" && trace != nil && trace.DNSDone != nil {
+		trace.DNSDone(httptrace.DNSDoneInfo{Addrs: []net.IPAddr{{IP: net.ParseIP("127.0.0.99")}, {IP: net.ParseIP(host)}}})
+	}
+	if named != "" && stuck {
+		<-ctx.Done()
+		return failed(os.ErrDeadlineExceeded)
 	}
 	return v.accept(ctx, net.JoinHostPort(host, port), failed)
 }

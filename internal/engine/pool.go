@@ -85,8 +85,13 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 		v.used, v.retired = p.config, make(chan struct{})
 	}
 	if v.config != p.config {
-		v.config = p.config
+		v.config, v.beside = p.config, false
 		p.keepStats(v)
+	}
+	for _, o := range p.views {
+		if o != v && o.config == p.config && o.watcher.sameCluster(v.watcher) {
+			o.beside, v.beside = true, true
+		}
 	}
 	v.logs.add(log)
 	v.watcher.logs.add(log)

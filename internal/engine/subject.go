@@ -146,6 +146,7 @@ func (s *subject) hear(f Finding, strict bool, fall int) (news bool) {
 	case ResultActive:
 		s.word, s.leader = WordActive, f.Leader
 	case ResultTLS:
+		s.leader = ""
 		switch s.word = WordAlive; {
 		case strict:
 			s.word = WordPassive

@@ -9,7 +9,7 @@ package engine
 // the first to know the next node.
 type stay struct {
 	first, heir *View           // the same until another one takes its place
-	retired     <-chan struct{} // closed when another one takes the place of the heir
+	retired     <-chan struct{} // closed when the heir is in use no more
 }
 
 // enter registers a request that waits, so that the view lives until it leaves. A request that came to a config after its
@@ -36,7 +36,9 @@ func (s *stay) follow() {
 	case heir == nil:
 		s.retired = nil
 	default:
-		heir.guests++
+		if heir != s.first { // where it is a guest already
+			heir.guests++
+		}
 		s.heir, s.retired = heir, heir.retired
 	}
 	p.mu.Unlock()
@@ -64,15 +66,18 @@ func (p *Pool) leave(v *View) {
 }
 
 // heir returns the view that takes the place of one that has no users any more: of those on the same cluster that have come
-// into use since, the one that is most like it. Those that merely stood beside it have clients of their own.
+// into use since, the one that is most like it. Where there are several sites on a cluster, one of another address may be
+// that of other clients.
 func (p *Pool) heir(v *View) (best *View) {
 	most := 0
 	for _, o := range p.views {
-		if o.users == 0 || o.used <= v.config {
-			continue
-		}
-		if likeness := o.likeness(v.watcher, v.Config); likeness > 0 && likeness >= most {
-			best, most = o, likeness
+		switch {
+		case o.users == 0, o.used <= v.config, !v.watcher.sameCluster(o.watcher):
+		case (v.beside || o.beside) && v.Addressing != o.Addressing:
+		default:
+			if likeness := o.likeness(v.watcher, v.Config); best == nil || likeness >= most {
+				best, most = o, likeness
+			}
 		}
 	}
 	return best

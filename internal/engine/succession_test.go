@@ -114,3 +114,59 @@ func TestWaitersKeepTheirConfig(t *testing.T) {
 		})
 	}
 }
+
+// A config that is taken back while requests wait leaves nothing behind: no waiter that is counted, no view that runs.
+func TestWaitersOfAConfigThatComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		first.lose()
+		done := waits(t, first.View)
+		second := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, first)
+		second.Start()
+		first.release()
+		synctest.Wait()
+		third := reload{config: func(c *Config) { c.MaxStale-- }}.run(t, second)
+		third.Start()
+		second.release()
+		synctest.Wait()
+		if third.View != first.View {
+			t.Error("the view that still runs is not used again")
+		}
+		third.say(answerOf(20, "b"))
+		if got := <-done; got.active != "b" {
+			t.Errorf("%+v", got)
+		}
+		synctest.Wait()
+		if n := third.Waiting(); n != 0 {
+			t.Errorf("%d requests wait", n)
+		}
+		third.release()
+		synctest.Wait()
+		if running := goroutines("engine.(*View).run"); running != 0 {
+			t.Errorf("%d views run", running)
+		}
+	})
+}
+
+// Who waits at one of several sites of a cluster is not sent where the clients of another one are.
+func TestWaitersKeepTheirSite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s := NewPool(), newScripted(answerOf(5, "a"))
+		p.NextConfig()
+		outside := watch(t, p, s, plain(t, func(c *Config) { c.Addressing = to(t, "{node}.example.com") }))
+		inside := watch(t, p, s, plain(t))
+		outside.lose()
+		done := make(chan string, 1)
+		go func() { done <- outside.Await(t.Context(), holding()).Target.URL }()
+		synctest.Wait()
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, inside)
+		next.Start()
+		outside.release()
+		inside.release()
+		synctest.Wait()
+		outside.say(answerOf(20, "b"))
+		if url := <-done; url != "http://b.example.com:8200" {
+			t.Errorf("to %q", url)
+		}
+	})
+}

@@ -56,6 +56,7 @@ type View struct {
 	born    uint64        // number of the config in which it was made
 	used    uint64        // number of the config since which it has users
 	retired chan struct{} // closed when it has no users any more
+	beside  bool          // the last config of which a handler has acquired it has others on the same cluster
 
 	// The rest belongs to the goroutine.
 	prober     *prober
