@@ -9,11 +9,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -41,24 +41,19 @@ func run(t *testing.T, server string, handler func(port int) string) *liveCaddy 
 		}
 	})
 	r := &liveCaddy{log: filepath.Join(t.TempDir(), "log")}
-	var err error
-	for range 10 { // until then, somebody else may take the port
-		var l net.Listener
-		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			t.Fatal(err)
-		}
-		r.addr = l.Addr().String()
-		l.Close()
-		err = caddy.Load(fmt.Appendf(nil, `{"admin": {"disabled": true, "config": {"persist": false}},
-			"logging": {"logs": {"default": {"level": "DEBUG", "writer": {"output": "file", "filename": %q}}}},
-			"apps": {"http": {"servers": {"s": {"listen": [%q], "routes": [{"handle": [%s]}] %s}}}}}`,
-			r.log, r.addr, handler(l.Addr().(*net.TCPAddr).Port), server), true)
-		if err == nil {
-			return r
-		}
+	number := freePort(t)
+	r.addr = "127.0.0.1:" + number
+	port, err := strconv.Atoi(number)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal(err)
-	return nil
+	if err := caddy.Load(fmt.Appendf(nil, `{"admin": {"disabled": true, "config": {"persist": false}},
+		"logging": {"logs": {"default": {"level": "DEBUG", "writer": {"output": "file", "filename": %q}}}},
+		"apps": {"http": {"servers": {"s": {"listen": [%q], "routes": [{"handle": [%s]}] %s}}}}}`,
+		r.log, r.addr, handler(port), server), true); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // get sends a request with a Host, follows no redirect, and returns the answer and its body.

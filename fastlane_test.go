@@ -38,6 +38,7 @@ func laneServer(port, handler, more string) []byte {
 		port, laneWrapper, handler, more)
 }
 
+// freePort returns a port that nobody is given in the meantime.
 func freePort(t testing.TB) string {
 	t.Helper()
 	port, err := harness.FreePort()

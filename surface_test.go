@@ -150,12 +150,7 @@ var oneCaddy sync.Mutex
 func newTestCaddy(t testing.TB) *testCaddy {
 	t.Helper()
 	oneCaddy.Lock()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	c := &testCaddy{t: t, admin: filepath.Join(t.TempDir(), "admin.sock"), site: l.Addr().String()}
+	c := &testCaddy{t: t, admin: filepath.Join(t.TempDir(), "admin.sock"), site: "127.0.0.1:" + freePort(t)}
 	dialer := new(net.Dialer)
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 		if strings.HasPrefix(address, "admin") {
