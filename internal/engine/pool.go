@@ -29,9 +29,10 @@ type Pool struct {
 	ending chan struct{} // closed when the process is about to end
 	end    func()
 
-	mu     sync.Mutex
-	views  []*View // in the order in which they were made
-	config uint64  // number of the config whose handlers acquire views now
+	mu      sync.Mutex
+	views   []*View       // in the order in which they were made
+	config  uint64        // number of the config whose handlers acquire views now
+	arrival chan struct{} // closed when the next view comes into use
 
 	listening sync.Mutex
 	listeners []*listener
@@ -42,7 +43,7 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 
 // NewPool returns an empty pool.
 func NewPool() *Pool {
-	p := &Pool{dial: new(net.Dialer).DialContext, ending: make(chan struct{})}
+	p := &Pool{dial: new(net.Dialer).DialContext, ending: make(chan struct{}), arrival: make(chan struct{})}
 	p.end = sync.OnceFunc(func() { close(p.ending) })
 	return p
 }
@@ -83,6 +84,8 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	}
 	if v.users++; v.users == 1 {
 		v.used, v.retired = p.config, make(chan struct{})
+		close(p.arrival) // for those who wait for one that takes the place of theirs
+		p.arrival = make(chan struct{})
 	}
 	if v.config != p.config {
 		v.config, v.beside = p.config, false

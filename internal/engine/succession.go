@@ -9,7 +9,7 @@ package engine
 // the first to know the next node.
 type stay struct {
 	first, heir *View           // the same until another one takes its place
-	retired     <-chan struct{} // closed when the heir is in use no more
+	retired     <-chan struct{} // closed when the heir is in use no more, and then when there may be another one
 }
 
 // enter registers a request that waits, so that the view lives until it leaves. A request that came to a config after its
@@ -26,7 +26,7 @@ func (p *Pool) enter(v *View) *stay {
 	return &stay{v, v, v.retired}
 }
 
-// follow has the request wait on the view that has taken the place of the heir. If none has, it stays where it is.
+// follow has the request wait on the view that has taken the place of the heir. Until there is one, it stays where it is.
 func (s *stay) follow() {
 	p, before := s.heir.pool, s.heir
 	p.mu.Lock()
@@ -34,7 +34,7 @@ func (s *stay) follow() {
 	case before.users > 0: // again
 		s.retired = before.retired
 	case heir == nil:
-		s.retired = nil
+		s.retired = p.arrival
 	default:
 		if heir != s.first { // where it is a guest already
 			heir.guests++

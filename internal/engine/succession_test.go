@@ -115,6 +115,31 @@ func TestWaitersKeepTheirConfig(t *testing.T) {
 	}
 }
 
+// Who waits goes on with a config that comes after one that has none of this cluster.
+func TestWaitersOutliveAConfigWithout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(answerOf(5, "a"))
+		s.cluster = "vault"
+		old := watch(t, NewPool(), s, plain(t))
+		old.lose()
+		old.fail(errors.New("token revoked"))
+		done := waits(t, old.View)
+		old.pool.NextConfig()
+		old.release()
+		time.Sleep(time.Second)
+		next := reload{discovery: func(s *scripted) { s.key, s.err = "another token", nil }}.run(t, old)
+		next.scripted.set(func(s *scripted) { s.answer = answerOf(20, "b") })
+		next.Start()
+		if got, want := <-done, (outcome{"b", time.Second}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		synctest.Wait()
+		if running := goroutines("engine.(*View).run"); running != 1 {
+			t.Errorf("%d views run, want that of the new config", running)
+		}
+	})
+}
+
 // A config that is taken back while requests wait leaves nothing behind: no waiter that is counted, no view that runs.
 func TestWaitersOfAConfigThatComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
