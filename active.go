@@ -57,11 +57,12 @@ type Active struct {
 	// Hold is how long requests wait for the next active node when one is lost, instead of being turned away with 503:
 	// each at most for as long as this, and none later than this after the loss. A cluster that never had an active node,
 	// or that lost it longer ago, is not waited for. With probes, requests wait as well while the active node leaves its
-	// probe unanswered. A request leaves when its client does. 0 turns waiting off, but for up to 1s at the start. Default: 50s, which is longer than a
-	// failover on Consul storage takes, and shorter than the 60s after which Vault's clients give up.
+	// probe unanswered. A request leaves when its client does. 0 turns waiting off, but for up to 1s at the start.
+	// Default: 50s, which is longer than a failover on Consul storage takes, and shorter than the 60s after which Vault's
+	// clients give up.
 	Hold *caddy.Duration `json:"hold,omitempty"`
-	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Each costs about 10 KiB of memory, on
-	// top of the 20 KiB that Go's server takes for a connection. Default: 10000.
+	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Each costs about 10 KiB
+	// of memory, on top of the 20 KiB that Go's server takes for a connection. Default: 10000.
 	HoldMax int `json:"hold_max,omitempty"`
 	// Probe has the nodes themselves asked whether they are active. Default: mode auto.
 	Probe *Probe `json:"probe,omitempty"`

@@ -72,11 +72,12 @@ const cameVar = "vault_redirect.came"
 
 // await returns the state for a request. The reverse proxy comes for each of its attempts: they have one deadline.
 func (u *Upstreams) await(r *http.Request) *engine.State {
-	if came, again := caddyhttp.GetVar(r.Context(), cameVar).(time.Time); again {
-		return u.view.AwaitSince(r.Context(), u.queue, came)
+	came, again := caddyhttp.GetVar(r.Context(), cameVar).(time.Time)
+	if !again {
+		came = time.Now()
+		caddyhttp.SetVar(r.Context(), cameVar, came)
 	}
-	caddyhttp.SetVar(r.Context(), cameVar, time.Now())
-	return u.view.Await(r.Context(), u.queue)
+	return u.view.AwaitSince(r.Context(), u.queue, came)
 }
 
 // count counts a request. The reverse proxy comes for each of its attempts: it counts once for each outcome.

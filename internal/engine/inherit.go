@@ -62,12 +62,12 @@ func (v *View) begin() {
 	if len(v.members) == 0 {
 		return
 	}
+	first := v.current.Load()
 	if v.dropped != nil {
-		v.tell(v.dropped, v.current.Load(), election{})
+		v.tell(v.dropped, first, election{})
 		v.dropped = nil
 	}
 	v.prober.sync(v.members, nil, v.began)
-	first := v.current.Load()
 	for i := range v.members {
 		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
 			s.inherit(&v.members[i], v.Probe.Mode == ProbeStrict)

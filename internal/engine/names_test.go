@@ -48,16 +48,23 @@ func TestNames(t *testing.T) {
 	})
 }
 
+// namedNode returns a network in which name stands for a, and a dialer that has reached it there.
+func namedNode(t *testing.T) (*network, *Pool, *dialer) {
+	t.Helper()
+	n, p := newNetwork(t)
+	n.change(func() { n.names["name"] = "a" })
+	n.node("a").answers(200)
+	d := newDialer(p.dial, nil, "name", nil)
+	if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
+		t.Fatalf("%+v", f)
+	}
+	return n, p, d
+}
+
 // A DNS server that does not answer takes half of the time of a probe, not all of it.
 func TestSlowNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, p := newNetwork(t)
-		n.change(func() { n.names["name"] = "a" })
-		n.node("a").answers(200)
-		d := newDialer(p.dial, nil, "name", nil)
-		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
-			t.Fatalf("%+v", f)
-		}
+		n, p, d := namedNode(t)
 		n.change(func() { n.slowDNS = true })
 		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive || f.Took != time.Second/2 {
 			t.Errorf("%+v, want active after 500ms", f)
@@ -76,13 +83,7 @@ func TestSlowNames(t *testing.T) {
 // A name that has moved to where nothing answers leads there: the node that it stood for before has no say.
 func TestNamesThatMoveToADeadEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, p := newNetwork(t)
-		n.change(func() { n.names["name"] = "a" })
-		n.node("a").answers(200)
-		d := newDialer(p.dial, nil, "name", nil)
-		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
-			t.Fatalf("%+v", f)
-		}
+		n, _, d := namedNode(t)
 		n.node("b").set(func(v *vault) { v.drops = true })
 		n.change(func() { n.names["name"] = "b" })
 		if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultTimeout {
