@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -216,11 +215,7 @@ func TestStatusCommandWaits(t *testing.T) {
 }
 
 func TestStatusCommandFails(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
+	const closed = "127.0.0.1:1"                        // a port that nobody listens on and that is given to nobody
 	plain := httptest.NewServer(http.NotFoundHandler()) // as a Caddy without the plugin answers
 	t.Cleanup(plain.Close)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))
@@ -239,7 +234,7 @@ func TestStatusCommandFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ args, want string }{
-		{"--address " + closed.Addr().String(), "is Caddy running?"},
+		{"--address " + closed, "is Caddy running?"},
 		{"--address unix/" + dir + "/none.sock", "is Caddy running?"},
 		{"--address " + plain.Listener.Addr().String(), "does not have the plugin vault_redirect"},
 		{"--address " + page.Listener.Addr().String(), "is not Caddy's admin API"},
@@ -251,7 +246,7 @@ func TestStatusCommandFails(t *testing.T) {
 		{"--address 127.0.0.1:1-9", "invalid admin address"},
 		{"--config " + dir + "/none", "no such file"},
 		{"--config " + nonsense + " --adapter caddyfile", "nonsense"},
-		{"--wait 300ms --address " + closed.Addr().String(), "is Caddy running?"},
+		{"--wait 300ms --address " + closed, "is Caddy running?"},
 	} {
 		code, out, err := runSubcommand(t, append([]string{"status"}, strings.Fields(row.args)...)...)
 		if code != 1 || err == nil || !strings.Contains(err.Error(), row.want) || out != "" {
