@@ -24,20 +24,21 @@ const dynalitePort = 4567
 // errNoDynalite says what a test that needs it lacks.
 var errNoDynalite = errors.New("dynalite, which plays DynamoDB, is not installed: make tools-dynalite, which needs Node.js and npm")
 
-// findDynalite returns the programs that run dynalite: Node.js, and the script.
-func findDynalite() (node, script string, err error) {
-	if node, err = exec.LookPath("node"); err != nil {
-		return "", "", errNoDynalite
-	}
-	_, folder, err := dynaliteFolders()
+// findDynalite returns how dynalite is run: Node.js, the script, and what is loaded before it.
+func findDynalite() (command []string, err error) {
+	node, err := exec.LookPath("node")
 	if err != nil {
-		return "", "", err
+		return nil, errNoDynalite
 	}
-	script = filepath.Join(folder, "node_modules", "dynalite", "cli.js")
+	pinned, folder, err := dynaliteFolders()
+	if err != nil {
+		return nil, err
+	}
+	script := filepath.Join(folder, "node_modules", "dynalite", "cli.js")
 	if _, err := os.Stat(script); err != nil {
-		return "", "", errNoDynalite
+		return nil, errNoDynalite
 	}
-	return node, script, nil
+	return []string{node, "--require", filepath.Join(pinned, "outlive.js"), script}, nil
 }
 
 // dynaliteFolders returns the folder that pins dynalite, and the one in the user's cache where it is installed.
@@ -58,13 +59,13 @@ func dynaliteFolders() (pinned, installed string, err error) {
 
 // InstallDynalite installs what tools/dynalite pins into the user's cache folder, unless it is there already.
 func InstallDynalite(ctx context.Context, progress func(format string, args ...any)) error {
-	if _, script, err := findDynalite(); err == nil {
-		progress("dynalite: in the cache: %s", script)
-		return nil
-	}
 	pinned, folder, err := dynaliteFolders()
 	if err != nil {
 		return err
+	}
+	if _, err := findDynalite(); err == nil {
+		progress("dynalite: in the cache: %s", folder)
+		return nil
 	}
 	npm, err := exec.LookPath("npm")
 	if err != nil {
@@ -102,13 +103,12 @@ func InstallDynalite(ctx context.Context, progress func(format string, args ...a
 
 // startDynamo starts dynalite, with its data in memory.
 func (c *Cluster) startDynamo(ctx context.Context) error {
-	node, script, err := findDynalite()
+	command, err := findDynalite()
 	if err != nil {
 		return err
 	}
-	host := c.IP(firstConsulHost)
-	c.Dynamo = c.process("dynalite", node)
-	c.Dynamo.Args = []string{script, "--host", host, "--port", fmt.Sprint(dynalitePort), "--createTableMs", "0"}
+	c.Dynamo = c.process("dynalite", command[0])
+	c.Dynamo.Args = append(command[1:], "--host", c.IP(firstConsulHost), "--port", fmt.Sprint(dynalitePort), "--createTableMs", "0")
 	if err := c.Dynamo.Start(); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func Run(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
 	Needed(tb)
 	if o.Storage == DynamoStorage {
-		if _, _, err := findDynalite(); err != nil {
+		if _, err := findDynalite(); err != nil {
 			tb.Skip(err)
 		}
 	}
