@@ -9,9 +9,11 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -65,24 +67,55 @@ func dialLane(t *testing.T, address string) (c net.Conn) {
 	return c
 }
 
+// onGoAway opens an idle connection of HTTP/2, and returns a function that waits until the server has said to all of them that
+// it shuts down, which it never says to later ones. A reload may return when the server has not even begun to.
+func onGoAway(t *testing.T, address string) (wait func()) {
+	t.Helper()
+	c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com", NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	const settings, goAway = 4, 7
+	until := func(kind byte) {
+		t.Helper()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		for frame := make([]byte, 9); frame[3] != kind; {
+			if _, err := io.ReadFull(c, frame); err != nil {
+				t.Fatalf("wait for a frame of type %d: %v", kind, err)
+			}
+			if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(frame[:4])>>8)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+		t.Fatal(err)
+	}
+	until(settings)
+	return func() { until(goAway) }
+}
+
 // TestFastLaneReloadsInHandshake reloads, and ends Caddy, while a connection is in its TLS handshake.
 func TestFastLaneReloadsInHandshake(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
-	port := freePort(t)
 	for _, row := range []struct {
 		proto string
-		end   func(t *testing.T)
+		end   func(port string)
 	}{
-		{"HTTP/2.0", func(t *testing.T) { loadTLS(t, port, consul.Addr()) }},
-		{"HTTP/1.1", func(t *testing.T) { loadTLS(t, port, consul.Addr()) }},
-		{"HTTP/2.0", func(t *testing.T) { _ = caddy.Stop() }},
-		{"HTTP/1.1", func(t *testing.T) { _ = caddy.Stop() }},
+		{"HTTP/2.0", func(port string) { loadTLS(t, port, consul.Addr()) }},
+		{"HTTP/1.1", func(port string) { loadTLS(t, port, consul.Addr()) }},
+		{"HTTP/2.0", func(string) { _ = caddy.Stop() }},
+		{"HTTP/1.1", func(string) { _ = caddy.Stop() }},
 	} {
+		port := freePort(t) // for each another one, so that no connection is an old config's
 		loadTLS(t, port, consul.Addr())
+		shutDown := onGoAway(t, "127.0.0.1:"+port)
 		c := dialLane(t, "127.0.0.1:"+port)
-		row.end(t)
+		row.end(port)
+		shutDown()
 		var protocols http.Protocols
 		protocols.SetHTTP1(row.proto == "HTTP/1.1")
 		protocols.SetHTTP2(row.proto == "HTTP/2.0")
