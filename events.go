@@ -8,6 +8,7 @@ package vaultredirect
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -18,6 +19,9 @@ import (
 
 // maxEvents is how many events may wait for their handlers, which may block.
 const maxEvents = 64
+
+// lateHandlers is for how long handlers of an event may run on once the config has ended that emits it.
+const lateHandlers = 10 * time.Second
 
 // events are those that wait to be emitted. They belong to no config: what happens before a config has started, or while
 // one replaces another, is emitted by the one that runs next.
@@ -59,7 +63,7 @@ func droppedEvents() uint64 {
 // emitter emits events by the events app of one config: only between its start and its end, since the app reads its
 // subscriptions without a lock, and from a goroutine of its own, since handlers are run by who emits.
 type emitter struct {
-	ctx    caddy.Context
+	ctx    caddy.Context // of handlers
 	events *caddyevents.App
 
 	once  sync.Once // it has begun, or never will
@@ -75,6 +79,11 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 		return nil, err
 	}
 	e := &emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
+	// The config may end between the moment in which an event is taken and that in which its handlers are called. The app calls
+	// none once its context has ended: the event would be lost. But no handler may stay for ever.
+	var cancel context.CancelFunc
+	e.ctx.Context, cancel = context.WithCancel(context.WithoutCancel(ctx.Context))
+	context.AfterFunc(ctx.Context, func() { time.AfterFunc(lateHandlers, cancel) })
 	e.end = sync.OnceFunc(func() {
 		e.once.Do(func() {})
 		events.Lock()
@@ -111,9 +120,8 @@ func (e *emitter) run() {
 	for {
 		event, ok := e.take()
 		switch {
-		case ok && e.events.ShouldEmit(string(event.Kind)):
-			e.events.Emit(e.ctx, string(event.Kind), eventData(event))
-		case ok: // nobody wants to know
+		case ok:
+			e.emit(event)
 		default:
 			select {
 			case <-events.more:
@@ -121,6 +129,13 @@ func (e *emitter) run() {
 				return
 			}
 		}
+	}
+}
+
+// emit emits an event if anybody wants to know.
+func (e *emitter) emit(event engine.Event) {
+	if e.events.ShouldEmit(string(event.Kind)) {
+		e.events.Emit(e.ctx, string(event.Kind), eventData(event))
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 func init() { caddy.RegisterModule(recorder{}) }
@@ -192,6 +194,23 @@ func TestEventsThroughReloads(t *testing.T) {
 	}
 	if n := len(heard("started")); n != reloads+1 {
 		t.Errorf("%d configs started", n)
+	}
+}
+
+// TestEventsAtTheEndOfTheirConfig: an event that was taken when the config ends is no other config's any more.
+func TestEventsAtTheEndOfTheirConfig(t *testing.T) {
+	c, s := newTestCaddy(t), newScript(t, "event-end", node("vault-0", true))
+	c.mustLoad(c.config(record(t), redirector(s, map[string]any{"name": "prod"})))
+	c.awaitEvent("vault_active_changed", 1)
+	running.Lock()
+	e := running.apps[len(running.apps)-1].emitter
+	running.Unlock()
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	e.emit(engine.Event{Kind: engine.ActiveChanged, Cluster: "prod", Node: "vault-1"})
+	if n := len(heard("vault_active_changed")); n != 2 {
+		t.Errorf("%d events are heard, want 2", n)
 	}
 }
 
