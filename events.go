@@ -60,8 +60,8 @@ func droppedEvents() uint64 {
 	return events.dropped
 }
 
-// emitter emits events by the events app of one config: only between its start and its end, since the app reads its
-// subscriptions without a lock, and from a goroutine of its own, since handlers are run by who emits.
+// emitter emits events by the events app of one config: those that it takes between the config's start and its end, since the
+// app reads its subscriptions without a lock, and from a goroutine of its own, since handlers are run by who emits.
 type emitter struct {
 	ctx    caddy.Context // of handlers
 	events *caddyevents.App

@@ -156,7 +156,7 @@ func TestEvents(t *testing.T) {
 }
 
 // TestEventsThroughReloads has changes and reloads at the same time: each change is told once, and in order, by a config
-// that has started and has not begun to stop.
+// that had started, and had not begun to stop, when it took the event.
 func TestEventsThroughReloads(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "event-reloads", node("vault-0", true))
 	apps := record(t)

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +90,7 @@ func onGoAway(t *testing.T, address string) (wait func()) {
 			}
 		}
 	}
-	if _, err := io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"); err != nil {
+	if _, err := c.Write(slices.Concat(preface, []byte{3: settings, 8: 0})); err != nil { // and an empty frame
 		t.Fatal(err)
 	}
 	until(settings)
