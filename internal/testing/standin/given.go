@@ -1,6 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
+// A discovery for tests of what needs only its answer, and no server.
+
 package standin
 
 import (
