@@ -57,7 +57,7 @@ func TestPause(t *testing.T) {
 				defer cancel()
 				row.do(w, q, cancel)
 				began := time.Now()
-				if goesOn := w.Pause(ctx, q, w.State(), 2*time.Second); goesOn != row.want || time.Since(began) != row.took {
+				if goesOn := w.Pause(ctx, q, Waiter{}, w.State(), 2*time.Second); goesOn != row.want || time.Since(began) != row.took {
 					t.Errorf("%t after %s, want %t after %s", goesOn, time.Since(began), row.want, row.took)
 				}
 				if n := q.Waiting(); n != 0 {
