@@ -112,23 +112,23 @@ bench: ## Benchmarks
 
 .PHONY: bench-failover
 bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
-	$(GO) build -o dist/benchfailover ./internal/testing/benchfailover
+	$(GO) build -o dist/benchfailover ./bench/failover
 	@exec dist/benchfailover -n $(BENCH_FAILOVERS) $(BENCH_FLAGS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: bench-probe
 bench-probe: tools ## What the probes of many redirectors cost Vault, and how soon all follow, into docs/benchmarks.md
-	$(GO) build -o dist/benchprobe ./internal/testing/benchprobe
+	$(GO) build -o dist/benchprobe ./bench/probe
 	@exec dist/benchprobe -out docs/benchmarks.md
 
 .PHONY: bench-front
 bench-front: ## Redirects a second, CPU, latency, memory beside nginx and HAProxy, into docs/benchmarks.md (Linux, 2 cores)
-	$(GO) build -o dist/benchfront ./internal/testing/benchfront
+	$(GO) build -o dist/benchfront ./bench/front
 	@exec dist/benchfront $(BENCH_FLAGS) -out docs/benchmarks.md
 
 # Clients that are not installed are built from Go modules or downloaded from npm; Python's are Debian's packages.
 .PHONY: clients
 clients: tools ## Real clients of Vault through redirects, before and after a failover, into docs/clients.md
-	$(GO) build -o dist/clients ./internal/testing/clients
+	$(GO) build -o dist/clients ./bench/clients
 	@exec dist/clients -out docs/clients.md
 
 .PHONY: fuzz
@@ -141,7 +141,7 @@ fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 
 .PHONY: soak
 soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATION (default 10m), by SOAK_SEED
-	$(GO) build -o dist/soak ./internal/testing/soak
+	$(GO) build -o dist/soak ./bench/soak
 	@exec dist/soak -caddy ./caddy -duration $(SOAK_DURATION) -seed $(SOAK_SEED)
 
 # Programs that tests and the demo use are built once, into the user's cache folder.

@@ -1,4 +1,4 @@
-module github.com/vault-redirector/caddy-vault-redirect/internal/testing/clients/goclients
+module github.com/vault-redirector/caddy-vault-redirect/bench/clients/goclients
 
 go 1.26.0
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 )
 
 // titles of ops, in tables and sentences.

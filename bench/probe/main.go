@@ -21,8 +21,8 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/vault-redirector/caddy-vault-redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
 )
 
 type options struct {

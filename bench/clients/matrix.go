@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 )
 
 // options say what to run.

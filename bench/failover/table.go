@@ -15,7 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 )
 
 // report is what several runs, one after another, have in common: the same fronts in the same order.

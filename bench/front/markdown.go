@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 )
 
 // result is what was measured.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/page"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
 )
 
 // plainName is the name of the setting that tells how to read all of them.

@@ -91,12 +91,12 @@ func buildGoClients(ctx context.Context, s *stage) (string, error) {
 
 // sourceDir is the folder of this package: the command runs at the top of the checkout, tests in the package.
 func sourceDir() (string, error) {
-	for _, dir := range []string{".", "internal/testing/clients"} {
+	for _, dir := range []string{".", "bench/clients"} {
 		if _, err := os.Stat(filepath.Join(dir, "goclients", "go.mod")); err == nil {
 			return filepath.Abs(dir)
 		}
 	}
-	return "", fmt.Errorf("internal/testing/clients/goclients is not here: run it at the top of the checkout")
+	return "", fmt.Errorf("bench/clients/goclients is not here: run it at the top of the checkout")
 }
 
 func openPython(name string) func(context.Context, *stage, *site) (driver, error) {
