@@ -3,8 +3,7 @@
 
 //go:build linux
 
-// This file holds clients that go on running: Vault Agent and Vault Proxy, which log in by themselves and serve others, and
-// consul-template.
+// Clients that go on running: Vault Agent and Vault Proxy, which log in by themselves and serve others, and consul-template.
 
 package main
 
@@ -138,7 +137,7 @@ func (a *agent) send(ctx context.Context, method, path string, body any, more ..
 	return text, err
 }
 
-// login has another agent log in and end, and returns the token that it leaves.
+// login starts another agent, which logs in and ends, and returns the token that it leaves.
 func (a *agent) login(ctx context.Context, _ *command, q request) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
 	defer cancel()

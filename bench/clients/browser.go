@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the browser.
-
 package main
 
 import (
@@ -94,7 +92,7 @@ func (c *chromium) do(ctx context.Context, q request) (string, error) {
 	return "", errLacks
 }
 
-// fetch has a page fetch a URL, and returns the answer.
+// fetch makes a page fetch a URL, and returns the answer.
 func fetch(ctx context.Context, page *browser.Page, from, url, init string) (string, error) {
 	if err := page.Go(ctx, from); err != nil {
 		return "", err

@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds what a client is, and what it is asked to do.
-
 package main
 
 import (

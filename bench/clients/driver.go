@@ -3,8 +3,8 @@
 
 //go:build linux
 
-// This file holds clients that are libraries: a program in the library's language goes on from before the failover until
-// after it, takes one request a line, and answers each by one line of JSON.
+// Clients that are libraries: a program in the library's language runs from before the failover until after it, takes one
+// request a line, and answers each by one line of JSON.
 
 package main
 

@@ -3,8 +3,8 @@
 
 //go:build linux
 
-// This file holds where clients that are libraries come from: Go's from a module of their own, Python's from Debian, Node's
-// from npm, in the versions that the lock file names.
+// Where clients that are libraries come from: Go's from a module of their own, Python's from Debian, Node's from npm, in the
+// versions that the lock file names.
 
 package main
 

@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the list of the clients, and what is known of those that cannot follow.
-
 package main
 
 import "context"

@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the command line.
-
 // Command clients finds out which clients of Vault work through the redirector: real ones, each with what clients do,
 // against real Vault and Consul over TLS, before and after the death of the active node. It writes what came of it into
 // docs/clients.md.

@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the test: the matrix with the clients that are installed, and what the page says of them.
-
 package main
 
 import (

@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the run: every client, every op, before and after a failover.
-
 package main
 
 import (
@@ -155,7 +153,7 @@ func (m *matrix) open(ctx context.Context, r *row) error {
 	return nil
 }
 
-// ask has a client do everything once; what it could not do at the site that redirects, at the other one as well.
+// ask makes a client do everything once; what it could not do at the site that redirects, at the other one as well.
 func (m *matrix) ask(ctx context.Context, r *row, when string) error {
 	if r.why != "" {
 		return nil
@@ -193,7 +191,7 @@ func add(cells map[op]*cell, o op, c cell) {
 	cells[o].add(c)
 }
 
-// try has a client do something at a site. An error is one of the matrix; that of the client is in the cell. On a busy
+// try makes a client do something at a site. An error is one of the matrix; that of the client is in the cell. On a busy
 // machine raft may elect another node at any time: what fails meanwhile is tried again.
 func (m *matrix) try(ctx context.Context, r *row, at *site, o op) (c cell, err error) {
 	for range 3 {

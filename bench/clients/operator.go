@@ -3,8 +3,8 @@
 
 //go:build linux
 
-// This file holds what an operator's own tools meet: the vault program's commands for one node, or for the cluster's data,
-// sent to the redirector. It comes last: a node is started sealed, and the data are restored.
+// What an operator's own tools meet: the vault program's commands for one node, or for the cluster's data, sent to the
+// redirector. It comes last: a node is started sealed, and the data are restored.
 
 package main
 
@@ -73,7 +73,7 @@ func (m *matrix) operate(ctx context.Context) error {
 	return nil
 }
 
-// at has the vault program use another address.
+// at makes the vault program use another address.
 func (o *operator) at(addr string) *command {
 	c := *o.command
 	c.env = append(c.env[:len(c.env):len(c.env)], "VAULT_ADDR="+addr)

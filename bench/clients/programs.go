@@ -3,7 +3,7 @@
 
 //go:build linux
 
-// This file holds clients that are programs and do one thing a call: vault and curl.
+// Clients that are programs and do one thing a call: vault and curl.
 
 package main
 
@@ -183,7 +183,7 @@ type httpClient struct {
 	send     func(ctx context.Context, method, path string, body any, more ...string) (string, error)
 	header   string   // the flag of a header
 	token    string   // the header of a token, up to the token
-	certArgs []string // that have it show a certificate
+	certArgs []string // that make it show a certificate
 	noAuth   bool     // whatever it asks adds the token by itself
 }
 

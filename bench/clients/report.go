@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the Markdown.
-
 package main
 
 import (

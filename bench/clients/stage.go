@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds what the clients meet: a cluster, and a Caddy with one site for each client.
-
 package main
 
 import (
@@ -165,7 +163,7 @@ func (s *stage) failover(ctx context.Context) error {
 
 // results returns how the requests were answered that have come since it was asked last: "redirected", "proxied" and so
 // on. Caddy writes an answer into its log when it has given it, each by itself; so the first is waited for, and where an
-// option may have had a request proxied, that one: of two requests, a redirect and a proxied one, either may be logged first.
+// option may make Caddy proxy a request, that one: of two requests, a redirect and a proxied one, either may be logged first.
 func (at *site) results(ctx context.Context) (map[string]int, error) {
 	results := map[string]int{}
 	limited, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no request came to the redirector"))

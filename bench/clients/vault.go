@@ -3,7 +3,7 @@
 
 //go:build linux
 
-// This file holds what is prepared in Vault, and how what clients did is checked there, without the redirector.
+// What is prepared in Vault, and how what clients did is checked there, without the redirector.
 
 package main
 

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds one failover: the active node is taken away, and the cluster made whole again.
-
 package main
 
 import (

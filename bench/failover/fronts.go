@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the fronts that redirect: this plugin in its variants, and the original's way.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds HAProxy, which asks the nodes themselves: as most configure it, and tuned.
-
 package main
 
 import (
@@ -15,7 +13,8 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
-// haproxies are the configurations: what the backend says beside its check, and what each server says.
+// haproxies are the configurations, the one that most users have and a tuned one: what the backend says beside its check, and
+// what each server says.
 var haproxies = []struct{ name, note, key, backend, server string }{
 	{"HAProxy", "as Vault's users configure it: `inter 1s fall 2`", "haproxy", "", "inter 1s fall 2"},
 	{

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the load: clients that read and write as real ones do, and what became of each operation.
-
 package main
 
 import (
@@ -25,8 +23,8 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
-// patience is the clients' own timeout.
-const patience = 60 * time.Second
+// clientTimeout is how long a client waits for one operation.
+const clientTimeout = 60 * time.Second
 
 // failure is an operation that failed.
 type failure struct {
@@ -104,7 +102,7 @@ func (w *worker) operate(ctx context.Context) *failure {
 		w.values[value] = true
 	}
 	w.n++
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 	defer cancel()
 	code, location, answer, err := w.send(ctx, f, method, w.front.url+w.path, body)
 	if err == nil && code == http.StatusTemporaryRedirect { // a standby redirects, too, if it cannot forward

@@ -1,10 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the command line, and what the run consists of.
-
-// Command benchfailover takes the active node away from a real Vault cluster again and again, under load through this
-// plugin and through what else people put in front of Vault, side by side, and tells how each fared.
+// Command failover takes the active node away from a real Vault cluster again and again, under load through this plugin and
+// through what else people put in front of Vault, side by side, and tells how each fared. It is built as benchfailover.
 package main
 
 import (
@@ -124,7 +122,7 @@ type bench struct {
 	trust   *tls.Config           // of clients
 }
 
-// runAll has one run after another.
+// runAll makes one run after another.
 func runAll(ctx context.Context, o options) (*report, error) {
 	programs := []string{"consul", "vault", "haproxy", "nginx"}
 	if storages[o.storage].cluster.NoConsul {
@@ -148,7 +146,7 @@ func runAll(ctx context.Context, o options) (*report, error) {
 	return r, nil
 }
 
-// run has one run.
+// run makes one run.
 func run(ctx context.Context, o options) (r *result, err error) {
 	b := &bench{options: o}
 	r = new(result)
@@ -184,7 +182,7 @@ func run(ctx context.Context, o options) (r *result, err error) {
 	return r, b.measure(ctx, r)
 }
 
-// measure has the load and the failovers run side by side.
+// measure runs the load and the failovers side by side.
 func (b *bench) measure(ctx context.Context, result *result) error {
 	var background sync.WaitGroup
 	defer background.Wait()

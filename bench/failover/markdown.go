@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the Markdown: the table with all that is needed to judge it and to make it again.
-
 package main
 
 import (
@@ -52,7 +50,7 @@ func (r *report) markdown(o options) string {
 	b.WriteString("\nOf the same runs:\n\n")
 	b.WriteString(page.Table(loadColumns, r.loadCells()))
 	if o.name() == plainName {
-		fmt.Fprintf(&b, howToRead, o.clients, o.every, patience.Seconds(), lateAfter, watchEvery)
+		fmt.Fprintf(&b, howToRead, o.clients, o.every, clientTimeout.Seconds(), lateAfter, watchEvery)
 	} else {
 		b.WriteString("\nTo be read as the table of [Failovers](#failovers). The cluster itself:\n\n")
 	}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the peers that rely on Consul: nginx with a file that follows it, and its DNS.
+// The peers that rely on Consul: nginx with a file that follows it, and its DNS.
 
 package main
 
@@ -152,7 +152,7 @@ func render(ctx context.Context, client *api.Client, file, written string, index
 	return text, meta.LastIndex, os.Rename(file+".new", file)
 }
 
-// startDNS has clients look up Consul's name for the active node before each operation, as its TTL of 0 asks for.
+// startDNS makes clients look up Consul's name for the active node before each operation, as its TTL of 0 asks for.
 func (b *bench) startDNS(context.Context) error {
 	f := b.newFront("Consul DNS", "active.vault.service.consul, looked up for each operation")
 	if f == nil {

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the processes that the run starts besides the cluster and Caddy.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the run found: whose fault each failure was.
-
 package main
 
 import (
@@ -33,7 +31,7 @@ type row struct {
 	dead     []time.Duration // from the kill to the front's last use of the dead node
 }
 
-// lateAfter is how long after a stopped node's listener closed nobody need have noticed.
+// lateAfter is how long after a stopped node's listener closed clients and fronts may still not have noticed it.
 const lateAfter = 600 * time.Millisecond
 
 // lost is the number of all failed operations.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds those who watch: the nodes, for the truth, and the fronts, for what they make of it.
+// Watches on the nodes, which tell the truth of themselves, and on the fronts, which may lag behind it.
 
 package main
 
@@ -123,7 +123,7 @@ func (f *front) watch(ctx context.Context, current *atomic.Pointer[round]) {
 		if r == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(ctx, patience)
+		ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 		defer cancel()
 		if nodes, right := f.look(ctx, client); len(nodes) > 0 {
 			r.sights[f].add(time.Now(), nodes, right)

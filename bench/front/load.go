@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the load: connections of our own, and the programs wrk and h2load.
-
 package main
 
 import (
@@ -128,7 +126,7 @@ func rateIn(expression *regexp.Regexp, out []byte) (float64, error) {
 	return strconv.ParseFloat(string(m[1]), 64)
 }
 
-// comeAndGo has clients connect by TLS, ask once and leave, one after another, and returns how many there were.
+// comeAndGo makes clients connect by TLS, ask once and leave, one after another, and returns how many there were.
 func (b *bench) comeAndGo(ctx context.Context, f *front, config *tls.Config) (int, error) {
 	end, n := time.Now().Add(b.lasts), 0
 	for ; time.Now().Before(end) && ctx.Err() == nil; n++ {

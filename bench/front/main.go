@@ -1,10 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the command line, and what the run consists of.
-
-// Command benchfront measures what a redirect costs: by this plugin with and without its fast lane, by Caddy's own redir, by
-// nginx and by HAProxy, each on one core, with the load on another one, in turns. It needs Linux and two cores.
+// Command front measures what a redirect costs: by this plugin with and without its fast lane, by Caddy's own redir, by nginx
+// and by HAProxy, each on one core, with the load on another one, in turns. It needs Linux and two cores, and is built as
+// benchfront.
 package main
 
 import (
@@ -65,7 +64,7 @@ func main() {
 // The cores: servers have one, and the load, with this process, the other.
 const serverCore, loadCore = "0", "1"
 
-// pin has this process, and what it starts from now on, use one core alone.
+// pin confines this process, and what it starts from now on, to one core.
 func pin(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, "taskset", "-a", "-p", "-c", loadCore, fmt.Sprint(os.Getpid())).CombinedOutput()
 	if err != nil {

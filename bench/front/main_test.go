@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests: that the fronts start and can be measured, and what is told of it.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is measured.
-
 package main
 
 import (
@@ -141,7 +139,7 @@ func spentOn(f *front, load func() error) (time.Duration, error) {
 	return after - before, err
 }
 
-// keep has connections that have asked once.
+// keep opens idle connections, on each of which one request was answered.
 func (b *bench) keep(f *front, config *tls.Config) (clients []*client, err error) {
 	for range b.idle {
 		c, err := connect(f, config)

@@ -57,7 +57,7 @@ func NewMachine(ctx context.Context, programs ...string) *Machine {
 	return m
 }
 
-// commit tells what the running program was built from.
+// commit says what the running program was built from.
 func commit(info *debug.BuildInfo) []string {
 	settings := map[string]string{}
 	for _, s := range info.Settings {

@@ -1,10 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the command line, and what the benchmark consists of.
-
-// Command benchprobe measures what many redirectors cost: the CPU that their probes take at real Vault nodes, and how
-// soon all of them follow when Consul marks another node.
+// Command probe measures what many redirectors cost: the CPU that their probes take at real Vault nodes, and how soon all of
+// them follow when Consul marks another node. It is built as benchprobe.
 package main
 
 import (

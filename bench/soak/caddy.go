@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the Caddy that is tried: its config, what it knows, and what it takes.
-
 package main
 
 import (

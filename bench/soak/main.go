@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the program: its options, and the order in which things happen.
-
-// Soak runs a real cluster of Consul and Vault with a Caddy that redirects to it, makes random faults one after another
+// Command soak runs a real cluster of Consul and Vault with a Caddy that redirects to it, makes random faults one after another
 // while clients send requests, and ends with a table of what the clients got. A redirect is judged by what the Vault nodes
 // say of themselves at that moment, see oracle.go. It is not part of `go test`; `make soak` runs it.
 //

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The soak is run as its users run it, with one fault; and its rule is tried by itself.
-
 package main
 
 import (

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds vault/api, which the vault program, Vault Agent, consul-template and Terraform's provider use, too.
+// The library vault/api, which the vault program, Vault Agent, consul-template and Terraform's provider use, too.
 
 package main
 

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the protocol: one request a line, one line for each answer.
-
 // Command goclients runs one of Go's clients of Vault, whose name is the argument. It is a module of its own, so that the
 // plugin need not depend on them. See driver.go of the package above for the protocol.
 package main

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MIT
 
 // Runs one of Node's clients, whose name is the argument. Reads one request a line, and answers each by one line. See
-// driver.go. NODE_EXTRA_CA_CERTS has every client trust the private authority.
+// driver.go. NODE_EXTRA_CA_CERTS makes every client trust the private authority.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
