@@ -324,15 +324,17 @@ func forbidReplay(r *http.Request) {
 	}
 }
 
-// Cleanup closes the connections that nobody uses, and has the others close as they come out of use.
+// Cleanup closes the connections that no request uses, and those that requests use once they are over.
 func (t *proxyTransport) Cleanup() error {
 	t.retired.Store(true)
+	t.afterUse()
 	return t.HTTPTransport.Cleanup()
 }
 
-// afterUse is called when a request has been answered.
+// afterUse is called after each request, and closes what a transport leaves whose config has ended: a moment later, since a
+// connection of HTTP/2 is in use a little longer than the request.
 func (t *proxyTransport) afterUse() {
 	if t.retired.Load() {
-		t.Transport.CloseIdleConnections()
+		time.AfterFunc(time.Second, t.Transport.CloseIdleConnections)
 	}
 }
