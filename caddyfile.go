@@ -6,7 +6,6 @@
 package vaultredirect
 
 import (
-	"maps"
 	"math"
 	"strings"
 	"time"
@@ -59,12 +58,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	            insecure_skip_verify
 //	        }
 //	    }
-//	    vault <url>... {
-//	        interval <duration>
-//	        timeout  <duration>
-//	        fall     <number>
-//	        tls { ... }
-//	    }
+//	    vault <url>...
 //	    scheme      https|http
 //	    redirect_to auto|node_name|node_address|service_address|tagged:<key>|leader|<template>
 //	    port        <port>
@@ -95,22 +89,6 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // 127.0.0.1:8500. There is either consul or vault.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	return h.Active.parse(d, options{
-		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
-		"log_health":  flag(d, &h.LogHealth),
-		"proxy":       func() error { return h.proxy().parseMatcher(d) },
-		"proxy_tls": func() error {
-			p := h.proxy()
-			p.TLS = new(TLS)
-			return p.TLS.parse(d)
-		},
-		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
-	})
-}
-
-// parse parses what follows the name of a directive or module: the address of Consul and a block with the options of
-// Active and more.
-func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 	var (
 		through Consul
 		vault   *Vault
@@ -122,8 +100,8 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 			return err
 		}
 	}
-	o := options{
-		"name": text(d, &a.Name),
+	err := parseBlock(d, options{
+		"name": text(d, &h.Name),
 		"consul": func() error {
 			other = true
 			return through.parse(d)
@@ -132,39 +110,44 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 			vault = new(Vault)
 			return vault.parse(d)
 		},
-		"scheme": text(d, &a.Scheme, "https", "http"),
-		"redirect_to": checked(d, text(d, &a.RedirectTo), func() error {
-			_, err := engine.NewAddressing("", a.RedirectTo, 0)
+		"scheme": text(d, &h.Scheme, "https", "http"),
+		"redirect_to": checked(d, text(d, &h.RedirectTo), func() error {
+			_, err := engine.NewAddressing("", h.RedirectTo, 0)
 			return err
 		}),
-		"port": number(d, &a.Port, 65535),
+		"port": number(d, &h.Port, 65535),
 		"max_stale": func() error {
-			a.MaxStale = new(caddy.Duration)
-			return duration(d, a.MaxStale, 0)()
+			h.MaxStale = new(caddy.Duration)
+			return duration(d, h.MaxStale, 0)()
 		},
 		"hold": func() error {
-			a.Hold = new(caddy.Duration)
-			return duration(d, a.Hold, 0)()
+			h.Hold = new(caddy.Duration)
+			return duration(d, h.Hold, 0)()
 		},
-		"hold_max": number(d, &a.HoldMax, math.MaxInt32),
+		"hold_max": number(d, &h.HoldMax, math.MaxInt32),
 		"probe": func() error {
-			a.Probe = new(Probe)
-			return a.Probe.parse(d)
+			h.Probe = new(Probe)
+			return h.Probe.parse(d)
 		},
-	}
-	maps.Copy(o, more)
-	if err := parseBlock(d, o); err != nil {
-		return err
-	}
+		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
+		"log_health":  flag(d, &h.LogHealth),
+		"proxy":       func() error { return h.proxy().parseMatcher(d) },
+		"proxy_tls": func() error {
+			p := h.proxy()
+			p.TLS = new(TLS)
+			return p.TLS.parse(d)
+		},
+		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
+	})
 	switch {
+	case err != nil:
+		return err
 	case vault != nil && other:
 		return d.Err("consul and vault are mutually exclusive")
-	case vault != nil && a.Probe != nil:
-		return d.Err("vault probes by itself: put interval, timeout, fall and tls into its block instead of probe")
 	case vault != nil:
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
 	default:
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
 	}
 	return nil
 }
@@ -183,7 +166,7 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 			return d.Errf("vault: %v", err)
 		}
 	}
-	return parseBlock(d, v.Probing.options(d))
+	return nil
 }
 
 // parse parses the consul block, at whose name d is.

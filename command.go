@@ -143,7 +143,7 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		}
 	}
 
-	handler := Handler{Active: commandActive(fs, vault, seconds)}
+	handler := commandHandler(fs, vault, seconds)
 	return &caddy.Config{
 		Admin:   &caddy.AdminConfig{Config: &caddy.ConfigSettings{Persist: new(bool)}},
 		Logging: commandLogging(verbose, fs.Bool("log-disable")),
@@ -151,36 +151,35 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	}, nil
 }
 
-// commandActive returns how the active node is found.
-func commandActive(fs caddycmd.Flags, vault []string, seconds float64) Active {
+// commandHandler returns the handler that the flags stand for.
+func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler {
 	every := caddy.Duration(seconds * float64(time.Second))
 	if len(vault) > 0 {
-		v := Vault{URLs: vault}
+		h := Handler{DiscoveryRaw: caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)}
 		if fs.Changed("poll-interval") {
-			v.Interval = every
+			h.Probe = &Probe{Interval: every}
 		}
-		a := Active{DiscoveryRaw: caddyconfig.JSONModuleObject(v, "source", "vault", nil)}
 		if fs.Bool("https") {
-			a.Scheme = "https"
+			h.Scheme = "https"
 		}
-		return a
+		return h
 	}
 	consul := Consul{Address: fs.Arg(0), PollInterval: max(every, caddy.Duration(minPoll))}
 	if check := fs.String("checkid"); check != "" {
 		consul.ActiveBy, consul.CheckID = discovery.ByCheck, check
 	}
-	a := Active{
+	h := Handler{
 		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
 		Scheme:       "http",
 		RedirectTo:   engine.ToNodeName,
 	}
 	if fs.Bool("https") {
-		a.Scheme = "https"
+		h.Scheme = "https"
 	}
 	if fs.Bool("ip") {
-		a.RedirectTo = engine.ToNodeAddress
+		h.RedirectTo = engine.ToNodeAddress
 	}
-	return a
+	return h
 }
 
 // commandApps returns the apps: one server with nothing but the handler.

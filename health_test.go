@@ -186,7 +186,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 		{"an address that Consul has", handlerJSON(odd.Addr(), ""), discovery.ReasonBadAddress, "PLANTED"},
 		{"files of a client certificate", handlerWith(mutual.URL(), fmt.Sprintf(`"tls": {"cert": %q, "key": %q, "insecure_skip_verify": true}`, cert, key), ""), discovery.ReasonConsulUnreachable, dir},
 		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "probe: "},
-		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner), discovery.ReasonUnhealthy, "probe: "},
+		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"]}, "probe": {"interval": "50ms"}}`, banner), discovery.ReasonUnhealthy, "probe: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, end := newHandler(t, row.config)

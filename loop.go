@@ -107,24 +107,6 @@ func clientAddress(r *http.Request) string {
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
 var viaMark = "1.1 vault-redirect-" + instance
 
-// passVar is the variable of a request that has got the mark here: a retry is no return.
-const passVar = "vault_redirect.marked"
-
-// mark has a request that is about to be proxied carry the mark of this process, and reports whether it came with it: then
-// this process has proxied it before.
-func mark(r *http.Request) (comesBack bool) {
-	if caddyhttp.GetVar(r.Context(), passVar) == nil {
-		if marked(r) {
-			return true
-		}
-		caddyhttp.SetVar(r.Context(), passVar, true)
-	}
-	if !marked(r) {
-		r.Header.Add("Via", viaMark)
-	}
-	return false
-}
-
 // marked reports whether a request carries the mark. Whoever is in between may have put several into one line.
 func marked(r *http.Request) bool {
 	return slices.ContainsFunc(r.Header["Via"], func(line string) bool { return strings.Contains(line, viaMark) })
