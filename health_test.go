@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -45,7 +46,7 @@ func TestHealth(t *testing.T) {
 	}
 	delete(doc, "last_consul_poll")
 	want := map[string]any{
-		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
+		"healthy": true, "application": "vault-redirector", "version": "dev", "source": instance.SourceURL,
 		"consul_host_port": consul.Addr(), "active_vault": "127.10.0.1:8200",
 		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://127.10.0.1:8200",
 		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,

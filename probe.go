@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
@@ -158,7 +159,7 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	if p.Mode == probeOff && len(args) > 0 {
 		return d.Err("probe off: takes no interval")
 	}
-	if err := parseBlock(d, o); err != nil || p.Mode != probeOff {
+	if err := block.Parse(d, o); err != nil || p.Mode != probeOff {
 		return err
 	}
 	if err := p.checkOff(); err != nil {
@@ -168,11 +169,11 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 }
 
 // options are those of its block.
-func (p *Probe) options(d *caddyfile.Dispenser) options {
-	return options{
-		"interval": checked(d, duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
-		"timeout":  checked(d, duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
-		"fall":     number(d, &p.Fall, maxFall),
+func (p *Probe) options(d *caddyfile.Dispenser) block.Options {
+	return block.Options{
+		"interval": block.Checked(d, block.Duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
+		"timeout":  block.Checked(d, block.Duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
+		"fall":     block.Number(d, &p.Fall, maxFall),
 		"tls": func() error {
 			p.TLS = new(TLS)
 			return p.TLS.parse(d)
