@@ -76,8 +76,9 @@ type Handler struct {
 	// Default: 50s, which is longer than a failover on Consul storage takes, and shorter than the 60s after which Vault's
 	// clients give up.
 	Hold *caddy.Duration `json:"hold,omitempty"`
-	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Each costs about 10 KiB
-	// of memory, on top of the 20 KiB that Go's server takes for a connection. Default: 10000.
+	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Of these places, one client
+	// address has at most a tenth, as have, in all, those whose client could leave unnoticed. Each request that waits costs
+	// about 10 KiB of memory, on top of the 20 KiB that Go's server takes for a connection. Default: 10000.
 	HoldMax int `json:"hold_max,omitempty"`
 	// Probe has the nodes themselves asked whether they are active. Default: mode auto.
 	Probe *Probe `json:"probe,omitempty"`
