@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(Admin{}) }
@@ -70,11 +73,11 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 		return writeDocument(w, statusNow())
 	}
 	var names []string
-	for _, c := range clusters() {
-		if c.name == name {
-			return writeDocument(w, c.status(time.Now()))
+	for _, c := range registry.Clusters() {
+		if c.Name == name {
+			return writeDocument(w, statusOfCluster(&c, time.Now()))
 		}
-		names = append(names, c.name)
+		names = append(names, c.Name)
 	}
 	return writeProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q; there are: %s", name, strings.Join(names, ", ")))
 }
@@ -119,7 +122,7 @@ func writeDocument(w http.ResponseWriter, document any) error {
 	if err != nil {
 		return writeProblem(w, http.StatusInternalServerError, "the document could not be written")
 	}
-	return writeJSON(w, http.StatusOK, append(body, '\n'))
+	return redirect.WriteJSON(w, http.StatusOK, append(body, '\n'))
 }
 
 // writeProblem answers in the form of the admin API's errors.
@@ -128,7 +131,7 @@ func writeProblem(w http.ResponseWriter, code int, text string) error {
 	if err != nil {
 		body = []byte(`{}`)
 	}
-	return writeJSON(w, code, append(body, '\n'))
+	return redirect.WriteJSON(w, code, append(body, '\n'))
 }
 
 // Interface guards

@@ -6,12 +6,10 @@
 package vaultredirect
 
 import (
-	"slices"
-	"sync"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(App{}) }
@@ -56,9 +54,7 @@ func (a *App) Start() error {
 		v.Start()
 	}
 	a.views = nil
-	running.Lock()
-	defer running.Unlock()
-	running.apps = append(running.apps, a)
+	registry.Run(a)
 	return nil
 }
 
@@ -83,25 +79,7 @@ func (a *App) forget() {
 	if caddy.Exiting() {
 		return // while it drains, they are shown
 	}
-	running.Lock()
-	defer running.Unlock()
-	running.apps = slices.DeleteFunc(running.apps, func(o *App) bool { return o == a })
-}
-
-// running are the apps of the configs that run now: two during a reload, of which the last one is the new.
-var running struct {
-	sync.Mutex
-	apps []*App
-}
-
-// runningApp returns the app of the config that runs now, nil if there is none.
-func runningApp() *App {
-	running.Lock()
-	defer running.Unlock()
-	if len(running.apps) == 0 {
-		return nil
-	}
-	return running.apps[len(running.apps)-1]
+	registry.Forget(a)
 }
 
 // Interface guards

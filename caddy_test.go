@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/logging" // logs to files
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -205,7 +206,7 @@ func TestProxyMarksOnce(t *testing.T) {
 	}
 	marks := 0
 	for _, line := range via {
-		marks += strings.Count(line, viaMark)
+		marks += strings.Count(line, redirect.ViaMark)
 	}
 	if marks != 1 || via[0] != "1.1 other" {
 		t.Errorf("Via %q", via)

@@ -185,7 +185,7 @@ func TestCleanupEndsAtOnce(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			address, busy := row.consul(t)
 			h, end := newHandler(t, handlerJSON(address, ""))
-			h.view.Start()
+			h.redirector.View.Start()
 			for limit := time.Now().Add(20 * time.Second); !busy(); runtime.Gosched() {
 				if time.Now().After(limit) {
 					t.Fatal("the watcher does not get there")

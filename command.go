@@ -20,11 +20,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/spf13/cobra"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/logswitch"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/logswitch"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
 func init() {
@@ -215,10 +216,6 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 	return caddy.ModuleMap{"http": caddyconfig.JSON(app, nil), "tls": caddyconfig.JSON(tlsApp, nil)}
 }
 
-// secretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them.
-// Names are compared as Go writes them.
-var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}
-
 // logLevelOf returns the level of the log for the number of -v.
 func logLevelOf(verbose int) string {
 	return []string{"WARN", "INFO", "DEBUG"}[min(verbose, 2)]
@@ -231,7 +228,7 @@ func commandLogging(verbose int, disable bool) *caddy.Logging {
 		level = logswitch.Off
 	}
 	fields := map[string]any{}
-	for _, name := range secretHeaders {
+	for _, name := range sanitize.SecretHeaders {
 		fields["request>headers>"+name] = map[string]string{"filter": "delete"}
 	}
 	return &caddy.Logging{Logs: map[string]*caddy.CustomLog{

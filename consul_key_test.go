@@ -93,7 +93,7 @@ func FuzzJSON(f *testing.F) {
 			n.Meta, n.Tagged = map[string]string{"a": "b"}, map[string]discovery.TaggedAddress{"wan": {Host: "w"}}
 			known, end := handlerOf(t, h.Scheme, h.RedirectTo, n)
 			defer end()
-			if s := known.view.State(); s.Active() {
+			if s := known.redirector.View.State(); s.Active() {
 				checkURL(t, s.Target.URL, cmp.Or(h.Scheme, "https"), s.Target)
 			}
 		}

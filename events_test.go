@@ -17,8 +17,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(recorder{}) }
@@ -203,9 +204,7 @@ func TestEventsAtTheEndOfTheirConfig(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "event-end", node("vault-0", true))
 	c.mustLoad(c.config(record(t), redirector(s, map[string]any{"name": "prod"})))
 	c.awaitEvent("vault_active_changed", 1)
-	running.Lock()
-	e := running.apps[len(running.apps)-1].emitter
-	running.Unlock()
+	e := registry.Clusters()[0].Users[0].Config.(*App).emitter
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}

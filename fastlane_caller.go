@@ -21,6 +21,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 var rootURL = &url.URL{Path: "/"}
@@ -70,7 +71,7 @@ func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answe
 	if common == nil || l.handler == nil || !c.ours(q) {
 		return nil
 	}
-	s := l.handler.view.State()
+	s := l.handler.redirector.View.State()
 	if s != c.state || string(q.Host) != c.like.Host || q.Proto != nil || c.like.Header != nil || s.Phase().Situation != engine.Active {
 		if !c.wouldRedirect(s, q) {
 			return nil
@@ -79,7 +80,7 @@ func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answe
 	if s.Target.Loopback && (q.Forwarded || l.trusting) {
 		return nil // who the client is may be said by a header, or be unknown
 	}
-	l.handler.view.Stats().Answered(engine.Redirected)
+	l.handler.redirector.View.Stats().Answered(engine.Redirected)
 	return l.answer(s, common, !closing && caddy.Exiting())
 }
 
@@ -98,7 +99,7 @@ func (c *laneCaller) ours(q *fastlane.Request) bool {
 	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers there to prove that a name is its own
 		return false
 	}
-	if h.healthPath != "" && bytes.HasPrefix(path, []byte(h.healthPath)) && h.healthEndpoint(string(path[len(h.healthPath):])) != nil {
+	if h.healthEndpoint(string(path)) != nil {
 		return false
 	}
 	if h.Proxy == nil {
@@ -131,7 +132,7 @@ func (c *laneCaller) wouldRedirect(s *engine.State, q *fastlane.Request) bool {
 	if situation != engine.Active && situation != engine.Stale {
 		return false
 	}
-	if answer, _ := decide(s, c.like); answer != engine.Redirected {
+	if !redirect.Decide(s, c.like, redirect.ToRedirect).Goes() {
 		return false
 	}
 	c.state = s
@@ -183,9 +184,9 @@ func (l *FastLane) answer(s *engine.State, with *common, exiting bool) *fastlane
 	}
 	w := &headerOnly{header: with.header.Clone()}
 	if exiting {
-		closeConnection(w.header)
+		redirect.CloseConnection(w.header)
 	}
-	_ = redirect(w, &http.Request{URL: new(url.URL)}, &s.Target, "")
+	_ = redirect.WriteRedirect(w, &http.Request{URL: new(url.URL)}, &s.Target, "")
 	b := bytes.NewBufferString("HTTP/1.1 307 Temporary Redirect\r\n")
 	_ = w.header.Write(b)
 	before, after, _ := bytes.Cut(b.Bytes(), []byte("\r\nLocation: "+s.Target.URL+"\r\n"))

@@ -168,23 +168,3 @@ func (w *walk) matchers(r *caddyhttp.Route) error {
 	}
 	return nil
 }
-
-// onlyByPath checks that whether a request is proxied depends on nothing but its path and method.
-func (p *Proxy) onlyByPath() error {
-	for _, set := range p.matchers {
-		for _, m := range set {
-			switch m := m.(type) {
-			case *caddyhttp.MatchMethod:
-			case *caddyhttp.MatchPath:
-				for _, pattern := range *m {
-					if strings.Contains(pattern, "{") {
-						return fmt.Errorf("proxy: the path %q has a placeholder", pattern)
-					}
-				}
-			default:
-				return fmt.Errorf("proxy: the matcher %s looks at more than path and method", caddy.GetModuleName(m))
-			}
-		}
-	}
-	return nil
-}

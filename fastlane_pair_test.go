@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -159,8 +160,8 @@ func newPairs(t testing.TB) *pairs {
 	if err := caddy.Load([]byte(config), true); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range clusters() {
-		soon(t, "an answer of Consul", func() bool { return c.view.State().Phase().Situation != engine.Starting })
+	for _, c := range registry.Clusters() {
+		soon(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
 	}
 	return p
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -41,7 +42,7 @@ func loadTLS(t *testing.T, port, consul string) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "an active node", func() bool { c := clusters(); return len(c) == 1 && c[0].view.State().Active() })
+	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
 // dialLane returns a connection that is on the lane, the only one. Right after a reload, Linux may have put one into the queue
@@ -185,7 +186,7 @@ func TestFastLaneOfUnknownClients(t *testing.T) {
 		if err := caddy.Load([]byte(config), true); err != nil {
 			t.Fatal(err)
 		}
-		soon(t, "an active node", func() bool { c := clusters(); return len(c) == 1 && c[0].view.State().Active() })
+		soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 		c, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)

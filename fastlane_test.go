@@ -21,6 +21,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -54,7 +56,7 @@ func runLane(t *testing.T, port, handler, more string) {
 	if err := caddy.Load(laneServer(port, handler, more), true); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "an active node", func() bool { c := clusters(); return len(c) == 1 && c[0].view.State().Active() })
+	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
 // TestFastLaneServes has requests stay on the lane and be counted, until one comes that is for Caddy.
@@ -72,7 +74,7 @@ func TestFastLaneServes(t *testing.T) {
 	reader := bufio.NewReader(c)
 	ask := func(method, path string, want, lane int) {
 		t.Helper()
-		stats := clusters()[0].view.Stats()
+		stats := registry.Clusters()[0].View.Stats()
 		before := stats.Answers(engine.Redirected)
 		if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: vault.example.com\r\n\r\n", method, path); err != nil {
 			t.Fatal(err)
@@ -122,7 +124,7 @@ func drainBody(res *http.Response) {
 // handlerOfView returns a handler that has the view of the only cluster, for those who wait for its state.
 func handlerOfView(t *testing.T) *Handler {
 	t.Helper()
-	return &Handler{view: clusters()[0].view}
+	return &Handler{redirector: &redirect.Redirector{View: registry.Clusters()[0].View}}
 }
 
 // TestFastLaneTLS has Caddy's server serve HTTP/2, and the lane say what Caddy's server says of HTTP/3.

@@ -108,7 +108,7 @@ func faultChurn(t *testing.T) {
 		defer tick.Stop()
 		for i := range 200 * 4 {
 			change(consul, i)
-			if st := s.h.view.State(); !st.Active() || slices.ContainsFunc(st.Node.Checks, func(c discovery.Check) bool { return c.Status == api.HealthCritical }) {
+			if st := s.h.redirector.View.State(); !st.Active() || slices.ContainsFunc(st.Node.Checks, func(c discovery.Check) bool { return c.Status == api.HealthCritical }) {
 				t.Fatalf("reason %s, node %+v", st.ReasonAt(time.Now()), st.Node)
 			}
 			<-tick.C
@@ -118,7 +118,7 @@ func faultChurn(t *testing.T) {
 		until(t, s.h, "the last change", func(st *engine.State) bool {
 			return st.Nodes() == 2 && st.Active() && st.Node.Name == "vault-2" && len(st.Node.Checks) == 2
 		})
-		if took := s.h.view.State().Made.Sub(ended); took > back {
+		if took := s.h.redirector.View.State().Made.Sub(ended); took > back {
 			t.Errorf("the last change took %s", took)
 		}
 		s.bounded(t)
@@ -178,7 +178,7 @@ func faultHidesFromTheStart(t *testing.T) {
 		if err := consul.Await(ctx, func() bool { return consul.Queries() >= n+1 && consul.Open() == 1 }); err != nil {
 			t.Fatal(err)
 		}
-		if st := s.h.view.State(); st.ReasonAt(time.Now()) != discovery.ReasonACLFiltered && st.ReasonAt(time.Now()) != discovery.ReasonStarting {
+		if st := s.h.redirector.View.State(); st.ReasonAt(time.Now()) != discovery.ReasonACLFiltered && st.ReasonAt(time.Now()) != discovery.ReasonStarting {
 			t.Errorf("reason %s, want %s", st.ReasonAt(time.Now()), discovery.ReasonACLFiltered)
 		}
 	}

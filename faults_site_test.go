@@ -54,7 +54,7 @@ func newSite(t *testing.T, consul *standin.Consul, discovery string) *site {
 	var core zapcore.Core
 	core, s.logs = observer.New(zapcore.InfoLevel)
 	log := zap.New(core)
-	view, err := pool.Acquire(s.h.discoverer, s.h.view.Config, log) // the same one
+	view, err := pool.Acquire(s.h.discoverer, s.h.redirector.View.Config, log) // the same one
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (s *site) end(f fault) {
 func (s *site) expires(t *testing.T) (expiry time.Time) {
 	t.Helper()
 	until(t, s.brief, "the fault is seen", func(st *engine.State) bool { return !st.StaleSince.IsZero() })
-	expiry = s.brief.view.State().StaleSince.Add(briefly)
+	expiry = s.brief.redirector.View.State().StaleSince.Add(briefly)
 	code, d := readHealth(t, s.brief)
 	if time.Now().Before(expiry) && (code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1") {
 		t.Errorf("before max_stale: status %d, document %+v", code, d)
@@ -207,7 +207,7 @@ func (s *site) follows(t *testing.T, since time.Time, node string, changes uint6
 		until(t, h, "redirect to "+node, func(st *engine.State) bool {
 			return st.ReasonAt(time.Now()) == discovery.ReasonOK && st.Active() && st.Node.Name == node
 		})
-		st := h.view.State()
+		st := h.redirector.View.State()
 		if took := st.Made.Sub(since); took > back {
 			t.Errorf("%s until %s, want %s at most", took, node, back)
 		}

@@ -6,6 +6,7 @@
 package vaultredirect
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -128,33 +130,6 @@ func TestPlaceholdersAndFields(t *testing.T) {
 	}
 }
 
-// TestNoAccessLogs: a server that logs no requests has no fields made.
-func TestNoAccessLogs(t *testing.T) {
-	c, s := newTestCaddy(t), newScript(t, "no-logs", node("vault-0", true))
-	for _, logs := range []bool{false, true} {
-		config := c.config(nil, redirector(s, map[string]any{"name": "prod"}))
-		server := config["apps"].(map[string]any)["http"].(map[string]any)["servers"].(map[string]any)["srv0"].(map[string]any)
-		if logs {
-			server["logs"] = map[string]any{}
-		}
-		c.mustLoad(config)
-		front := runningFront(t)
-		if front.logged != logs {
-			t.Errorf("fields are made: %v, want %v", front.logged, logs)
-		}
-	}
-}
-
-// runningFront returns the only handler of the running config.
-func runningFront(t *testing.T) *Handler {
-	t.Helper()
-	for _, users := range usersOfViews() {
-		return users[0]
-	}
-	t.Fatal("there is no handler")
-	return nil
-}
-
 // TestHealthIsLoggedOnce: what asks for the health every other second leaves one line when the answer becomes 503, at
 // level WARN, whatever else is asked for in between.
 func TestHealthIsLoggedOnce(t *testing.T) {
@@ -227,7 +202,7 @@ func BenchmarkRedirectNoted(b *testing.B) {
 		replacer, log bool
 	}{{"bare", false, false}, {"replacer", true, false}, {"replacer and log", true, true}} {
 		b.Run(row.name, func(b *testing.B) {
-			h := &Handler{queue: new(engine.Queue), view: benchView(b), logged: row.log, memory: new(memory)}
+			h := &Handler{redirector: &redirect.Redirector{Queue: new(engine.Queue), View: benchView(b), AccessLog: row.log}}
 			r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/x?version=2", nil)
 			server := new(caddyhttp.Server)
 			w := &noWriter{http.Header{}}
@@ -246,22 +221,22 @@ func BenchmarkRedirectNoted(b *testing.B) {
 			continue
 		}
 		b.Run(row.name+", without ours", func(b *testing.B) {
-			h := &Handler{queue: new(engine.Queue), view: benchView(b), memory: new(memory)}
+			view := benchView(b)
 			r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/x?version=2", nil)
 			server := new(caddyhttp.Server)
 			w := &noWriter{http.Header{}}
-			s := h.view.State()
+			s := view.State()
 			b.ReportAllocs()
 			for b.Loop() {
 				request := caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, server)
-				path, _ := requestPath(request)
-				if o := h.await(request); o.state != s {
+				path, _ := redirect.RequestPath(request)
+				if view.State() != s {
 					b.Fatal("another state")
 				}
-				if loop, _ := leadsBack(&s.Target, request); loop || onlyLocal(&s.Target, request) {
+				if !redirect.Decide(s, request, redirect.ToRedirect).Goes() {
 					b.Fatal("a loop")
 				}
-				_ = redirect(w, request, &s.Target, path)
+				_ = redirect.WriteRedirect(w, request, &s.Target, path)
 			}
 		})
 	}
@@ -286,4 +261,17 @@ func benchView(b *testing.B) *engine.View {
 		}
 	}
 	return view
+}
+
+// TestNoAccessLogs: for a server that logs no requests, no fields are made.
+func TestNoAccessLogs(t *testing.T) {
+	for _, logs := range []*caddyhttp.ServerLogConfig{nil, {}} {
+		ctx, end := newContext(t)
+		ctx.Context = context.WithValue(ctx.Context, caddyhttp.ServerCtxKey, &caddyhttp.Server{Logs: logs})
+		h := load[*Handler](t, ctx, handlerID, `{"probe": {"mode": "off"}}`)
+		if got := h.redirector.AccessLog; got != (logs != nil) {
+			t.Errorf("fields are made: %v, want %v", got, logs != nil)
+		}
+		end()
+	}
 }

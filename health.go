@@ -9,7 +9,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
-	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +18,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 // status is the status document. The first seven keys are those of vault-redirector, with their meaning.
@@ -42,15 +43,18 @@ type status struct {
 	ShutdownIn  string           `json:"shutdown_in,omitempty"`  // when the listener closes
 }
 
+// lastReported is what the last checks of health were answered with, of each kind.
+type lastReported struct{ unhealthy, unready atomic.Bool }
+
 // statusOf returns the document for a state at a time. Anybody may read it: it quotes nothing that another machine said.
 func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	d := status{
 		Healthy: s.PhaseAt(now).HasTarget(), Application: instance.Application, Version: instance.Version(), Source: instance.SourceURL, ConsulHostPort: endpoint,
-		LastConsulPoll: moment(s.Polled), StaleSince: moment(s.StaleSince),
+		LastConsulPoll: timeOrNil(s.Polled), StaleSince: timeOrNil(s.StaleSince),
 		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
 	}
 	if d.Reason != discovery.ReasonOK {
-		d.Detail = explain(d.Reason)
+		d.Detail = redirect.Explain(d.Reason)
 	}
 	if d.Healthy {
 		d.ActiveVault, d.ActiveNode, d.RedirectURL = &s.Target.Authority, s.Node.Name, s.Target.URL
@@ -58,11 +62,15 @@ func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	return d
 }
 
-// patience lets a request for the health document wait for the first outcome, and for nothing else.
-var patience = engine.Queue{Most: math.MaxInt64, Uncounted: true}
+// startupWait lets a request for the health document wait for the first outcome, and for nothing else.
+var startupWait = engine.Queue{Most: math.MaxInt64, Uncounted: true}
 
-// healthEndpoint returns the endpoint at what follows the health path, nil if there is none.
-func (h *Handler) healthEndpoint(rest string) func(http.ResponseWriter, *http.Request) error {
+// healthEndpoint returns the health endpoint at a path, nil if there is none.
+func (h *Handler) healthEndpoint(path string) func(http.ResponseWriter, *http.Request) error {
+	rest, ok := strings.CutPrefix(path, h.healthPath)
+	if h.healthPath == "" || !ok {
+		return nil
+	}
 	var serve func(http.ResponseWriter, *http.Request) error
 	switch rest {
 	case "":
@@ -75,9 +83,10 @@ func (h *Handler) healthEndpoint(rest string) func(http.ResponseWriter, *http.Re
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) error {
+		redirect.RefuseBody(w, r)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			return writeErrors(w, http.StatusMethodNotAllowed, "the health endpoints answer GET and HEAD")
+			return redirect.WriteErrors(w, http.StatusMethodNotAllowed, "the health endpoints answer GET and HEAD")
 		}
 		return serve(w, r)
 	}
@@ -87,15 +96,15 @@ func (h *Handler) healthEndpoint(rest string) func(http.ResponseWriter, *http.Re
 // Vault has no active node, it is ready: requests wait here, or are told the truth.
 func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	d := map[string]any{"ready": true}
-	s := h.view.State()
+	s := h.redirector.View.State()
 	now := time.Now()
-	if reason := s.ReasonAt(now); !s.PhaseAt(now).HasTarget() && blind(reason) {
-		d["ready"], d["reason"], d["detail"] = false, reason, explain(reason)
+	if reason := s.ReasonAt(now); !s.PhaseAt(now).HasTarget() && redirect.MayBeOwnFault(reason) {
+		d["ready"], d["reason"], d["detail"] = false, reason, redirect.Explain(reason)
 	}
 	if draining, in := instance.ShuttingDown(r); draining {
 		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
 	}
-	return h.answerCheck(w, r, &h.memory.unready, d["ready"] == true, d)
+	return h.answerCheck(w, r, &h.last.unready, d["ready"] == true, d)
 }
 
 // serveLive answers 200 for as long as requests are answered at all.
@@ -117,49 +126,20 @@ func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, unwell *at
 	}
 	body, err := json.MarshalIndent(document, "", "  ")
 	if err != nil {
-		return writeErrors(w, http.StatusInternalServerError, "the document could not be written")
+		return redirect.WriteErrors(w, http.StatusInternalServerError, "the document could not be written")
 	}
-	return writeJSON(w, code, append(body, '\n'))
+	return redirect.WriteJSON(w, code, append(body, '\n'))
 }
 
 // serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	s := h.view.Await(r.Context(), &patience, engine.Waiter{})
+	s := h.redirector.View.Await(r.Context(), &startupWait, engine.Waiter{})
 	d := statusOf(s, h.discoverer.Endpoint(), time.Now())
-	if d.Healthy {
-		loop, _ := leadsBack(&s.Target, r)
-		if loop {
-			d.Detail = loopText(s.Target.URL)
-		} else if loop = onlyLocal(&s.Target, r); loop {
-			d.Detail = explain(discovery.ReasonBadAddress)
-		}
-		if loop {
-			d.Healthy, d.Reason, d.ActiveVault, d.RedirectURL = false, discovery.ReasonBadAddress, nil, ""
-		}
+	if v := redirect.Decide(s, r, redirect.ToRedirect); d.Healthy && !v.Goes() {
+		d.Healthy, d.Reason, d.Detail, d.ActiveVault, d.RedirectURL = false, v.Reason, v.Text(s), nil, ""
 	}
 	if d.Draining, d.ShutdownIn = instance.ShuttingDown(r); d.Draining {
 		d.Healthy = false
 	}
-	return h.answerCheck(w, r, &h.memory.unwell, d.Healthy, d)
-}
-
-// writeErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer
-// itself rather than return an error, since Caddy logs the whole request, token included, with errors of 500 and above.
-func writeErrors(w http.ResponseWriter, code int, text string) error {
-	body, err := json.Marshal(map[string][]string{"errors": {text}})
-	if err != nil {
-		body = []byte(`{"errors":[]}`)
-	}
-	return writeJSON(w, code, append(body, '\n'))
-}
-
-// writeJSON writes an answer. That the client is gone is nobody's concern.
-func writeJSON(w http.ResponseWriter, code int, body []byte) error {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "no-store")
-	w.WriteHeader(code)
-	_, _ = w.Write(body)
-	return nil
+	return h.answerCheck(w, r, &h.last.unhealthy, d.Healthy, d)
 }

@@ -20,9 +20,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -195,9 +196,9 @@ func TestHealthQuotesNobody(t *testing.T) {
 			if strings.Contains(row.config, cert) { // gone after the config was loaded
 				_, _ = os.Remove(cert), os.Remove(key)
 			}
-			h.view.Start()
+			h.redirector.View.Start()
 			until(t, h, "the reason", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == row.reason })
-			if s := h.view.State(); !strings.Contains(s.Detail, row.hides) {
+			if s := h.redirector.View.State(); !strings.Contains(s.Detail, row.hides) {
 				t.Errorf("detail %q has no %q: there is nothing to hide", s.Detail, row.hides)
 			}
 			resp := ask(t, h, "GET", defaultHealthPath)
@@ -206,7 +207,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 				t.Fatal(err)
 			}
 			var d status
-			if err := json.Unmarshal(body, &d); err != nil || resp.StatusCode != http.StatusServiceUnavailable || d.Reason != row.reason || d.Detail != explain(row.reason) {
+			if err := json.Unmarshal(body, &d); err != nil || resp.StatusCode != http.StatusServiceUnavailable || d.Reason != row.reason || d.Detail != redirect.Explain(row.reason) {
 				t.Errorf("status %d, document %s, %v", resp.StatusCode, body, err)
 			}
 			rest := strings.ReplaceAll(string(body), h.discoverer.Endpoint(), "")

@@ -25,6 +25,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -113,6 +114,13 @@ func newConsul(t testing.TB, entries ...*api.ServiceEntry) *standin.Consul {
 	return consul
 }
 
+// What the proxy promises: how long a body may be that it reads before it sends the request on, and how often it sends a read
+// again that may have arrived.
+const (
+	maxBuffered = 32 << 10
+	maxRepeats  = 2
+)
+
 // local and remote are addresses of clients: on this machine, and elsewhere.
 const (
 	local  = "127.0.0.1:1234"
@@ -175,7 +183,7 @@ func until(t testing.TB, h *Handler, what string, ok func(*engine.State) bool) {
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for s := h.view.State(); !ok(s); s = h.view.State() {
+	for s := h.redirector.View.State(); !ok(s); s = h.redirector.View.State() {
 		select {
 		case <-s.Changed():
 		case <-tick.C:
@@ -244,8 +252,8 @@ func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node)
 	}
 	view.Start()
 	h = &Handler{
-		view: view, queue: new(engine.Queue), discoverer: g, logger: log,
-		healthPath: defaultHealthPath, retryAfter: []string{"1"},
+		redirector: &redirect.Redirector{View: view, Queue: new(engine.Queue), RetryAfter: []string{"1"}, Log: log},
+		discoverer: g, logger: log, healthPath: defaultHealthPath, last: new(lastReported),
 	}
 	for s := view.State(); s.Phase().Situation == engine.Starting; s = view.State() {
 		<-s.Changed()

@@ -193,7 +193,7 @@ func FuzzLocation(f *testing.F) {
 			Meta: map[string]string{"h": other}, Tagged: map[string]discovery.TaggedAddress{"wan": {Host: other, Port: otherPort}},
 		})
 		defer end()
-		s := h.view.State()
+		s := h.redirector.View.State()
 		if !s.Active() {
 			return
 		}

@@ -22,19 +22,20 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// targetAt returns the target of a node that is registered with an address and a port.
-func targetAt(t *testing.T, scheme, address string, port int) engine.Target {
+// stateAt returns a state in which a node is active that is registered with an address and a port.
+func stateAt(t *testing.T, scheme, address string, port int) *engine.State {
 	t.Helper()
 	h, end := handlerOf(t, scheme, "", nodeAt(address, port))
 	defer end()
-	s := h.view.State()
+	s := h.redirector.View.State()
 	if !s.Active() {
 		t.Fatalf("no target: %s", s.Detail)
 	}
-	return s.Target
+	return s
 }
 
 func TestLeadsBack(t *testing.T) {
@@ -88,7 +89,7 @@ func TestLeadsBack(t *testing.T) {
 		{name: "name of another site behind the same name", host: "vault.example.com.evil", to: "vault.example.com", port: 443, tls: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			to := targetAt(t, tc.scheme, tc.to, tc.port)
+			s := stateAt(t, tc.scheme, tc.to, tc.port)
 			r := httptest.NewRequest(http.MethodGet, "/v1/sys/health", nil)
 			r.Host = tc.host
 			if tc.tls {
@@ -101,16 +102,16 @@ func TestLeadsBack(t *testing.T) {
 				r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, tc.local))
 			}
 			got := no
-			switch loop, known := leadsBack(&to, r); {
-			case loop && known:
+			switch v := redirect.Decide(s, r, redirect.ToRedirect); {
+			case v.Answer == engine.Loop && v.Proven:
 				got = proven
-			case loop:
+			case v.Answer == engine.Loop:
 				got = claimed
-			case known:
+			case v.Proven:
 				t.Error("proven, but no loop")
 			}
 			if got != tc.want {
-				t.Errorf("loop %d, want %d, for Host %q and target %s", got, tc.want, tc.host, to.URL)
+				t.Errorf("loop %d, want %d, for Host %q and target %s", got, tc.want, tc.host, s.Target.URL)
 			}
 		})
 	}
@@ -149,7 +150,7 @@ func TestLoopbackTargets(t *testing.T) {
 					t.Fatal(err)
 				}
 				if row.only && !here {
-					if text := errorsOf(t, resp); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, explain(discovery.ReasonBadAddress)) {
+					if text := errorsOf(t, resp); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(text, redirect.Explain(discovery.ReasonBadAddress)) {
 						t.Errorf("client %s: status %d, %s", client, resp.StatusCode, text)
 					}
 					if health.StatusCode != http.StatusServiceUnavailable || d.Healthy || d.Reason != discovery.ReasonBadAddress || d.RedirectURL != "" || d.ActiveVault != nil {
@@ -188,7 +189,7 @@ func TestLoopIsLoggedIfProven(t *testing.T) {
 	h, end := handlerOf(t, "https", "", nodeAt("10.0.0.5", 8200))
 	defer end()
 	core, logs := observer.New(zap.DebugLevel)
-	h.logger = zap.New(core)
+	h.redirector.Log = zap.New(core)
 	for range 3 {
 		resp := ask(t, h, "GET", "https://10.0.0.5:8200/v1/x")
 		if text := errorsOf(t, resp); resp.StatusCode != http.StatusLoopDetected || !strings.Contains(text, "https://10.0.0.5:8200") || !strings.Contains(text, "api_addr") {
@@ -219,13 +220,14 @@ func TestMark(t *testing.T) {
 	}{
 		{"no proxy before", nil, false},
 		{"another proxy before", []string{"1.1 Caddy", "2.0 vault-redirect-abcdefghijkl"}, false},
-		{"this one before", []string{"1.1 Caddy", viaMark}, true},
-		{"in one line", []string{fmt.Sprintf("1.1 Caddy, %s, 1.1 other (x)", viaMark)}, true},
+		{"this one before", []string{"1.1 Caddy", redirect.ViaMark}, true},
+		{"in one line", []string{fmt.Sprintf("1.1 Caddy, %s, 1.1 other (x)", redirect.ViaMark)}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header["Via"] = row.via
-			if got := marked(r); got != row.comes {
+			v := redirect.Decide(stateAt(t, "https", "192.0.2.9", 8200), r, redirect.ToProxy)
+			if got := v.Answer == engine.Loop; got != row.comes || v.Proven != row.comes {
 				t.Errorf("comes back %v, want %v", got, row.comes)
 			}
 		})

@@ -12,9 +12,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 // maxNodeSeries is up to how many nodes each has series of its own.
@@ -22,11 +23,11 @@ const maxNodeSeries = 64
 
 // registerMetrics has the metrics of all clusters shown by the registry of a config. Whoever comes first registers them.
 func registerMetrics(ctx caddy.Context) error {
-	registry := ctx.GetMetricsRegistry()
-	if registry == nil {
+	shown := ctx.GetMetricsRegistry()
+	if shown == nil {
 		return nil
 	}
-	err := registry.Register(collector{})
+	err := shown.Register(collector{})
 	if known := (prometheus.AlreadyRegisteredError{}); errors.As(err, &known) {
 		return nil
 	}
@@ -86,15 +87,15 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements [prometheus.Collector].
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
-	for _, c := range clusters() {
-		s := sample{ch, c.name}
-		state := c.view.State()
+	for _, c := range registry.Clusters() {
+		s := sample{ch, c.Name}
+		state := c.View.State()
 		s.state(state, now)
 		s.nodes(state)
-		s.discovery(c.view.Discovery())
-		s.stats(c.view, now)
-		s.gauge(descHeld, float64(c.view.Waiting()))
-		s.gauge(descHeldLimit, float64(c.holdLimit()))
+		s.discovery(c.View.Discovery())
+		s.stats(c.View, now)
+		s.gauge(descHeld, float64(c.View.Waiting()))
+		s.gauge(descHeldLimit, float64(c.HoldLimit()))
 	}
 	ch <- prometheus.MustNewConstMetric(descDraining, prometheus.GaugeValue, bit(caddy.Exiting()))
 	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(droppedEvents()))
@@ -128,7 +129,7 @@ func (s sample) state(state *engine.State, now time.Time) {
 		s.gauge(descReason, bit(state.ReasonAt(now) == r), string(r))
 	}
 	if phase.HasTarget() {
-		s.gauge(descInfo, 1, label(state.Node.Name), state.Target.URL)
+		s.gauge(descInfo, 1, registry.Label(state.Node.Name), state.Target.URL)
 	}
 	s.gauge(descCandidates, float64(state.Candidates))
 	s.counter(descChanges, state.Changes)
@@ -145,7 +146,7 @@ func (s sample) nodes(state *engine.State) {
 	counts, names := map[engine.NodeState]int{}, map[string]int{}
 	for _, n := range nodes {
 		counts[n.State]++
-		names[label(n.Node.Name)]++
+		names[registry.Label(n.Node.Name)]++
 	}
 	for _, st := range engine.NodeStates {
 		s.gauge(descNodes, float64(counts[st]), string(st))
@@ -155,9 +156,9 @@ func (s sample) nodes(state *engine.State) {
 	}
 	seen := map[string]bool{}
 	for _, n := range nodes {
-		name := label(n.Node.Name)
+		name := registry.Label(n.Node.Name)
 		if names[name] > 1 {
-			name = label(n.Node.Identity().String())
+			name = registry.Label(n.Node.Identity().String())
 		}
 		for seen[name] {
 			name += "~"

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 // TestMetricsAfterAFailedReload: Caddy's admin endpoint shows the registry of the config that failed, without the metrics
@@ -22,7 +23,7 @@ func TestMetricsAfterAFailedReload(t *testing.T) {
 	c.mustLoad(c.config(nil, h))
 	c.awaitReason(discovery.ReasonOK)
 	c.ask("/v1/x")
-	was := runningApp()
+	was := registry.Clusters()[0].Users[0].Config
 	for _, change := range []func(config map[string]any){
 		func(config map[string]any) { config["apps"].(map[string]any)["test_failing_app"] = map[string]any{} },
 		func(config map[string]any) {
@@ -38,7 +39,7 @@ func TestMetricsAfterAFailedReload(t *testing.T) {
 		if err := c.load(config); err == nil {
 			t.Fatal("it did not fail")
 		}
-		if runningApp() != was {
+		if registry.Clusters()[0].Users[0].Config != was {
 			t.Error("after a failed reload: another config is taken for the one that runs")
 		}
 		list := c.samples()

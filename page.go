@@ -24,6 +24,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 func init() {
@@ -124,7 +125,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Add("Vary", "Accept")
-	refuseBody(w, r)
+	redirect.RefuseBody(w, r)
 	if !readOnly(w, r) {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 var (
@@ -110,15 +111,15 @@ func clusterDataOf(c clusterStatus, now time.Time) clusterData {
 	switch {
 	case c.Active == nil && c.Reason == discovery.ReasonStarting:
 		d.Class, d.Word = "idle", "starting"
-		d.Note = explain(c.Reason)
+		d.Note = redirect.Explain(c.Reason)
 	case c.Active == nil:
 		d.Class, d.Word = "bad", "no active node"
-		if d.Note = explain(c.Reason); c.Detail != "" {
+		if d.Note = redirect.Explain(c.Reason); c.Detail != "" {
 			d.Note += " (" + c.Detail + ")"
 		}
 	case c.StaleUntil != nil:
 		d.Class, d.Word = "warn", "redirecting to the last known node"
-		d.Note = fmt.Sprintf("%s; it is used for another %s", explain(c.Reason), brief(c.StaleUntil.Sub(now)))
+		d.Note = fmt.Sprintf("%s; it is used for another %s", redirect.Explain(c.Reason), brief(c.StaleUntil.Sub(now)))
 	case c.Silent:
 		d.Class, d.Word = "warn", "requests wait"
 		d.Note = "the active node leaves a probe unanswered"

@@ -15,8 +15,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 

@@ -58,7 +58,7 @@ func TestProbesOfNodeThatClosesConnections(t *testing.T) {
 	if took, least := last.Sub(begin), (probes/2-2)*interval*9/10; took < least {
 		t.Errorf("%d probes within %s, want at least %s", probes, took, least)
 	}
-	if !h.view.State().Active() {
+	if !h.redirector.View.State().Active() {
 		t.Error("the node is no longer active")
 	}
 }
@@ -99,14 +99,14 @@ func TestHoldWhileActiveNodeIsMute(t *testing.T) {
 			go func() { location <- ask(t, h, "GET", "http://r.example.com/x").Header.Get("Location") }()
 			tick := time.NewTicker(time.Millisecond)
 			defer tick.Stop()
-			for h.queue.Waiting() == 0 {
+			for h.redirector.Queue.Waiting() == 0 {
 				select {
 				case got := <-location:
 					t.Fatalf("Location %q at once", got)
 				case <-tick.C:
 				}
 			}
-			if changes := h.view.State().Changes; changes != 1 {
+			if changes := h.redirector.View.State().Changes; changes != 1 {
 				t.Errorf("%d changes of the active node", changes)
 			}
 			row.then(c.Vaults[0], c.Vaults[1])

@@ -58,7 +58,7 @@ func TestProbesOutrankConsul(t *testing.T) {
 	untilTarget(t, h, b)
 	b.Kill()
 	untilTarget(t, h, nil)
-	if s := h.view.State(); s.ReasonAt(time.Now()) != discovery.ReasonNoActive && s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
+	if s := h.redirector.View.State(); s.ReasonAt(time.Now()) != discovery.ReasonNoActive && s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
 		t.Errorf("reason %s", s.ReasonAt(time.Now()))
 	}
 	a.SetActive(true)
@@ -96,7 +96,7 @@ func TestProbesFollowWithoutConsul(t *testing.T) {
 		untilTarget(t, h, nil)
 		next.SetActive(true)
 		untilTarget(t, h, next)
-		s := h.view.State()
+		s := h.redirector.View.State()
 		if !s.StaleSince.IsZero() || s.ReasonAt(time.Now()) != discovery.ReasonConsulUnreachable {
 			t.Errorf("reason %s, stale since %s: a node that proves itself is not stale", s.ReasonAt(time.Now()), s.StaleSince)
 		}
@@ -137,7 +137,7 @@ func TestProbesOutrankChecksButNotMaintenance(t *testing.T) {
 			if err := v.Await(t.Context(), func() bool { return len(v.Requests()) >= before+5 }); err != nil {
 				t.Fatal(err)
 			}
-			if s := h.view.State(); s.Active() || s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
+			if s := h.redirector.View.State(); s.Active() || s.ReasonAt(time.Now()) != discovery.ReasonUnhealthy {
 				t.Errorf("reason %s, active %v although it is in maintenance", s.ReasonAt(time.Now()), s.Active())
 			}
 		})
@@ -239,9 +239,9 @@ func TestProbesOutliveNewIndexes(t *testing.T) {
 	c.Consul.Set("vault", entry(1))
 	untilTarget(t, h, c.Vaults[0])
 	until(t, h, "one node", func(s *engine.State) bool { return s.Nodes() == 1 && s.Active() })
-	changes := h.view.State().Changes
+	changes := h.redirector.View.State().Changes
 	for i := range uint64(5) {
-		polled := h.view.State().Polled
+		polled := h.redirector.View.State().Polled
 		c.Consul.Set("vault", entry(i+2))
 		until(t, h, "the next answer", func(s *engine.State) bool {
 			if !s.Active() {
@@ -250,7 +250,7 @@ func TestProbesOutliveNewIndexes(t *testing.T) {
 			return s.Polled.After(polled)
 		})
 	}
-	if n := h.view.State().Changes; n != changes {
+	if n := h.redirector.View.State().Changes; n != changes {
 		t.Errorf("%d changes, want none", n-changes)
 	}
 	// What is known of a node goes with it.

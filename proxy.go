@@ -6,18 +6,18 @@
 package vaultredirect
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 )
 
 // Proxy has requests proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients that
@@ -37,7 +37,6 @@ type Proxy struct {
 	TLS *TLS `json:"tls,omitempty"`
 
 	matchers caddyhttp.MatcherSets
-	byScheme map[string]*reverseproxy.Handler
 }
 
 // provision sets up the proxy for a handler.
@@ -57,23 +56,19 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 		trust = h.trust()
 	}
 	trust.warn(h.logger)
-	p.byScheme = map[string]*reverseproxy.Handler{}
-	for _, scheme := range []string{"http", "https"} {
-		transport, err := newProxyTransport(ctx, scheme, trust)
-		if err != nil {
-			return fmt.Errorf("tls: %w", err)
-		}
-		proxy := &reverseproxy.Handler{
-			Transport:        transport,
-			DynamicUpstreams: passageTarget{},
-			FlushInterval:    -1,
-		}
-		if err := proxy.Provision(ctx); err != nil {
-			return err
-		}
-		p.byScheme[scheme] = proxy
+	var settings TLS
+	if trust != nil {
+		settings = *trust
 	}
-	return nil
+	if err := settings.expand(caddy.NewReplacer()); err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	config, _, err := settings.config()
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	h.proxied, err = proxy.New(ctx, h.redirector, config)
+	return err
 }
 
 // proxy returns the proxy of the handler, a new one if it has none yet.
@@ -109,18 +104,6 @@ func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// cleanup ends what provision began.
-func (p *Proxy) cleanup() error {
-	var errs []error
-	for _, proxy := range p.byScheme {
-		errs = append(errs, proxy.Cleanup())
-		if t, ok := proxy.Transport.(*proxyTransport); ok {
-			errs = append(errs, t.Cleanup())
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // trust returns whom the probes trust, nil if they say nothing of it. Their client certificate is not among it: presented for
 // whoever is proxied, it would log them in as the redirector where Vault has logins by certificate.
 func (h *Handler) trust() *TLS {
@@ -154,40 +137,22 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 	return p.matchers.AnyMatchWithError(r)
 }
 
-// handshakeTimeout is how long a node may take for a handshake of TLS, like the 3 seconds in which Caddy wants a connection:
-// one that hangs must not hold a request for longer than the next one takes to become active.
-const handshakeTimeout = 3 * time.Second
-
-// serverNameKey is the placeholder for the name that the certificate of the node must have.
-const serverNameKey = "http.vault_redirect.server_name"
-
-// newProxyTransport returns the transport for a scheme. As probes, it goes straight to the nodes, whatever HTTP_PROXY says.
-func newProxyTransport(ctx caddy.Context, scheme string, trust *TLS) (*proxyTransport, error) {
-	config := map[string]any{"network_proxy": map[string]any{"from": "none"}}
-	settings := TLS{}
-	if trust != nil {
-		settings = *trust
-	}
-	if err := settings.expand(caddy.NewReplacer()); err != nil {
-		return nil, err
-	}
-	ours, _, err := settings.config()
-	if err != nil {
-		return nil, err
-	}
-	if scheme == "https" {
-		config["tls"] = map[string]any{
-			"server_name":       cmp.Or(settings.ServerName, "{"+serverNameKey+"}"),
-			"handshake_timeout": caddy.Duration(handshakeTimeout),
+// onlyByPath checks that whether a request is proxied depends on nothing but its path and method.
+func (p *Proxy) onlyByPath() error {
+	for _, set := range p.matchers {
+		for _, m := range set {
+			switch m := m.(type) {
+			case *caddyhttp.MatchMethod:
+			case *caddyhttp.MatchPath:
+				for _, pattern := range *m {
+					if strings.Contains(pattern, "{") {
+						return fmt.Errorf("proxy: the path %q has a placeholder", pattern)
+					}
+				}
+			default:
+				return fmt.Errorf("proxy: the matcher %s looks at more than path and method", caddy.GetModuleName(m))
+			}
 		}
 	}
-	mod, err := ctx.LoadModuleByID("http.reverse_proxy.transport.http", caddyconfig.JSON(config, nil))
-	if err != nil {
-		return nil, err
-	}
-	transport := mod.(*reverseproxy.HTTPTransport)
-	if c := transport.Transport.TLSClientConfig; scheme == "https" { // which Caddy copies for each connection
-		c.RootCAs, c.GetClientCertificate, c.InsecureSkipVerify = ours.RootCAs, ours.GetClientCertificate, ours.InsecureSkipVerify
-	}
-	return &proxyTransport{HTTPTransport: transport}, nil
+	return nil
 }

@@ -31,7 +31,7 @@ func TestSecurityNamesItsTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`([a-z_/]+_test\\.go)`\\s+((?:`(?:Test|Fuzz)[^`]+`,?\\s*)+)").FindAllStringSubmatch(string(text), -1)
+	named := regexp.MustCompile("`([a-z0-9_/]+_test\\.go)`\\s+((?:`(?:Test|Fuzz)[^`]+`,?\\s*)+)").FindAllStringSubmatch(string(text), -1)
 	if len(named) < 20 {
 		t.Errorf("%d files are named: does the form still fit?", len(named))
 	}
@@ -111,9 +111,9 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 			t.Setenv("CONSUL_HTTP_ADDR", consul.URL())
 			h, end := newHandler(t, `{"probe": {"mode": "off"}}`)
 			t.Cleanup(end)
-			h.view.Start()
+			h.redirector.View.Start()
 			until(t, h, "an outcome", func(s *engine.State) bool { return s.ReasonAt(time.Now()) != discovery.ReasonStarting })
-			if s := h.view.State(); s.ReasonAt(time.Now()) != want {
+			if s := h.redirector.View.State(); s.ReasonAt(time.Now()) != want {
 				t.Errorf("%s: reason %s (%s), want %s", tls.VersionName(version), s.ReasonAt(time.Now()), s.Detail, want)
 			}
 		}

@@ -13,9 +13,11 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 // statusDocument is what an operator may know of this process.
@@ -111,28 +113,28 @@ func statusNow() statusDocument {
 		Version: instance.Version(), Instance: instance.ID, Started: instance.Started.UTC(), Draining: caddy.Exiting(), Shutdown: instance.ShutdownAt(), Clusters: []clusterStatus{},
 	}
 	now := time.Now()
-	for _, c := range clusters() {
-		d.Clusters = append(d.Clusters, c.status(now))
+	for _, c := range registry.Clusters() {
+		d.Clusters = append(d.Clusters, statusOfCluster(&c, now))
 	}
 	return d
 }
 
-// status returns the status of a cluster.
-func (c *cluster) status(now time.Time) clusterStatus {
-	s, stats := c.view.State(), c.view.Stats()
+// statusOfCluster returns the status of a cluster.
+func statusOfCluster(c *registry.Cluster, now time.Time) clusterStatus {
+	s, stats := c.View.State(), c.View.Stats()
 	phase := s.PhaseAt(now)
 	d := clusterStatus{
-		Cluster: c.name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
-		Since: moment(s.Since), Candidates: s.Candidates, StaleSince: moment(s.StaleSince),
-		Discovery: c.discovery(), Nodes: []nodeStatus{}, Requests: map[string]uint64{}, UsedBy: c.servers(), History: c.history(),
-		Hold: map[string]uint64{"limit": uint64(c.holdLimit()), "waiting": uint64(max(0, c.view.Waiting()))},
+		Cluster: c.Name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
+		Since: timeOrNil(s.Since), Candidates: s.Candidates, StaleSince: timeOrNil(s.StaleSince),
+		Discovery: discoveryOf(c), Nodes: []nodeStatus{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: historyOfCluster(c),
+		Hold: map[string]uint64{"limit": uint64(c.HoldLimit()), "waiting": uint64(max(0, c.View.Waiting()))},
 	}
-	d.Ready = !caddy.Exiting() && (d.Healthy || !blind(d.Reason))
+	d.Ready = !caddy.Exiting() && (d.Healthy || !redirect.MayBeOwnFault(d.Reason))
 	switch {
 	case phase.Situation == engine.Stale:
-		d.StaleUntil = moment(phase.Time)
+		d.StaleUntil = timeOrNil(phase.Time)
 	case phase.Situation == engine.None && !phase.Time.IsZero():
-		d.Since = moment(phase.Time) // the use of a stale node ends without a new state
+		d.Since = timeOrNil(phase.Time) // the use of a stale node ends without a new state
 	}
 	if d.Healthy {
 		d.Active = &activeStatus{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
@@ -149,28 +151,18 @@ func (c *cluster) status(now time.Time) clusterStatus {
 	return d
 }
 
-// blind reports whether there is no node for a reason that may well be this copy's own: another may do better.
-func blind(r discovery.Reason) bool {
-	switch r {
-	case discovery.ReasonStarting, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable,
-		discovery.ReasonConsulError, discovery.ReasonStaleExpired:
-		return true
-	}
-	return false
-}
-
-func (c *cluster) discovery() discoveryStatus {
-	d := c.view.Discovery()
+func discoveryOf(c *registry.Cluster) discoveryStatus {
+	d := c.View.Discovery()
 	source, _, _ := strings.Cut(d.Cluster, "\x00")
 	return discoveryStatus{
 		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
-		LastSuccess: moment(d.LastSuccess), FailingSince: moment(d.Failing), Failures: d.Failures, Index: d.Index,
+		LastSuccess: timeOrNil(d.LastSuccess), FailingSince: timeOrNil(d.Failing), Failures: d.Failures, Index: d.Index,
 	}
 }
 
 func nodeOf(n engine.NodeStatus) nodeStatus {
 	d := nodeStatus{
-		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: moment(n.Since), Elected: n.Elected, Marked: n.Marked,
+		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: timeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
 		Why: n.Why, FailingChecks: append([]string{}, n.Failing...),
 	}
 	if n.Probe.Result != engine.ResultNone {
@@ -179,12 +171,12 @@ func nodeOf(n engine.NodeStatus) nodeStatus {
 	return d
 }
 
-// history returns the changes of who is active, the newest first.
-func (c *cluster) history() []historyEntry {
+// historyOfCluster returns the changes of who is active, the newest first.
+func historyOfCluster(c *registry.Cluster) []historyEntry {
 	list := []historyEntry{}
-	for _, t := range c.view.History() {
+	for _, t := range c.View.History() {
 		e := historyEntry{
-			At: t.At.UTC(), Cluster: c.name, Event: "active_lost", Node: t.Node, URL: t.URL, PreviousNode: t.Previous,
+			At: t.At.UTC(), Cluster: c.Name, Event: "active_lost", Node: t.Node, URL: t.URL, PreviousNode: t.Previous,
 			PreviousURL: t.PrevURL, Reason: t.Reason, GapSeconds: t.Gap.Seconds(), By: t.By,
 		}
 		if t.Active {
@@ -198,17 +190,17 @@ func (c *cluster) history() []historyEntry {
 // historyOf returns the changes of all clusters, or of one, the newest first; ok is false if there is no such cluster.
 func historyOf(name string, limit int) (list []historyEntry, ok bool) {
 	list, ok = []historyEntry{}, name == ""
-	for _, c := range clusters() {
-		if name == "" || c.name == name {
-			list, ok = append(list, c.history()...), true
+	for _, c := range registry.Clusters() {
+		if name == "" || c.Name == name {
+			list, ok = append(list, historyOfCluster(&c)...), true
 		}
 	}
 	slices.SortStableFunc(list, func(a, b historyEntry) int { return b.At.Compare(a.At) })
 	return list[:min(len(list), limit)], ok
 }
 
-// moment returns a time as the documents have it, nil for none.
-func moment(t time.Time) *time.Time {
+// timeOrNil returns a time as the documents have it, nil for none.
+func timeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 // printStatus prints the status for people.
@@ -69,7 +70,7 @@ func oneLine(text string) string {
 
 func sayActive(c clusterStatus, now time.Time) string {
 	if c.Active == nil {
-		return fmt.Sprintf("NO ACTIVE NODE for %s: %s", sayAge(c.Since, now), explain(c.Reason))
+		return fmt.Sprintf("NO ACTIVE NODE for %s: %s", sayAge(c.Since, now), redirect.Explain(c.Reason))
 	}
 	text := fmt.Sprintf("redirecting to %s (%s), active for %s, %s", c.Active.URL, c.Active.Node, sayAge(&c.Active.Since, now), plural(int(c.Active.Changes), "change"))
 	if c.Silent {

@@ -18,7 +18,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,6 +27,9 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
@@ -99,24 +102,13 @@ type Handler struct {
 	// Proxy has some requests proxied instead of redirected. Default: none.
 	Proxy *Proxy `json:"proxy,omitempty"`
 
-	healthPath string
-	retryAfter []string
-	memory     *memory
 	discoverer discovery.Discoverer
-	view       *engine.View
-	queue      *engine.Queue
-	release    func() // gives the view back, once
+	redirector *redirect.Redirector
+	proxied    *proxy.Proxy // nil: nothing is
+	release    func()       // gives the view back, once
 	logger     *zap.Logger
-	app        *App   // of the same config
-	server     string // name of the server that it belongs to
-	logged     bool   // the server has access logs
-}
-
-// memory is what a handler remembers of requests.
-type memory struct {
-	last    atomic.Pointer[placeholders] // of the last one that did not wait
-	unwell  atomic.Bool                  // the last check of health was answered with 503,
-	unready atomic.Bool                  // or that of readiness
+	healthPath string
+	last       *lastReported
 }
 
 // Defaults and special values.
@@ -124,7 +116,13 @@ const (
 	defaultHealthPath = "/vault-redirector-health"
 	healthOff         = "off"
 	defaultRetryAfter = time.Second
+	defaultMaxStale   = 5 * time.Minute
+	defaultHold       = 50 * time.Second
+	defaultHoldMax    = 10000
 )
+
+// pool has the views of the process, which outlive configs.
+var pool = engine.NewPool()
 
 // CaddyModule returns the Caddy module information.
 func (Handler) CaddyModule() caddy.ModuleInfo {
@@ -136,13 +134,16 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler. It does not use the network: the app starts the watcher once the config is run.
 func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger, h.last = ctx.Logger(), new(lastReported)
 	if h.healthPath = cmp.Or(h.HealthPath, defaultHealthPath); h.healthPath == healthOff {
 		h.healthPath = ""
 	}
-	h.memory = new(memory)
-	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
-	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
-	if err := h.provisionView(ctx); err != nil {
+	config, err := h.complete(ctx)
+	if err != nil {
+		return err
+	}
+	h.warn(config)
+	if err := h.acquire(ctx, config); err != nil {
 		return err
 	}
 	if h.Proxy != nil {
@@ -153,15 +154,143 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return joinLane(ctx, h)
 }
 
+// complete loads the discovery and completes the config. It takes nothing that would have to be given back.
+func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
+	config := engine.Config{MaxStale: orDefault(h.MaxStale, defaultMaxStale)}
+	var err error
+	if config.Addressing, err = engine.NewAddressing(h.Scheme, h.RedirectTo, h.Port); err != nil {
+		return config, err
+	}
+	if h.discoverer, err = h.loadDiscovery(ctx); err != nil {
+		return config, fmt.Errorf("discovery: %w", err)
+	}
+	if d, ok := h.discoverer.(interface{ checkScheme(scheme string) error }); ok {
+		if err := d.checkScheme(h.Scheme); err != nil {
+			return config, err
+		}
+	}
+	if config.Probe, err = cmp.Or(h.Probe, new(Probe)).engine(h.discoverer.Selection().Mode); err != nil {
+		return config, fmt.Errorf("probe: %w", err)
+	}
+	if config.Addressing.Leader() && config.Probe.Mode == engine.ProbeOff {
+		return config, errors.New("redirect_to: leader needs probes: only the nodes themselves know it")
+	}
+	if err := checkSelection(h.discoverer); err != nil {
+		return config, fmt.Errorf("discovery: %w", err)
+	}
+	config.Name = cmp.Or(h.Name, clusterName(h.discoverer))
+	return config, nil
+}
+
+func orDefault(d *caddy.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return time.Duration(*d)
+}
+
+// clusterName is the default name of the cluster that a discovery watches.
+func clusterName(d discovery.Discoverer) string {
+	if named, ok := d.(interface{ clusterName() string }); ok {
+		return named.clusterName()
+	}
+	return d.Endpoint()
+}
+
+// warn says what is dangerous about a config that is right.
+func (h *Handler) warn(c engine.Config) {
+	if d, ok := h.discoverer.(interface{ unverified() bool }); ok && d.unverified() {
+		h.logger.Warn("the certificate of Consul is not verified: who sits in between can send clients, and their tokens, anywhere",
+			zap.String("consul", h.discoverer.Endpoint()))
+	}
+	if c.Probe.TLS != nil && c.Probe.TLS.InsecureSkipVerify {
+		h.logger.Warn("the certificates of the Vault nodes are not verified by the probes: who sits in between can send clients, and their tokens, anywhere")
+	}
+}
+
+// acquire takes the view, which the app starts with the config.
+func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
+	app, err := ctx.App(appID)
+	if err != nil {
+		return err
+	}
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
+	view, err := pool.Acquire(h.discoverer, config, h.logger)
+	if err != nil {
+		return fmt.Errorf("discovery: %w", err)
+	}
+	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
+	h.redirector = &redirect.Redirector{
+		View:       view,
+		Queue:      &engine.Queue{Hold: orDefault(h.Hold, defaultHold), Most: int64(cmp.Or(h.HoldMax, defaultHoldMax))},
+		RetryAfter: []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)},
+		Log:        h.logger,
+	}
+	user := &registry.User{View: view, Queue: h.redirector.Queue, Config: app}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		user.Server, h.redirector.AccessLog = server.Name(), server.Logs != nil
+		server.RegisterOnShutdown(func() {
+			// At the end of the process, no request is to wait any more, of whatever config. With a mere reload, the node that
+			// requests wait for is the same.
+			if caddy.Exiting() {
+				pool.End()
+			}
+		})
+	}
+	remove := registry.Add(user)
+	h.release = sync.OnceFunc(func() {
+		remove()
+		view.Release(h.logger)
+	})
+	app.(*App).use(view)
+	return nil
+}
+
+// checkSelection checks what a discovery, which may be somebody else's module, says of what marks the active node.
+func checkSelection(d discovery.Discoverer) error {
+	switch by := d.Selection().Mode; {
+	case by == discovery.ByAuto, by == discovery.ByTag, by == discovery.ByCheck, by == discovery.ByProbe:
+		return nil
+	default:
+		return fmt.Errorf("%T selects by %q, which is not auto, tag, check or probe", d, by)
+	}
+}
+
+// loadDiscovery returns the discovery of the config, or Consul if it names none.
+func (h *Handler) loadDiscovery(ctx caddy.Context) (discovery.Discoverer, error) {
+	if len(h.DiscoveryRaw) == 0 {
+		c := new(Consul)
+		return c, c.Provision(ctx)
+	}
+	mod, err := ctx.LoadModule(h, "DiscoveryRaw")
+	if err != nil {
+		return nil, err
+	}
+	d, ok := mod.(discovery.Discoverer)
+	if !ok {
+		return nil, fmt.Errorf("module %T is not a discovery of Vault nodes", mod)
+	}
+	return d, nil
+}
+
 // Validate checks what can be wrong by itself.
 func (h *Handler) Validate() error {
 	if err := checkHealthPath(cmp.Or(h.HealthPath, defaultHealthPath)); err != nil {
 		return err
 	}
-	if h.RetryAfter < 0 {
+	switch {
+	case h.RetryAfter < 0:
 		return fmt.Errorf("retry_after: %s is negative", time.Duration(h.RetryAfter))
+	case h.MaxStale != nil && *h.MaxStale < 0:
+		return fmt.Errorf("max_stale: %s is negative (0 drops the last known node at the first failure)", time.Duration(*h.MaxStale))
+	case h.Hold != nil && *h.Hold < 0:
+		return fmt.Errorf("hold: %s is negative (0 turns requests away at once)", time.Duration(*h.Hold))
+	case h.HoldMax < 0:
+		return fmt.Errorf("hold_max: %d is negative (hold 0 turns waiting off)", h.HoldMax)
 	}
-	return h.validateView()
+	return nil
 }
 
 func checkHealthPath(path string) error {
@@ -175,142 +304,35 @@ func checkHealthPath(path string) error {
 	return nil
 }
 
-// Cleanup releases what Provision took.
+// Cleanup releases what Provision took. Requests may still be under way, and read the view; the engine keeps it for those that
+// wait.
 func (h *Handler) Cleanup() error {
-	err := h.cleanupView()
-	if h.Proxy != nil {
-		err = errors.Join(err, h.Proxy.cleanup())
+	if h.release != nil {
+		h.release()
 	}
-	return err
+	return h.proxied.Cleanup()
 }
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with that header is malformed
-		closeConnection(w.Header())
+		redirect.CloseConnection(w.Header())
 	}
-	if h.isHealth(r.URL.Path) {
-		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
-			refuseBody(w, r)
-			return serve(w, r)
-		}
+	if serve := h.healthEndpoint(r.URL.Path); serve != nil {
+		return serve(w, r)
 	}
-	path, ok := requestPath(r)
+	path, ok := redirect.RequestPath(r)
 	if !ok {
-		refuseBody(w, r)
-		h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
-		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
+		return h.redirector.RefuseBad(w, r, "the request target is not a path: there is nothing to redirect to")
 	}
-	if proxied, err := h.Proxy.matches(r); err != nil || proxied {
-		if err != nil { // a matcher's own failure decides nothing
-			refuseBody(w, r)
-			h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
-			return writeErrors(w, http.StatusBadRequest, "the request could not be matched")
-		}
-		return h.serveProxied(w, r)
-	}
-	refuseBody(w, r)
-	take(w, r)
-	o := h.await(r)
-	s := o.state
-	var proven bool
-	o.answer, proven = decide(s, r)
-	h.note(r, o)
+	proxied, err := h.Proxy.matches(r)
 	switch {
-	case o.answer == engine.Loop:
-		return h.serveLoop(w, s, proven)
-	case o.answer == engine.Unavailable && s.Active():
-		return h.serveUnavailable(w, discovery.ReasonBadAddress)
-	case o.answer == engine.Unavailable:
-		return h.serveUnavailable(w, s.ReasonAt(time.Now()))
+	case err != nil: // a matcher's own failure decides nothing
+		return h.redirector.RefuseBad(w, r, "the request could not be matched")
+	case proxied:
+		return h.proxied.Serve(w, r)
 	}
-	return redirect(w, r, &s.Target, path)
-}
-
-// isHealth reports whether a path may be that of a health endpoint.
-func (h *Handler) isHealth(path string) bool {
-	return h.healthPath != "" && strings.HasPrefix(path, h.healthPath)
-}
-
-// closeConnection makes an answer over HTTP/1 or 2 the last one on its connection.
-func closeConnection(header http.Header) { header.Set("Connection", "close") }
-
-// decide says how a request that may be redirected is answered in a state. proven says that a loop is certain.
-func decide(s *engine.State, r *http.Request) (answer engine.Answer, proven bool) {
-	switch loop, certain := leadsBack(&s.Target, r); {
-	case !s.Active():
-		return engine.Unavailable, false
-	case loop:
-		return engine.Loop, certain
-	case onlyLocal(&s.Target, r):
-		return engine.Unavailable, false
-	}
-	return engine.Redirected, false
-}
-
-// await returns the state for a request, which may wait for it, and how long it waited.
-func (h *Handler) await(r *http.Request) outcome {
-	s := h.view.State()
-	switch p := s.Phase(); {
-	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
-		return outcome{state: s}
-	}
-	came, end := time.Now(), func() {}
-	defer func() { end() }()
-	s = h.view.Await(r.Context(), h.queue, engine.Waiter{Client: clientAddress(r), Came: came, Unseen: undrainable(r), Begin: func() { end = drain(r) }})
-	return outcome{state: s, held: heldSince(came)}
-}
-
-// serveUnavailable answers while no node is active.
-func (h *Handler) serveUnavailable(w http.ResponseWriter, reason discovery.Reason) error {
-	w.Header()["Retry-After"] = h.retryAfter
-	return writeErrors(w, http.StatusServiceUnavailable, noActiveNode(reason))
-}
-
-// noActiveNode is what clients are told while there is none.
-func noActiveNode(reason discovery.Reason) string { return "no active Vault node: " + explain(reason) }
-
-// explain says in words what a reason means.
-func explain(r discovery.Reason) string {
-	switch r {
-	case discovery.ReasonStarting:
-		return "discovery has not answered yet"
-	case discovery.ReasonNoService:
-		return "no instance of the service is registered in Consul, or the token cannot see any"
-	case discovery.ReasonNoActive:
-		return "no node reports itself active, and none is marked active in Consul"
-	case discovery.ReasonUnhealthy:
-		return "the node that should be active is in maintenance, fails its health checks or does not answer"
-	case discovery.ReasonBadAddress:
-		return "the active node is registered with an address that clients cannot use: correct api_addr in Vault's configuration"
-	case discovery.ReasonACLDenied:
-		return "Consul refuses the redirector's token"
-	case discovery.ReasonACLFiltered:
-		return "Consul hides the nodes from the redirector's token"
-	case discovery.ReasonConsulUnreachable:
-		return "Consul cannot be reached"
-	case discovery.ReasonConsulError:
-		return "Consul gives no usable answer"
-	case discovery.ReasonStaleExpired:
-		return "Consul cannot be asked, and the last known node is older than max_stale"
-	}
-	return string(r)
-}
-
-// serveLoop answers where the redirect would lead back to this very site. What a client says of where it came in can be
-// made up, so only a proven loop is logged.
-func (h *Handler) serveLoop(w http.ResponseWriter, s *engine.State, proven bool) error {
-	if proven {
-		s.LoopSeen.Do(func() {
-			h.logger.Warn("redirect loop: the active node is registered with the address of this site",
-				zap.String("node", s.Node.Name), zap.String("url", s.Target.URL))
-		})
-	}
-	return writeErrors(w, http.StatusLoopDetected, loopText(s.Target.URL))
-}
-
-func loopText(url string) string {
-	return "the active Vault node is registered as " + url + ", which is the address of this redirector: correct api_addr in Vault's configuration"
+	return h.redirector.Redirect(w, r, path)
 }
 
 // Interface guards

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -92,10 +93,10 @@ func TestUnavailable(t *testing.T) {
 			if resp.Header.Get("Location") != "" {
 				t.Errorf("Location %s", resp.Header.Get("Location"))
 			}
-			if text := errorsOf(t, resp); !strings.Contains(text, explain(row.reason)) || explain(row.reason) == string(row.reason) {
+			if text := errorsOf(t, resp); !strings.Contains(text, redirect.Explain(row.reason)) || redirect.Explain(row.reason) == string(row.reason) {
 				t.Errorf("text %q does not explain %s", text, row.reason)
 			}
-			if s := h.view.State(); s.ReasonAt(time.Now()) != row.reason {
+			if s := h.redirector.View.State(); s.ReasonAt(time.Now()) != row.reason {
 				t.Errorf("reason %s, want %s", s.ReasonAt(time.Now()), row.reason)
 			}
 		})
@@ -166,9 +167,9 @@ func TestIdentitiesWithSlashes(t *testing.T) {
 	}
 	h := provision(t, newConsul(t, entry(standin.Standby, "vault-1", "x/y", "127.10.0.1"), entry(standin.Active, "vault-1/x", "y", "127.10.0.2")), "")
 	if resp := ask(t, h, "GET", "/"); resp.Header.Get("Location") != "https://127.10.0.2:8200/" {
-		t.Errorf("status %d, Location %q, %s", resp.StatusCode, resp.Header.Get("Location"), h.view.State().Detail)
+		t.Errorf("status %d, Location %q, %s", resp.StatusCode, resp.Header.Get("Location"), h.redirector.View.State().Detail)
 	}
-	if n := h.view.State().Nodes(); n != 2 {
+	if n := h.redirector.View.State().Nodes(); n != 2 {
 		t.Errorf("%d nodes, want 2", n)
 	}
 }
@@ -178,15 +179,15 @@ func TestDefaults(t *testing.T) {
 	clearConsulEnv(t)
 	h, end := newHandler(t, `{}`)
 	defer end()
-	c := h.view.Config
-	if c.Name != "vault" || c.MaxStale != 5*time.Minute || h.queue.Hold != 50*time.Second || h.queue.Most != 10000 {
-		t.Errorf("name %s, max_stale %s, hold %s, hold_max %d", c.Name, c.MaxStale, h.queue.Hold, h.queue.Most)
+	c := h.redirector.View.Config
+	if c.Name != "vault" || c.MaxStale != 5*time.Minute || h.redirector.Queue.Hold != 50*time.Second || h.redirector.Queue.Most != 10000 {
+		t.Errorf("name %s, max_stale %s, hold %s, hold_max %d", c.Name, c.MaxStale, h.redirector.Queue.Hold, h.redirector.Queue.Most)
 	}
 	if p := c.Probe; p.Mode != engine.ProbeAuto || p.Interval != 500*time.Millisecond || p.Timeout != time.Second || p.Fall != 3 || p.TLS == nil || p.TLS.InsecureSkipVerify {
 		t.Errorf("probes %+v", p)
 	}
-	if h.healthPath != "/vault-redirector-health" || h.retryAfter[0] != "1" || h.discoverer.Endpoint() != "127.0.0.1:8500" {
-		t.Errorf("health_path %s, retry_after %s, Consul at %s", h.healthPath, h.retryAfter, h.discoverer.Endpoint())
+	if h.healthPath != "/vault-redirector-health" || h.redirector.RetryAfter[0] != "1" || h.discoverer.Endpoint() != "127.0.0.1:8500" {
+		t.Errorf("health_path %s, retry_after %s, Consul at %s", h.healthPath, h.redirector.RetryAfter, h.discoverer.Endpoint())
 	}
 }
 
@@ -201,7 +202,7 @@ func TestName(t *testing.T) {
 		`{"name": "x", "discovery": {"source": "vault", "urls": ["https://vault-0.test:8200"]}}`: "x",
 	} {
 		h, end := newHandler(t, config)
-		if got := h.view.Name; got != want {
+		if got := h.redirector.View.Name; got != want {
 			t.Errorf("%s: name %s, want %s", config, got, want)
 		}
 		end()

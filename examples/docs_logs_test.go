@@ -1,14 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file compares the log messages in docs/operations.md with those of the code.
-
 package examples_test
 
 import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +34,30 @@ func sources(t *testing.T, folder string) (files []*ast.File) {
 	return files
 }
 
+// productFolders returns the folders with the Go files that are built into Caddy.
+func productFolders(t *testing.T) (folders []string) {
+	t.Helper()
+	if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		folder, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		switch slash := filepath.ToSlash(folder); {
+		case slash == "internal/testing", slash == "bench", slash == "examples", slash == "tools", slash == "cmd", slash == "docs",
+			slash != "." && strings.HasPrefix(filepath.Base(folder), "."), filepath.Base(folder) == "testdata":
+			return filepath.SkipDir
+		}
+		folders = append(folders, folder)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return folders
+}
+
 // TestLogMessages looks for every log message of the code in the table of docs/operations.md.
 func TestLogMessages(t *testing.T) {
 	_, section, found := strings.Cut(page(t, "docs/operations.md"), "\n## Log messages\n")
@@ -49,7 +72,7 @@ func TestLogMessages(t *testing.T) {
 		}
 	}
 	logged := map[string]bool{}
-	for _, folder := range []string{".", "internal/engine", "internal/consul", "internal/nodes"} {
+	for _, folder := range productFolders(t) {
 		for _, file := range sources(t, folder) {
 			for _, message := range messagesIn(file) {
 				logged[message] = true

@@ -90,3 +90,7 @@ func Line(text string) string {
 	}
 	return strings.ToValidUTF8(text, "")
 }
+
+// SecretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them. Names are compared
+// as Go writes them.
+var SecretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}

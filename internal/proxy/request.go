@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the way of a request that is proxied: how it waits, when it is tried again, and what of it is logged.
-
-package vaultredirect
+package proxy
 
 import (
 	"bytes"
@@ -13,21 +11,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
-	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// passage is the way of one request through the proxy.
-type passage struct {
+// request is a request that is proxied.
+type request struct {
 	in      *http.Request  // as it came
 	out     *http.Request  // what is sent on, without the secret headers
 	secrets http.Header    // which the transport puts back
@@ -42,10 +37,10 @@ type passage struct {
 	repeats int            // how often it was sent again although it may have arrived
 }
 
-// passageKey is the key of the context for the passage of a request.
-type passageKey struct{}
+// requestKey is the key of the context for the passage of a request.
+type requestKey struct{}
 
-// Limits of a passage.
+// Limits of a request.
 const (
 	maxRepeats = 2
 	minPause   = 50 * time.Millisecond // between two tries
@@ -54,97 +49,86 @@ const (
 	handover = 5 * time.Second
 )
 
-// newPassage begins the passage of a request.
-func newPassage(r *http.Request) *passage {
-	p := &passage{in: r, secrets: http.Header{}, came: time.Now(), short: isShort(r)}
+// newRequest begins the passage of a request.
+func newRequest(r *http.Request) *request {
+	p := &request{in: r, secrets: http.Header{}, came: time.Now(), short: isShort(r)}
 	// The reverse proxy logs the headers of what it sends, at level DEBUG, and would leave out only some of the secret ones.
-	p.out = r.WithContext(context.WithValue(r.Context(), passageKey{}, p))
+	p.out = r.WithContext(context.WithValue(r.Context(), requestKey{}, p))
 	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		p.upload = &upload{body: r.Body}
 		p.out.Body = p.upload
 	}
 	p.out.Header = r.Header.Clone()
-	for _, name := range secretHeaders {
+	for _, name := range sanitize.SecretHeaders {
 		if values := p.out.Header[name]; values != nil {
 			p.secrets[name] = values
 			delete(p.out.Header, name)
 		}
 	}
-	p.out.Header.Add("Via", viaMark)
+	p.out.Header.Add("Via", redirect.ViaMark)
 	return p
 }
 
-// serveProxied proxies a request. Whatever goes wrong is answered in the form of Vault's errors and never returned: Caddy
-// logs the request, with its token, when a handler returns an error.
-func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
-	o := outcome{state: h.view.State(), answer: engine.Proxied}
-	defer func() { h.note(r, o) }() // even where the reverse proxy breaks off an answer, which it does by a panic
+// Serve proxies a request. Whatever goes wrong is answered in the form of Vault's errors and never returned: Caddy logs the
+// request, with its token, when a handler returns an error.
+func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request) error {
+	o := redirect.Outcome{State: x.View.State(), Answer: engine.Proxied}
+	defer func() { x.Note(r, o) }() // even where the reverse proxy breaks off an answer, which it does by a panic
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		// Early data of HTTP/3, which anybody on the way can send again. See https://www.rfc-editor.org/rfc/rfc8470#section-5.2.
-		o.answer = engine.BadRequest
-		return writeErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
+		o.Answer = engine.BadRequest
+		return redirect.WriteErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
 	}
-	p := newPassage(r)
+	p := newRequest(r)
 	if r.ProtoMajor == 1 && p.upload != nil {
 		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
 	}
-	waiter := engine.Waiter{Client: clientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.keep}
+	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.buffer}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		s := h.view.Await(r.Context(), h.queue, waiter)
-		o.state, o.held = s, heldSince(p.came)
-		switch {
-		case !s.Active():
-			o.answer = engine.Unavailable
-			return h.serveUnavailable(w, s.ReasonAt(time.Now()))
-		case elsewhere(s):
-			o.answer = engine.Unavailable
-			return h.serveUnavailable(w, discovery.ReasonBadAddress)
-		case proxyLeadsBack(&s.Target, r):
-			o.answer = engine.Loop
-			return h.serveLoop(w, s, true)
+		s := x.View.Await(r.Context(), x.Queue, waiter)
+		o.State, o.Held = s, redirect.HeldSince(p.came)
+		if v := redirect.Decide(s, r, redirect.ToProxy); !v.Goes() {
+			o.Answer = v.Answer
+			return x.Refuse(w, s, v)
 		}
-		if p.keep(); p.readErr != nil {
-			o.answer = engine.BadRequest
-			return serveBrokenBody(w, p.readErr)
+		if p.buffer(); p.readErr != nil {
+			o.Answer = engine.BadRequest
+			return refuseBrokenBody(w, p.readErr)
 		}
-		err := p.try(h, w, s)
+		err := p.try(x, w, s)
 		if err == nil {
-			if p.upload.broken() != nil {
-				o.answer = engine.BadRequest
+			if p.upload.err() != nil {
+				o.Answer = engine.BadRequest
 			}
 			return nil
 		}
-		if cause := p.upload.broken(); cause != nil {
-			o.answer = engine.BadRequest
-			return serveBrokenBody(w, cause)
+		if cause := p.upload.err(); cause != nil {
+			o.Answer = engine.BadRequest
+			return refuseBrokenBody(w, cause)
 		}
-		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !h.view.Pause(r.Context(), h.queue, waiter, s, pause) {
-			o.answer = engine.Unavailable
-			return p.serveFailure(w, err, h.retryAfter)
+		if !p.mayRetry(err) || time.Since(p.came) >= x.Queue.Hold || !x.View.Pause(r.Context(), x.Queue, waiter, s, pause) {
+			o.Answer = engine.Unavailable
+			return p.serveFailure(w, err, x.RetryAfter)
 		}
 	}
 }
 
 // try sends the request to the node that is active in a state. An error means that nothing has been answered yet.
-func (p *passage) try(h *Handler, w http.ResponseWriter, s *engine.State) error {
+func (p *request) try(x *Proxy, w http.ResponseWriter, s *engine.State) error {
 	p.target = &s.Target
 	p.arrived.Store(false)
 	p.replied.Store(false)
 	ctx, cancel := context.WithCancelCause(p.out.Context())
 	defer cancel(nil)
-	go p.watch(ctx, cancel, h, s)
+	go p.watch(ctx, cancel, x, s)
 	out := p.out.WithContext(ctx)
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set(serverNameKey, p.target.ServerName)
-	}
 	if p.body != nil {
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
 		out.Body, _ = out.GetBody()
 	}
-	proxy := h.Proxy.byScheme[p.target.Scheme()]
-	err := proxy.ServeHTTP(w, out, nil)
-	proxy.Transport.(*proxyTransport).afterUse()
-	return err
+	proxy := x.byScheme[p.target.Scheme()]
+	defer proxy.Transport.(*transport).afterUse() // even if the reverse proxy panics
+	return proxy.ServeHTTP(w, out, nil)
 }
 
 // errNodeEnded ends a try: the node has not answered, and is no longer the active one.
@@ -153,12 +137,12 @@ var errNodeEnded = errors.New("the node is no longer active and has not answered
 // watch ends a try when its node has ended: at once if that is dead and another one is active, or none has been for as long as
 // requests wait. A node that lives, but is no longer active, may answer for some seconds yet, and end what it has begun to
 // answer.
-func (p *passage) watch(ctx context.Context, cancel context.CancelCauseFunc, h *Handler, then *engine.State) {
+func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *Proxy, then *engine.State) {
 	tick := time.NewTicker(time.Second) // what is decided here may depend on the time alone
 	defer tick.Stop()
 	var replaced time.Time
 	for {
-		s, now := h.view.State(), time.Now()
+		s, now := x.View.State(), time.Now()
 		fate := s.FateOf(then)
 		if fate != engine.Replaced {
 			replaced = time.Time{}
@@ -167,7 +151,7 @@ func (p *passage) watch(ctx context.Context, cancel context.CancelCauseFunc, h *
 		}
 		if phase := s.PhaseAt(now); fate == engine.Dead ||
 			fate == engine.Replaced && !p.replied.Load() && now.Sub(replaced) >= handover ||
-			phase.Situation == engine.None && !p.replied.Load() && now.Sub(phase.Time) >= h.queue.Hold {
+			phase.Situation == engine.None && !p.replied.Load() && now.Sub(phase.Time) >= x.Queue.Hold {
 			cancel(errNodeEnded)
 			return
 		}
@@ -180,8 +164,8 @@ func (p *passage) watch(ctx context.Context, cancel context.CancelCauseFunc, h *
 	}
 }
 
-// again reports whether a request that failed may be sent again.
-func (p *passage) again(err error) bool {
+// mayRetry reports whether a request that failed may be sent again.
+func (p *request) mayRetry(err error) bool {
 	var no *refusal
 	switch {
 	case errors.As(err, &no):
@@ -213,7 +197,7 @@ func refusalOf(resp *http.Response) *refusal {
 }
 
 // misunderstood reports whether a node has answered what is no HTTP, or more of a header than is read.
-func (p *passage) misunderstood(err error) bool {
+func (p *request) misunderstood(err error) bool {
 	var broken *net.OpError
 	return p.replied.Load() && !errors.Is(err, errNodeEnded) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &broken)
 }
@@ -236,7 +220,7 @@ func isRead(method string) bool {
 }
 
 // serveFailure answers where the request could not be brought to a node, or no answer came back.
-func (p *passage) serveFailure(w http.ResponseWriter, err error, retryAfter []string) error {
+func (p *request) serveFailure(w http.ResponseWriter, err error, retryAfter []string) error {
 	code := http.StatusBadGateway
 	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {
 		code = failed.StatusCode
@@ -256,86 +240,5 @@ func (p *passage) serveFailure(w http.ResponseWriter, err error, retryAfter []st
 	case p.arrived.Load():
 		text = "the active Vault node broke the connection before it answered, and may have carried out the request: "
 	}
-	return writeErrors(w, code, text+p.target.URL)
-}
-
-// proxyLeadsBack reports whether proxying a request to t would lead back to this process.
-func proxyLeadsBack(t *engine.Target, r *http.Request) bool {
-	return marked(r) || isSocket(t.Addr, r.Context())
-}
-
-// passageTarget gives the reverse proxy the target of the present try.
-type passageTarget struct{}
-
-// GetUpstreams implements [reverseproxy.UpstreamSource].
-func (passageTarget) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
-	p := r.Context().Value(passageKey{}).(*passage)
-	return []*reverseproxy.Upstream{{Dial: p.target.Authority}}, nil
-}
-
-// proxyTransport is Caddy's transport, which sends the secret headers, too, and notes what becomes of a request.
-type proxyTransport struct {
-	*reverseproxy.HTTPTransport
-	retired atomic.Bool // its config has ended
-}
-
-// RoundTrip implements [http.RoundTripper].
-func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	p := r.Context().Value(passageKey{}).(*passage)
-	sent := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		// It asks for another connection only if the last one has not taken the request.
-		GetConn:              func(string) { p.arrived.Store(false) },
-		WroteHeaders:         func() { p.arrived.Store(true) },
-		GotFirstResponseByte: func() { p.replied.Store(true) },
-	}))
-	sent.Header = r.Header.Clone()
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // by which net/http would repeat writes; Vault knows neither
-		delete(sent.Header, name)
-	}
-	for name, values := range p.secrets {
-		sent.Header[name] = values
-	}
-	forbidReplay(sent)
-	resp, err := t.HTTPTransport.RoundTrip(sent)
-	if err != nil {
-		if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would take it for the client's leaving
-			err = errNodeEnded
-		}
-		return nil, err
-	}
-	resp.Request = r
-	if no := refusalOf(resp); no != nil {
-		return nil, errors.Join(no, resp.Body.Close())
-	}
-	return resp, nil
-}
-
-// forbidReplay keeps net/http from sending a request again by itself, once for each connection that was kept and breaks. It
-// does so with reads whose body it can have again, or that have none; so these have one that is empty, and that it cannot have
-// again.
-func forbidReplay(r *http.Request) {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
-		return
-	}
-	r.GetBody = nil
-	if r.Body == nil || r.Body == http.NoBody {
-		r.Body = io.NopCloser(strings.NewReader(""))
-	}
-}
-
-// Cleanup closes the connections that no request uses, and those that requests use once they are over.
-func (t *proxyTransport) Cleanup() error {
-	t.retired.Store(true)
-	t.afterUse()
-	return t.HTTPTransport.Cleanup()
-}
-
-// afterUse is called after each request, and closes what a transport leaves whose config has ended: a moment later, since a
-// connection of HTTP/2 is in use a little longer than the request.
-func (t *proxyTransport) afterUse() {
-	if t.retired.Load() {
-		time.AfterFunc(time.Second, t.Transport.CloseIdleConnections)
-	}
+	return redirect.WriteErrors(w, code, text+p.target.URL)
 }

@@ -1,10 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is read of the bodies of requests: by that, one that waits notices that its client has left, and
-// clients of HTTP/2 are not cut short.
-
-package vaultredirect
+package redirect
 
 import (
 	"io"
@@ -13,16 +10,16 @@ import (
 	"time"
 )
 
-// maxDrained is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
-const maxDrained = 256 << 10
+// maxDiscarded is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
+const maxDiscarded = 256 << 10
 
-// drain reads the body of a request that waits, and returns what ends that. Over HTTP/1.x, Go's server notices that a
+// discardWhileWaiting reads the body of a request that waits, and returns what ends that. Over HTTP/1.x, Go's server notices that a
 // client has left only once the body is read, and those that left would keep their places.
 //
 // It leaves alone what it could not read to the end, and what a client sends only when it is asked to. The end waits for
 // a read that is under way, so that nobody reads while the answer is written; so does Go's server, before it answers.
-func drain(r *http.Request) (end func()) {
-	if r.ProtoMajor != 1 || !hasBody(r, maxDrained) {
+func discardWhileWaiting(r *http.Request) (end func()) {
+	if r.ProtoMajor != 1 || !hasBody(r, maxDiscarded) {
 		return func() {}
 	}
 	var over atomic.Bool
@@ -30,7 +27,7 @@ func drain(r *http.Request) (end func()) {
 	go func() {
 		defer close(done)
 		buffer := make([]byte, 4<<10)
-		for left := maxDrained; left > 0 && !over.Load(); {
+		for left := maxDiscarded; left > 0 && !over.Load(); {
 			n, err := r.Body.Read(buffer[:min(len(buffer), left)])
 			if left -= n; err != nil {
 				return
@@ -46,32 +43,32 @@ func drain(r *http.Request) (end func()) {
 // undrainable reports whether nobody can notice that the client leaves while its request waits: its body is not read to the
 // end, or that cannot be known.
 func undrainable(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ContentLength != 0 && (r.ContentLength < 0 || !hasBody(r, maxDrained))
+	return r.ProtoMajor == 1 && r.ContentLength != 0 && (r.ContentLength < 0 || !hasBody(r, maxDiscarded))
 }
 
-// refuseBody has a client be answered at once that waits to be asked for its body (Expect: 100-continue), where nobody wants
+// RefuseBody answers a client at once that waits to be asked for its body (Expect: 100-continue), where nobody wants
 // that body: the connection ends with the answer, or net/http would ask for the body, and wait for it, to find the next request.
-func refuseBody(w http.ResponseWriter, r *http.Request) {
+func RefuseBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != "" {
-		closeConnection(w.Header())
+		CloseConnection(w.Header())
 	}
 }
 
 const (
-	maxTaken = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
-	takenFor = 5 * time.Second // how long a client may take for it
+	maxReadBefore = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
+	readBeforeFor = 5 * time.Second // how long a client may take for it
 )
 
-// take reads the body of a request over HTTP/2 or HTTP/3 before it is answered. Where the answer comes before the end of
+// readBeforeReply reads the body of a request over HTTP/2 or HTTP/3 before it is answered. Where the answer comes before the end of
 // the body, Go's server resets the stream, though without an error. Clients must not discard the answer for that (RFC 9113,
 // section 8.1); curl does, and all that its user sees is "Stream error in the HTTP/2 framing layer". Over HTTP/1.x, Go's
 // server itself reads on.
-func take(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor < 2 || !hasBody(r, maxTaken) {
+func readBeforeReply(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor < 2 || !hasBody(r, maxReadBefore) {
 		return
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(takenFor)) // of this stream, which ends with the answer
-	_, _ = io.CopyN(io.Discard, r.Body, maxTaken)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readBeforeFor)) // of this stream, which ends with the answer
+	_, _ = io.CopyN(io.Discard, r.Body, maxReadBefore)
 }
 
 // hasBody reports whether the request may have a body that can be read to its end: one of at most so many bytes, if its length

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the Location of a redirect is made, byte for byte of what the client sent.
-
-package vaultredirect
+package redirect
 
 import (
 	"net/http"
@@ -12,8 +10,8 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// redirect answers with the path and query of the request at the target.
-func redirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
+// WriteRedirect answers with the path and query of the request at the target.
+func WriteRedirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
 	var location string
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
 		location = to.URL + path + "?" + escapeRest(r.URL.RawQuery)
@@ -28,9 +26,9 @@ func redirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path st
 	return nil
 }
 
-// requestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
+// RequestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
 // came. ok is false if there is none. It begins with a slash, so that it cannot change the authority that it follows.
-func requestPath(r *http.Request) (path string, ok bool) {
+func RequestPath(r *http.Request) (path string, ok bool) {
 	if r.Method == http.MethodConnect || r.URL.Opaque != "" {
 		return "", false
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -53,7 +54,7 @@ func TestProxyCountsWhatItSends(t *testing.T) {
 		{"HEAD", "a body", 1},
 		{"OPTIONS", "a body", 1},
 		{"TRACE", "a body", 1},
-		{"GET", strings.Repeat("x", 2*maxKept), 1},
+		{"GET", strings.Repeat("x", 2*maxBuffered), 1},
 		{"POST", "", 1},
 		{"PUT", "a body", 1},
 		{"DELETE", "", 1},
@@ -206,7 +207,7 @@ func TestReplacedNodeMayAnswer(t *testing.T) {
 	soon(t, "all are under way", func() bool { return taken.Load() == 3 })
 	name, at, of := nextNode(t)
 	r.consul.Set("vault", standin.Standby("vault-1", standin.Address(host), standin.Port(port)), standin.Active(name, at, of))
-	soon(t, "the next one is active", func() bool { return clusters()[0].view.State().Node.Name == name })
+	soon(t, "the next one is active", func() bool { return registry.Clusters()[0].View.State().Node.Name == name })
 	close(goOn)
 	if got := <-answers["/v1/late"]; got != "200 late" {
 		t.Errorf("what is answered right after that: %s", got)
@@ -317,25 +318,6 @@ func TestBodyIsReadOnceThereIsAPlace(t *testing.T) {
 	}
 	leave()
 	<-left
-}
-
-// A body that is kept costs its size.
-func TestKeptBodyCostsItsSize(t *testing.T) {
-	const size = maxKept
-	body := strings.Repeat("x", size)
-	allocated := testing.Benchmark(func(b *testing.B) {
-		b.ReportAllocs()
-		for range b.N {
-			r := httptest.NewRequest("PUT", "/v1/x", strings.NewReader(body))
-			p := newPassage(r)
-			if p.keep(); len(p.body) != size {
-				b.Fatal(p.readErr)
-			}
-		}
-	}).AllocedBytesPerOp()
-	if allocated > size+8<<10 {
-		t.Errorf("%d bytes for a body of %d", allocated, size)
-	}
 }
 
 // After a reload, the connection over which the config before it has proxied to the node ends with the last request on it.

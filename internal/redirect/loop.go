@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds where a redirect or a proxied request must not go: back to where it came from, and to loopback.
-
-package vaultredirect
+package redirect
 
 import (
 	"context"
@@ -15,8 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 )
 
 // leadsBack reports whether a client that follows a redirect to t would come back to where r came in: either the client
@@ -77,9 +75,9 @@ func onlyLocal(t *engine.Target, r *http.Request) bool {
 	return t.Loopback && !isLocal(r)
 }
 
-// elsewhere reports whether a state's target is an address of loopback although Consul knows the node to be on another
+// loopbackOfAnotherHost reports whether a state's target is an address of loopback although Consul knows the node to be on another
 // machine: a proxy would bring a request, with its token, to whatever listens on this one.
-func elsewhere(s *engine.State) bool {
+func loopbackOfAnotherHost(s *engine.State) bool {
 	home, err := netip.ParseAddr(s.Node.Address)
 	return s.Target.Loopback && err == nil && !home.Unmap().IsLoopback() && !isOfThisMachine(home.Unmap())
 }
@@ -87,7 +85,7 @@ func elsewhere(s *engine.State) bool {
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
 // proxies, they say so, too.
 func isLocal(r *http.Request) bool {
-	client := clientAddress(r)
+	client := ClientAddress(r)
 	if client == "" {
 		return true // a unix socket
 	}
@@ -95,8 +93,8 @@ func isLocal(r *http.Request) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// clientAddress returns the IP address of the client, as far as Caddy knows it (trusted_proxies); empty over a unix socket.
-func clientAddress(r *http.Request) string {
+// ClientAddress returns the IP address of the client, as far as Caddy knows it (trusted_proxies); empty over a unix socket.
+func ClientAddress(r *http.Request) string {
 	if client, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && client != "" {
 		return client
 	}
@@ -104,11 +102,11 @@ func clientAddress(r *http.Request) string {
 	return client
 }
 
-// The mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.
+// ViaMark is the mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
-var viaMark = "1.1 vault-redirect-" + instance.ID
+var ViaMark = "1.1 vault-redirect-" + instance.ID
 
 // marked reports whether a request carries the mark. Whoever is in between may have put several into one line.
 func marked(r *http.Request) bool {
-	return slices.ContainsFunc(r.Header["Via"], func(line string) bool { return strings.Contains(line, viaMark) })
+	return slices.ContainsFunc(r.Header["Via"], func(line string) bool { return strings.Contains(line, ViaMark) })
 }

@@ -7,68 +7,34 @@
 package vaultredirect
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
-
-// The proxy goes straight to the node, as probes do, whatever the environment says. Go reads that once in a process.
-func TestProxyIgnoresTheEnvironment(t *testing.T) {
-	const child = "VAULT_REDIRECT_TEST_CHILD"
-	if os.Getenv(child) == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyIgnoresTheEnvironment$", "-test.v")
-		cmd.Env = append(os.Environ(), child+"=1")
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
-			t.Errorf("%v\n%s", err, out)
-		}
-		return
-	}
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} { // which TestMain has taken away
-		t.Setenv(name, "http://127.0.0.1:1")
-	}
-	ctx, end := newContext(t)
-	defer end()
-	for _, scheme := range []string{"http", "https"} {
-		if u, err := http.ProxyFromEnvironment(newRequest(t, scheme+"://192.0.2.1/")); u == nil || err != nil {
-			t.Fatalf("the environment is not heeded at all: %v, %v", u, err)
-		}
-		transport, err := newProxyTransport(ctx, scheme, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if u, err := transport.Transport.Proxy(newRequest(t, scheme+"://192.0.2.1/")); u != nil || err != nil {
-			t.Errorf("%s: by way of %v, %v", scheme, u, err)
-		}
-	}
-}
 
 // An address of loopback that a node on another machine has registered would be this machine here.
 func TestProxyToLoopbackOfAnotherMachine(t *testing.T) {
 	var asked atomic.Int32
 	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) { asked.Add(1) }), "", "")
-	here, port := hostPortOf(t, clusters()[0].view.State().Target.Authority)
+	here, port := hostPortOf(t, registry.Clusters()[0].View.State().Target.Authority)
 	r.consul.Set("vault", standin.Active("vault-2", standin.Address("192.0.2.1"), standin.ServiceAddress(here), standin.Port(port)))
-	soon(t, "the other machine", func() bool { return clusters()[0].view.State().Node.Name == "vault-2" })
+	soon(t, "the other machine", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-2" })
 	code, _, body := r.send(t, "GET", "/v1/x", "")
-	if code != http.StatusServiceUnavailable || !strings.Contains(body, explain(discovery.ReasonBadAddress)) || asked.Load() > 0 {
+	if code != http.StatusServiceUnavailable || !strings.Contains(body, redirect.Explain(discovery.ReasonBadAddress)) || asked.Load() > 0 {
 		t.Errorf("status %d: %s; asked %d times", code, body, asked.Load())
 	}
 }
@@ -85,7 +51,7 @@ func TestProxyToANodeThatHangs(t *testing.T) {
 	host, port := hostPortOf(t, frozen.Addr().String())
 	node := r.node
 	r.consul.Set("vault", standin.Active("vault-0", standin.Address(host), standin.Port(port)))
-	soon(t, "the one that hangs", func() bool { return clusters()[0].view.State().Node.Name == "vault-0" })
+	soon(t, "the one that hangs", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-0" })
 	time.AfterFunc(time.Second, func() { r.consul.Set("vault", node) })
 	began := time.Now()
 	if code, _, body := r.send(t, "POST", "/v1/x", "a body"); code != http.StatusNoContent || time.Since(began) > 40*time.Second {
@@ -112,48 +78,6 @@ func TestProxyTriesTakePlaces(t *testing.T) {
 	pool.End() // of the process
 	if code := <-first; code != http.StatusBadGateway || time.Since(began) > 30*time.Second {
 		t.Errorf("at the end: status %d", code)
-	}
-}
-
-// Where a node has a name beside its address, as one of several behind a name does, its certificate must be for the name.
-func TestProxyTrustsByName(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.5:0")
-	if err != nil {
-		t.Skip(err)
-	}
-	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	node.Config.ErrorLog = log.New(io.Discard, "", 0)
-	node.Listener.Close()
-	node.Listener = listener
-	node.StartTLS() // its certificate is for example.com and 127.0.0.1
-	defer node.Close()
-	ctx, end := newContext(t)
-	defer end()
-	for _, row := range []struct {
-		name, config string
-		trusted      bool
-	}{
-		{"example.com", "", true},
-		{"vault.test", "", false},
-		{"127.0.0.5", "", false},
-		{"127.0.0.5", "example.com", true},
-		{"example.com", "vault.test", false},
-	} {
-		transport, err := newProxyTransport(ctx, "https", &TLS{CA: authorityOf(t, node), ServerName: row.config})
-		if err != nil {
-			t.Fatal(err)
-		}
-		repl := caddy.NewReplacer()
-		repl.Set(serverNameKey, row.name)
-		r := newRequest(t, node.URL)
-		r = r.WithContext(context.WithValue(context.WithValue(r.Context(), caddy.ReplacerCtxKey, repl), passageKey{}, new(passage)))
-		resp, err := transport.RoundTrip(r)
-		if err == nil {
-			resp.Body.Close()
-		}
-		if trusted := err == nil; trusted != row.trusted || !trusted && !refused(err) {
-			t.Errorf("%+v: %v", row, err)
-		}
 	}
 }
 
@@ -187,17 +111,6 @@ func TestProxyReadsItsCertificateAnew(t *testing.T) {
 	}
 }
 
-// A file without a certificate is a mistake in the config, rather than an error for each request.
-func TestProxyTrustInNobody(t *testing.T) {
-	empty := writeFile(t, t.TempDir(), "ca.pem", "nothing\n")
-	ctx, end := newContext(t)
-	defer end()
-	for _, scheme := range []string{"http", "https"} {
-		_, err := newProxyTransport(ctx, scheme, &TLS{CA: empty})
-		wantError(t, err, "ca", "no PEM certificate")
-	}
-}
-
 // Whoever turns verification off is told so, of the proxy as well.
 func TestProxyWarnsOfNoVerification(t *testing.T) {
 	r := proxyTrusting(t, served(func(http.ResponseWriter, *http.Request) {}), `{"insecure_skip_verify": true}`, "", "")
@@ -221,4 +134,13 @@ func TestProxyKeepsIdempotencyToItself(t *testing.T) {
 	if h := <-got; h.Get("Idempotency-Key") != "" || h.Get("X-Idempotency-Key") != "" || h.Get("X-Vault-Token") != plantedToken {
 		t.Errorf("%v", h)
 	}
+}
+
+// A file without a certificate is a mistake in the config, rather than an error for each request.
+func TestProxyTrustInNobody(t *testing.T) {
+	empty := writeFile(t, t.TempDir(), "ca.pem", "nothing\n")
+	ctx, end := newContext(t)
+	defer end()
+	_, err := ctx.LoadModuleByID(handlerID, fmt.Appendf(nil, `{"probe": {"mode": "off"}, "proxy": {"match": [{"path": ["*"]}], "tls": {"ca": %q}}}`, empty))
+	wantError(t, err, "proxy", "ca", "no PEM certificate")
 }

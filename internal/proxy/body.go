@@ -1,10 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the bodies of requests that are proxied: short ones are kept, others streamed, and what goes wrong on the
-// client's side of them is told from what goes wrong at the node.
-
-package vaultredirect
+package proxy
 
 import (
 	"bytes"
@@ -14,29 +11,31 @@ import (
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
-// maxKept is how many bytes of a body are read before the request is sent on.
-const maxKept = 32 << 10
+// maxBuffered is how many bytes of a body are read before the request is sent on.
+const maxBuffered = 32 << 10
 
 // isShort reports whether the body of a request is read before the request is sent on: then Go's server notices when the client
 // leaves while its request waits, so that no write is carried out long after its sender has given it up, and the body can be
 // sent a second time where a kept connection turns out to be closed. Over HTTP/3, a request without a body does not say so:
 // it shows.
 func isShort(r *http.Request) bool {
-	short := r.ContentLength > 0 && r.ContentLength <= maxKept
+	short := r.ContentLength > 0 && r.ContentLength <= maxBuffered
 	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && isRead(r.Method)
 	return (short || unsaid) && r.Header.Get("Expect") == "" && len(r.Trailer) == 0
 }
 
-// keep reads the body, once, if it is short.
-func (p *passage) keep() {
+// buffer reads the body, once, if it is short.
+func (p *request) buffer() {
 	if !p.short || p.upload == nil || p.body != nil || p.readErr != nil {
 		return
 	}
 	length := p.in.ContentLength
 	if length < 0 {
-		p.keepUnsaid()
+		p.bufferUnsaid()
 		return
 	}
 	body := make([]byte, length)
@@ -46,14 +45,14 @@ func (p *passage) keep() {
 	}
 }
 
-// keepUnsaid reads a body of unknown length, and streams it if it turns out to be long.
-func (p *passage) keepUnsaid() {
-	body, err := io.ReadAll(io.LimitReader(p.upload, maxKept+1))
+// bufferUnsaid reads a body of unknown length, and streams it if it turns out to be long.
+func (p *request) bufferUnsaid() {
+	body, err := io.ReadAll(io.LimitReader(p.upload, maxBuffered+1))
 	switch {
 	case err != nil:
 		p.readErr = err
 		return
-	case len(body) > maxKept:
+	case len(body) > maxBuffered:
 		p.short = false
 		p.out.Body = joined{io.MultiReader(bytes.NewReader(body), p.upload), p.upload}
 		return
@@ -103,8 +102,8 @@ func (u *upload) Close() error {
 	return nil
 }
 
-// broken returns why the client's body ended early, nil if it did not.
-func (u *upload) broken() error {
+// err returns why the client's body ended early, nil if it did not.
+func (u *upload) err() error {
 	if u == nil {
 		return nil
 	}
@@ -124,7 +123,7 @@ type uploadWriter struct {
 // WriteHeader implements [http.ResponseWriter].
 func (w uploadWriter) WriteHeader(code int) {
 	if code >= http.StatusOK && !w.upload.ended.Load() {
-		closeConnection(w.Header())
+		redirect.CloseConnection(w.Header())
 	}
 	w.ResponseWriterWrapper.WriteHeader(code)
 }
@@ -132,11 +131,11 @@ func (w uploadWriter) WriteHeader(code int) {
 // Write implements [http.ResponseWriter]. The answers of this package and of Caddy's reverse proxy write their header first.
 func (w uploadWriter) Write(b []byte) (int, error) { return w.ResponseWriterWrapper.Write(b) }
 
-// serveBrokenBody answers where the client's body broke off, or is longer than the site allows.
-func serveBrokenBody(w http.ResponseWriter, cause error) error {
+// refuseBrokenBody answers where the client's body broke off, or is longer than the site allows.
+func refuseBrokenBody(w http.ResponseWriter, cause error) error {
 	code := http.StatusBadRequest
 	if failed := (caddyhttp.HandlerError{}); errors.As(cause, &failed) && failed.StatusCode >= 400 && failed.StatusCode < 500 {
 		code = failed.StatusCode
 	}
-	return writeErrors(w, code, "the request body ended early")
+	return redirect.WriteErrors(w, code, "the request body ended early")
 }

@@ -23,6 +23,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -60,7 +62,7 @@ func proxyTrusting(t *testing.T, node *httptest.Server, trust, more, server stri
 			t.Errorf("the token is logged: %s", lines[0])
 		}
 	})
-	soon(t, "active", func() bool { return clusters()[0].view.State().Active() })
+	soon(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
 	return p
 }
 
@@ -71,7 +73,7 @@ func served(answer http.HandlerFunc) *httptest.Server { return httptest.NewServe
 func (p *proxied) lose(t *testing.T) {
 	t.Helper()
 	p.consul.Set("vault", standin.Standby("vault-1"))
-	soon(t, "lost", func() bool { return waits(clusters()[0].view.State()) })
+	soon(t, "lost", func() bool { return waits(registry.Clusters()[0].View.State()) })
 }
 
 // request returns a request with a token in each header that may hold one.
@@ -81,7 +83,7 @@ func (r *liveCaddy) request(ctx context.Context, t *testing.T, method, path stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range secretHeaders {
+	for _, name := range sanitize.SecretHeaders {
 		req.Header.Set(name, plantedToken)
 	}
 	return req
@@ -89,8 +91,8 @@ func (r *liveCaddy) request(ctx context.Context, t *testing.T, method, path stri
 
 // answered counts the requests of the running config that were answered in a way.
 func answered(a engine.Answer) (n uint64) {
-	for _, c := range clusters() {
-		n += c.view.Stats().Answers(a)
+	for _, c := range registry.Clusters() {
+		n += c.View.Stats().Answers(a)
 	}
 	return n
 }
@@ -98,7 +100,7 @@ func answered(a engine.Answer) (n uint64) {
 // proxyWaiting waits until so many requests wait in the running config.
 func proxyWaiting(t *testing.T, n int64) {
 	t.Helper()
-	soon(t, fmt.Sprintf("%d requests wait", n), func() bool { return clusters()[0].fronts[0].queue.Waiting() == n })
+	soon(t, fmt.Sprintf("%d requests wait", n), func() bool { return registry.Clusters()[0].Users[0].Queue.Waiting() == n })
 }
 
 // A node that dies after it has got a request may have carried it out. So only reads are sent again.
@@ -113,7 +115,7 @@ func TestProxySendsAgainOnlyReads(t *testing.T) {
 		{"GET", "a body", false},
 		{"POST", "", false},
 		{"POST", "a body", false},
-		{"PUT", strings.Repeat("x", maxKept+1), false},
+		{"PUT", strings.Repeat("x", maxBuffered+1), false},
 		{"PATCH", "a body", false},
 		{"DELETE", "", false},
 	} {
@@ -158,7 +160,7 @@ func TestProxyGivesUpOnARead(t *testing.T) {
 
 // Where no connection can be made, nothing has been sent, and any request is tried again, with its body in one piece.
 func TestProxyTriesAgainWithTheBody(t *testing.T) {
-	for _, size := range []int{0, 10, maxKept, maxKept + 1, 5 << 20} {
+	for _, size := range []int{0, 10, maxBuffered, maxBuffered + 1, 5 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			var got []byte
 			node := served(func(_ http.ResponseWriter, r *http.Request) { got, _ = io.ReadAll(r.Body) })

@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package proxy proxies requests to the active node for clients that cannot follow a redirect: waiting for it, trying again, and
+// leaving what is left of a body to the server.
+package proxy
+
+import (
+	"crypto/tls"
+	"errors"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+)
+
+// Proxy proxies requests to the active node, by Caddy's own reverse proxy.
+type Proxy struct {
+	*redirect.Redirector
+	byScheme map[string]*reverseproxy.Handler
+}
+
+// New returns a proxy that answers as a redirector does where there is no node, and trusts nodes by settings of TLS.
+func New(ctx caddy.Context, d *redirect.Redirector, trust *tls.Config) (*Proxy, error) {
+	x := &Proxy{Redirector: d, byScheme: map[string]*reverseproxy.Handler{}}
+	for _, scheme := range []string{"http", "https"} {
+		t, err := newTransport(ctx, scheme, trust)
+		if err != nil {
+			return x, err
+		}
+		proxy := &reverseproxy.Handler{Transport: t, DynamicUpstreams: target{}, FlushInterval: -1}
+		x.byScheme[scheme] = proxy
+		if err := proxy.Provision(ctx); err != nil {
+			return x, err
+		}
+	}
+	return x, nil
+}
+
+// Cleanup ends what New began. It is safe on nil.
+func (x *Proxy) Cleanup() error {
+	if x == nil {
+		return nil
+	}
+	var errs []error
+	for _, proxy := range x.byScheme {
+		errs = append(errs, proxy.Cleanup(), proxy.Transport.(*transport).Cleanup())
+	}
+	return errors.Join(errs...)
+}

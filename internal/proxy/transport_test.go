@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// The proxy goes straight to the node, as probes do, whatever the environment says. Go reads that once in a process.
+func TestIgnoresTheEnvironment(t *testing.T) {
+	const child = "VAULT_REDIRECT_TEST_CHILD"
+	if os.Getenv(child) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestIgnoresTheEnvironment$", "-test.v")
+		cmd.Env = append(os.Environ(), child+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
+		t.Setenv(name, "http://127.0.0.1:1")
+	}
+	ctx, end := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer end()
+	for _, scheme := range []string{"http", "https"} {
+		if u, err := http.ProxyFromEnvironment(httptest.NewRequest("GET", scheme+"://192.0.2.1/", nil)); u == nil || err != nil {
+			t.Fatalf("the environment is not heeded at all: %v, %v", u, err)
+		}
+		transport, err := newTransport(ctx, scheme, new(tls.Config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := transport.Transport.Proxy(httptest.NewRequest("GET", scheme+"://192.0.2.1/", nil)); u != nil || err != nil {
+			t.Errorf("%s: by way of %v, %v", scheme, u, err)
+		}
+	}
+}
+
+// Where a node has a name beside its address, as one of several behind a name does, its certificate must be for the name.
+func TestTrustsByName(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.5:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	node.Config.ErrorLog = log.New(io.Discard, "", 0)
+	node.Listener.Close()
+	node.Listener = listener
+	node.StartTLS() // its certificate is for example.com and 127.0.0.1
+	defer node.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(node.Certificate())
+	ctx, end := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer end()
+	for _, row := range []struct {
+		name, config string
+		trusted      bool
+	}{
+		{"example.com", "", true},
+		{"vault.test", "", false},
+		{"127.0.0.5", "", false},
+		{"127.0.0.5", "example.com", true},
+		{"example.com", "vault.test", false},
+	} {
+		transport, err := newTransport(ctx, "https", &tls.Config{RootCAs: roots, ServerName: row.config})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("GET", node.URL, nil)
+		r.RequestURI = ""
+		p := &request{target: &engine.Target{ServerName: row.name}}
+		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, p))
+		resp, err := transport.RoundTrip(r)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if trusted := err == nil; trusted != row.trusted || !trusted && !refused(err) {
+			t.Errorf("%+v: %v", row, err)
+		}
+	}
+}

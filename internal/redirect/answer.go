@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package redirect
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Explain says in words what a reason means.
+func Explain(r discovery.Reason) string {
+	switch r {
+	case discovery.ReasonStarting:
+		return "discovery has not answered yet"
+	case discovery.ReasonNoService:
+		return "no instance of the service is registered in Consul, or the token cannot see any"
+	case discovery.ReasonNoActive:
+		return "no node reports itself active, and none is marked active in Consul"
+	case discovery.ReasonUnhealthy:
+		return "the node that should be active is in maintenance, fails its health checks or does not answer"
+	case discovery.ReasonBadAddress:
+		return "the active node is registered with an address that clients cannot use: correct api_addr in Vault's configuration"
+	case discovery.ReasonACLDenied:
+		return "Consul refuses the redirector's token"
+	case discovery.ReasonACLFiltered:
+		return "Consul hides the nodes from the redirector's token"
+	case discovery.ReasonConsulUnreachable:
+		return "Consul cannot be reached"
+	case discovery.ReasonConsulError:
+		return "Consul gives no usable answer"
+	case discovery.ReasonStaleExpired:
+		return "Consul cannot be asked, and the last known node is older than max_stale"
+	}
+	return string(r)
+}
+
+// MayBeOwnFault reports whether there is no node for a reason that may well be this copy's own: another may do better.
+func MayBeOwnFault(r discovery.Reason) bool {
+	switch r {
+	case discovery.ReasonStarting, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable,
+		discovery.ReasonConsulError, discovery.ReasonStaleExpired:
+		return true
+	}
+	return false
+}
+
+func loopText(url string) string {
+	return "the active Vault node is registered as " + url + ", which is the address of this redirector: correct api_addr in Vault's configuration"
+}
+
+// CloseConnection makes an answer over HTTP/1 or 2 the last one on its connection.
+func CloseConnection(header http.Header) { header.Set("Connection", "close") }
+
+// WriteErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer
+// itself rather than return an error, since Caddy logs the whole request, token included, with errors of 500 and above.
+func WriteErrors(w http.ResponseWriter, code int, text string) error {
+	body, err := json.Marshal(map[string][]string{"errors": {text}})
+	if err != nil {
+		body = []byte(`{"errors":[]}`)
+	}
+	return WriteJSON(w, code, append(body, '\n'))
+}
+
+// WriteJSON writes an answer. That the client is gone is nobody's concern.
+func WriteJSON(w http.ResponseWriter, code int, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_, _ = w.Write(body)
+	return nil
+}

@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package redirect
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// Outcome is how one request was answered.
+type Outcome struct {
+	State  *engine.State
+	Answer engine.Answer
+	Held   time.Duration // how long it waited
+}
+
+// HeldSince returns how long a request that came at a time has waited: nothing if it was answered at once.
+func HeldSince(came time.Time) time.Duration {
+	if d := time.Since(came); d >= time.Millisecond {
+		return d
+	}
+	return 0
+}
+
+// placeholders has the values of {http.vault_redirect.*}, which cost nothing until somebody asks for them.
+type placeholders struct {
+	of     Outcome
+	values caddy.ReplacerFunc
+}
+
+// Note counts a request and tells of it: to handlers by placeholders, to the access log, if there is one, by fields.
+func (d *Redirector) Note(r *http.Request, o Outcome) {
+	d.View.Stats().Answered(o.Answer)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(d.placeholders(o))
+	}
+	if d.AccessLog {
+		logFields(r, o)
+	}
+}
+
+// placeholders returns the values for an Outcome. Those for redirects to the same node are the same, and made once.
+func (d *Redirector) placeholders(o Outcome) caddy.ReplacerFunc {
+	last := d.last.Load()
+	if last == nil || last.of != o {
+		last = &placeholders{o, d.valuesOf(o)}
+		if o.Held == 0 {
+			d.last.Store(last)
+		}
+	}
+	return last.values
+}
+
+func (d *Redirector) valuesOf(o Outcome) caddy.ReplacerFunc {
+	return func(key string) (any, bool) {
+		switch key {
+		case "http.vault_redirect.cluster":
+			return d.View.Name, true
+		case "http.vault_redirect.node":
+			return o.State.Node.Name, true
+		case "http.vault_redirect.url":
+			return o.State.Target.URL, true
+		case "http.vault_redirect.reason":
+			return string(o.State.ReasonAt(time.Now())), true
+		case "http.vault_redirect.result":
+			return o.Answer.String(), true
+		case "http.vault_redirect.held_ms":
+			return o.Held.Milliseconds(), true
+		}
+		return nil, false
+	}
+}
+
+// logFields adds fields to the line of the access log.
+func logFields(r *http.Request, o Outcome) {
+	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	extra.Set(zap.String("vault_result", o.Answer.String()))
+	if o.State != nil && o.State.Node.Name != "" {
+		extra.Set(zap.String("vault_node", o.State.Node.Name))
+	}
+	if o.Held > 0 {
+		extra.Set(zap.Duration("vault_held", o.Held))
+	}
+}

@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package redirect decides how one handler answers a request in a State of its cluster, and answers it.
+package redirect
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+)
+
+// Redirector answers the requests of one handler. Handler, proxy and fast lane share it.
+type Redirector struct {
+	View       *engine.View
+	Queue      *engine.Queue
+	RetryAfter []string // value of the header
+	Log        *zap.Logger
+	AccessLog  bool // the server has access logs
+
+	last atomic.Pointer[placeholders] // of the last request that did not wait
+}
+
+// Kind is what is to become of a request, if it may go where the State leads.
+type Kind int
+
+// The kinds.
+const (
+	ToRedirect Kind = iota // the client goes to the node
+	ToProxy                // this process does
+)
+
+// Verdict says how a request is answered in a State.
+type Verdict struct {
+	Answer engine.Answer    // Redirected or Proxied if it may go to the node, else Unavailable or Loop
+	Reason discovery.Reason // why it may not
+	Proven bool             // the loop is certain: what a client says of where it came in can be made up
+}
+
+// Decide says whether a request may go where a State leads.
+func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
+	if !s.Active() {
+		return Verdict{Answer: engine.Unavailable, Reason: s.ReasonAt(time.Now())}
+	}
+	unusable := Verdict{Answer: engine.Unavailable, Reason: discovery.ReasonBadAddress}
+	if kind == ToProxy {
+		switch {
+		case loopbackOfAnotherHost(s):
+			return unusable
+		case marked(r), isSocket(s.Target.Addr, r.Context()):
+			return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
+		}
+		return Verdict{Answer: engine.Proxied, Reason: discovery.ReasonOK}
+	}
+	switch loop, proven := leadsBack(&s.Target, r); {
+	case loop:
+		return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: proven}
+	case onlyLocal(&s.Target, r):
+		return unusable
+	}
+	return Verdict{Answer: engine.Redirected, Reason: discovery.ReasonOK}
+}
+
+// Goes reports whether the request may go to the node.
+func (v Verdict) Goes() bool { return v.Answer == engine.Redirected || v.Answer == engine.Proxied }
+
+// Text says why a request may not go where a State leads.
+func (v Verdict) Text(s *engine.State) string {
+	if v.Answer == engine.Loop {
+		return loopText(s.Target.URL)
+	}
+	return Explain(v.Reason)
+}
+
+// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or says why there is none.
+func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string) error {
+	RefuseBody(w, r)
+	readBeforeReply(w, r)
+	o := d.await(r)
+	v := Decide(o.State, r, ToRedirect)
+	o.Answer = v.Answer
+	d.Note(r, o)
+	if !v.Goes() {
+		return d.Refuse(w, o.State, v)
+	}
+	return WriteRedirect(w, r, &o.State.Target, path)
+}
+
+// await returns the state for a request, which may wait for it, and how long it waited.
+func (d *Redirector) await(r *http.Request) Outcome {
+	s := d.View.State()
+	switch p := s.Phase(); {
+	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
+		return Outcome{State: s}
+	}
+	came, end := time.Now(), func() {}
+	defer func() { end() }()
+	s = d.View.Await(r.Context(), d.Queue, engine.Waiter{
+		Client: ClientAddress(r), Came: came, Unseen: undrainable(r), Begin: func() { end = discardWhileWaiting(r) },
+	})
+	return Outcome{State: s, Held: HeldSince(came)}
+}
+
+// Refuse answers a request that may not go where a State leads.
+func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) error {
+	if v.Answer != engine.Loop {
+		w.Header()["Retry-After"] = d.RetryAfter
+		return WriteErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+v.Text(s))
+	}
+	if v.Proven {
+		s.LoopSeen.Do(func() {
+			d.Log.Warn("redirect loop: the active node is registered with the address of this site",
+				zap.String("node", s.Node.Name), zap.String("url", s.Target.URL))
+		})
+	}
+	return WriteErrors(w, http.StatusLoopDetected, v.Text(s))
+}
+
+// RefuseBad answers a request that makes no sense, whatever the State is.
+func (d *Redirector) RefuseBad(w http.ResponseWriter, r *http.Request, text string) error {
+	RefuseBody(w, r)
+	d.Note(r, Outcome{State: d.View.State(), Answer: engine.BadRequest})
+	return WriteErrors(w, http.StatusBadRequest, text)
+}
