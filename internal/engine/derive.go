@@ -105,7 +105,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 
 // presence is the phase in which a node is active.
 func (v *View) presence(prev *State, node *member, now time.Time) Phase {
-	s := v.prober.subjects[node.node.Identity()]
+	s := v.prober.nodes[node.node.Identity()]
 	if s == nil || !s.silent(now) {
 		return Phase{Situation: Active}
 	}
@@ -135,7 +135,7 @@ func (v *View) keep(prev *State, worth evidence) *member {
 		return nil
 	}
 	m := v.member(prev.Node.Identity())
-	if m == nil || m.health <= healthCritical || m.bad != "" || m.word == WordDead || m.word == WordPassive || worth == partial && !m.hidden {
+	if m == nil || m.health <= healthCritical || m.bad != "" || m.verdict.kind == verdictDead || m.verdict.kind == verdictNotActive || worth == partial && !m.hidden {
 		return nil
 	}
 	return m

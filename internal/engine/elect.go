@@ -22,11 +22,10 @@ type member struct {
 	health  health
 	target  Target // where it is reached,
 	bad     string // or why it cannot be
-	word    Word
-	finding Finding   // of the last probe that counted
-	since   time.Time // since when probes find the same
-	reached bool      // it has answered a probe there once
-	leader  string    // where it said last that it is reached, if that was asked for
+	verdict verdict
+	finding Finding // of the last probe that counted
+	reached bool    // it has answered a probe there once
+	leader  string  // where it said last that it is reached, if that was asked for
 
 	probeURL  string     // where it is probed; empty: nowhere
 	probeName string     // what the certificate there must be for
@@ -38,7 +37,7 @@ type member struct {
 }
 
 // claims reports whether there is a node that says itself that it is active.
-func (m *member) claims() bool { return m != nil && m.word == WordActive }
+func (m *member) claims() bool { return m != nil && m.verdict.kind == verdictActive }
 
 // election is the outcome of elect.
 type election struct {
@@ -122,11 +121,11 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return misaddressed, who + m.bad
 	case m.claims():
 		return eligible, ""
-	case m.word == WordDead, m.word == WordPassive && m.finding.Result != ResultStandby:
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
 		return failing, who + "probe: " + m.finding.Detail
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		return ineligible, ""
-	case m.word == WordPending && (strict || !stands || m.finding.Unproven.denies()):
+	case m.verdict.kind == verdictPending && (strict || !stands || m.finding.Unproven.denies()):
 		return pending, ""
 	case m.health == healthCritical:
 		return failing, who + "a check is critical"

@@ -114,11 +114,11 @@ func (v *View) tell(prev, next *State, e election) {
 // tellUnproven warns once of an active node that probes can tell nothing of, because it cannot be reached from here or its
 // certificate is not trusted.
 func (v *View) tellUnproven(next *State) {
-	m, s := v.member(next.Node.Identity()), v.prober.subjects[next.Node.Identity()]
-	if m == nil || s == nil || m.claims() || s.believed || s.finding.Result == ResultNone || m.node.Identity() == v.unproven {
+	m, s := v.member(next.Node.Identity()), v.prober.nodes[next.Node.Identity()]
+	if m == nil || s == nil || m.claims() || s.finding.Result == ResultNone || m.node.Identity() == v.unproven {
 		return
 	}
-	if m.word == WordUntold || m.word == WordAlive {
+	if m.verdict.kind == verdictUnreachable || m.verdict.kind == verdictAliveOnly {
 		v.unproven = m.node.Identity()
 		v.watcher.teller.log(&v.logs, zap.WarnLevel, "probes prove nothing of the active node, so discovery alone is believed",
 			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", s.finding.Detail))

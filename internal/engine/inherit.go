@@ -26,7 +26,7 @@ func (v *View) inherit(first *State, predecessor *View) {
 	v.undoubted, v.members = known, policy.members(known)
 	for i := range v.members { // the same nodes in the same order
 		if m, old := &v.members[i], &s.members[i]; v.Probe.Mode != ProbeOff {
-			m.word, m.finding, m.since, m.latest = old.word, old.finding, old.since, old.latest
+			m.verdict, m.finding, m.latest = old.verdict, old.finding, old.latest
 			if m.probeURL == old.probeURL {
 				m.reached, m.known = old.reached, old.known
 			}
@@ -69,24 +69,27 @@ func (v *View) begin() {
 	}
 	v.prober.sync(v.members, nil, v.began)
 	for i := range v.members {
-		if s := v.prober.subjects[v.members[i].node.Identity()]; s != nil {
+		if s := v.prober.nodes[v.members[i].node.Identity()]; s != nil {
 			s.inherit(&v.members[i], v.Probe.Mode == ProbeStrict)
-			s.suspect = s.reached && !s.believed && first.phase.Situation == Silent && s.id == first.Node.Identity()
+			s.silence.unconfirmed = s.reached && s.verdict.kind != verdictOverruled && first.phase.Situation == Silent && s.id == first.Node.Identity()
 		}
 	}
 	v.plan()
 }
 
 // inherit has the node begin with what was known of it, until it has answered.
-func (s *subject) inherit(m *member, strict bool) {
+func (s *probedNode) inherit(m *member, strict bool) {
 	s.leader = m.leader
-	switch {
-	case m.word == WordActive, m.word == WordPassive, m.word == WordAlive && !strict:
-		s.word = m.word
+	switch kind := m.verdict.kind; {
+	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && !strict:
+		s.verdict = m.verdict
 	case !m.reached:
 		return
-	case m.word == WordDead, m.word == WordUntold: // the latter of a node that was reached: dead, but believed
-		s.word, s.died, s.believed = WordDead, m.since, m.word == WordUntold
+	case kind == verdictDead, kind == verdictOverruled:
+		s.verdict = m.verdict
 	}
-	s.reached, s.finding, s.since = m.reached, m.finding, m.since
+	s.reached, s.finding = m.reached, m.finding
+	if s.reached && s.finding.Result != ResultTLS && s.verdict.kind == verdictPending {
+		s.verdict.at = time.Time{}
+	}
 }

@@ -38,24 +38,21 @@ func (v *View) listen(now time.Time) {
 	policy := v.policy()
 	for i := range v.members {
 		m := &v.members[i]
-		s := v.prober.subjects[m.node.Identity()]
+		s := v.prober.nodes[m.node.Identity()]
 		if s == nil {
-			m.word = WordPassive // it has no usable address
+			m.verdict.kind = verdictNotActive // it has no usable address
 			continue
 		}
 		if v.Probe.Mode == ProbeAuto {
-			s.impatient(now)
+			s.expire(now)
 		}
-		if v.insists(m, claimed) && s.believe(now) {
+		if v.insists(m, claimed) && s.overrule(now) {
 			v.watcher.teller.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
 				zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", s.finding.Detail),
-				zap.Duration("dead_for", now.Sub(s.died)))
+				zap.Duration("dead_for", now.Sub(s.verdict.at)))
 		}
-		m.word, m.finding, m.since, m.reached, m.latest = s.word, s.finding, s.since, s.reached, s.latest
+		m.verdict, m.finding, m.reached, m.latest = s.verdict, s.finding, s.reached, s.latest
 		m.leader, m.known = s.leader, s.dialer.known
-		if s.believed {
-			m.word = WordUntold
-		}
 		policy.locate(m)
 	}
 }
@@ -63,10 +60,10 @@ func (v *View) listen(now time.Time) {
 // insists reports whether discovery says of a node that it is active, and fine, and no node says anything else. While there
 // is no news of it, a dead node that was believed is believed on.
 func (v *View) insists(m *member, claimed bool) bool {
-	s := v.prober.subjects[m.node.Identity()]
+	s := v.prober.nodes[m.node.Identity()]
 	switch {
 	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
-		s.believed = false
+		s.believeProbes()
 		return false
 	}
 	return v.evidence() == whole

@@ -55,13 +55,13 @@ const (
 // prober probes the nodes of one view. All of it but the probes themselves happens in the goroutine of the view.
 type prober struct {
 	Probe
-	dial     dialFunc
-	leader   bool // ask for the leader's address, too
-	subjects map[discovery.Identity]*subject
-	results  chan probed
-	broken   chan struct{} // has an element when a kept connection may have broken
-	slots    chan struct{} // bounds the probes that are under way
-	group    sync.WaitGroup
+	dial    dialFunc
+	leader  bool // ask for the leader's address, too
+	nodes   map[discovery.Identity]*probedNode
+	results chan probed
+	broken  chan struct{} // has an element when a kept connection may have broken
+	slots   chan struct{} // bounds the probes that are under way
+	group   sync.WaitGroup
 
 	lost   time.Time          // when the last active node was lost
 	lostBy discovery.Identity // which node that is, as long as none has taken its place
@@ -69,14 +69,14 @@ type prober struct {
 
 // probed is the end of one probe.
 type probed struct {
-	subject *subject
+	subject *probedNode
 	line    *line
 	finding Finding
 }
 
 // newProber returns a prober. Its channels are nil where there are no probes: they never have anything to tell.
 func newProber(p Probe, dial dialFunc, leader bool) *prober {
-	pr := &prober{Probe: p, dial: dial, leader: leader, subjects: map[discovery.Identity]*subject{}}
+	pr := &prober{Probe: p, dial: dial, leader: leader, nodes: map[discovery.Identity]*probedNode{}}
 	if p.Mode != ProbeOff {
 		pr.results, pr.broken, pr.slots = make(chan probed), make(chan struct{}, 1), make(chan struct{}, probesAtOnce)
 	}
@@ -97,33 +97,33 @@ func (p *prober) sync(members []member, before map[discovery.Identity]*member, n
 		}
 		id := m.node.Identity()
 		seen[id] = true
-		s, old := p.subjects[id], before[id]
+		s, old := p.nodes[id], before[id]
 		switch {
 		case s == nil || s.base != m.probeURL || s.serverName != m.node.ServerName:
 			s.leave()
-			p.subjects[id] = newSubject(m, newDialer(p.dial, p.TLS, m.probeName, m.known), now)
+			p.nodes[id] = newProbedNode(m, newDialer(p.dial, p.TLS, m.probeName, m.known), now)
 		case old == nil:
-			s.asap = true
+			s.schedule.asap = true
 		case old.marked != m.marked:
-			s.mark(m.marked, now)
-		case m.health == healthCritical && old.health > healthCritical && s.word == WordActive:
+			s.setMark(m.marked, now)
+		case m.health == healthCritical && old.health > healthCritical && s.verdict.kind == verdictActive:
 			s.question()
 		case !saysSame(&old.node, &m.node):
-			s.asap = true
+			s.schedule.asap = true
 		}
 	}
-	for id, s := range p.subjects {
+	for id, s := range p.nodes {
 		if !seen[id] {
 			s.leave()
-			delete(p.subjects, id)
+			delete(p.nodes, id)
 		}
 	}
 }
 
 // anyClaims reports whether any node says that it is active.
 func (p *prober) anyClaims() bool {
-	for _, s := range p.subjects {
-		if s.word == WordActive {
+	for _, s := range p.nodes {
+		if s.verdict.kind == verdictActive {
 			return true
 		}
 	}
@@ -131,7 +131,7 @@ func (p *prober) anyClaims() bool {
 }
 
 // leave closes what a subject keeps, if there is one.
-func (s *subject) leave() {
+func (s *probedNode) leave() {
 	if s != nil {
 		s.kept.close()
 		s.kept = nil
@@ -141,21 +141,21 @@ func (s *subject) leave() {
 // hear takes in the end of a probe and reports whether it is news.
 func (p *prober) hear(r probed, incumbent discovery.Identity) (news bool) {
 	s := r.subject
-	s.busy = false
-	if p.subjects[s.id] != s { // no longer there
+	s.schedule.busy = false
+	if p.nodes[s.id] != s { // no longer there
 		r.line.close()
 		return false
 	}
-	outdated := r.finding.At.Before(s.notBefore) ||
+	outdated := r.finding.At.Before(s.schedule.notBefore) ||
 		r.finding.Result == ResultActive && r.finding.At.Before(p.lost) && s.id != incumbent
 	if outdated {
-		s.asap = true
+		s.schedule.asap = true
 		r.line.close()
 		return false
 	}
 	if r.finding.Result.answered() {
 		if s.kept != nil && !s.kept.broke.Load() {
-			s.alarms = 0
+			s.silence.breaks = 0
 		}
 		s.kept.close()
 		if s.kept = r.line; s.kept.broke.Load() { // before it was kept, so that nobody saw it
@@ -164,13 +164,13 @@ func (p *prober) hear(r probed, incumbent discovery.Identity) (news bool) {
 	} else {
 		r.line.close()
 	}
-	was := s.word
-	news = s.hear(r.finding, p.Mode == ProbeStrict, p.Fall)
-	if i := p.subjects[incumbent]; i != nil && i != s && was != WordActive && s.word == WordActive {
-		i.asap = true // two cannot both be active for long
+	was := s.verdict.kind
+	news = s.take(r.finding, p.Mode == ProbeStrict, p.Fall)
+	if i := p.nodes[incumbent]; i != nil && i != s && was != verdictActive && s.verdict.kind == verdictActive {
+		i.schedule.asap = true // two cannot both be active for long
 	}
 	// What fails at once, such as a look-up or a route, is given time to change; so is what fails on this machine.
-	s.asap = s.asap || s.wavers() && s.id == incumbent && r.finding.Result == ResultTimeout
+	s.schedule.asap = s.schedule.asap || s.wavers() && s.id == incumbent && r.finding.Result == ResultTimeout
 	return news
 }
 
@@ -180,8 +180,8 @@ func (p *prober) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 	if p.lostBy != incumbent {
 		p.lost, p.lostBy = now, incumbent
 	}
-	for id, s := range p.subjects {
-		if id != incumbent && s.word == WordActive && s.finding.At.Before(p.lost) {
+	for id, s := range p.nodes {
+		if id != incumbent && s.verdict.kind == verdictActive && s.finding.At.Before(p.lost) {
 			s.forget(now)
 			any = true
 		}
@@ -191,17 +191,17 @@ func (p *prober) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 
 // breaks looks at the kept connections, of which one may have broken.
 func (p *prober) breaks(incumbent discovery.Identity) {
-	for _, s := range p.subjects {
+	for _, s := range p.nodes {
 		if s.kept == nil || !s.kept.broke.Load() {
 			continue
 		}
 		s.leave()
 		// A node may have its reasons to close connections that are not used.
-		if s.alarms++; s.alarms > falseAlarms {
+		if s.silence.breaks++; s.silence.breaks > breaksAtMost {
 			continue
 		}
-		s.asap = true
-		s.suspect = s.suspect || s.id == incumbent && s.reached && !s.believed
+		s.schedule.asap = true
+		s.silence.unconfirmed = s.silence.unconfirmed || s.id == incumbent && s.reached && s.verdict.kind != verdictOverruled
 	}
 }
 
@@ -212,26 +212,26 @@ func (p *prober) plan(ctx context.Context, now time.Time, incumbent discovery.Id
 		every = p.search(now, lost)
 	}
 	next = time.Hour
-	for id, s := range p.subjects {
+	for id, s := range p.nodes {
 		interval := every
 		if id == incumbent {
 			interval = p.Interval
 		}
-		if !s.busy && (s.asap || now.Sub(s.asked) >= interval) {
+		if !s.schedule.busy && (s.schedule.asap || now.Sub(s.schedule.asked) >= interval) {
 			p.probe(ctx, s, now, id == incumbent)
 		}
-		if s.busy {
+		if s.schedule.busy {
 			if id == incumbent {
-				next = soonest(next, s.asked.Add(s.silentAfter()).Sub(now))
+				next = soonest(next, s.schedule.asked.Add(s.silentAfter()).Sub(now))
 			}
 		} else {
-			next = soonest(next, s.asked.Add(interval).Sub(now))
+			next = soonest(next, s.schedule.asked.Add(interval).Sub(now))
 		}
-		if s.waits() {
-			next = soonest(next, s.patience.Sub(now))
+		if s.verdict.kind == verdictPending && !s.verdict.at.IsZero() {
+			next = soonest(next, s.verdict.at.Sub(now))
 		}
-		if !s.died.IsZero() && !s.believed {
-			next = soonest(next, s.died.Add(insistence).Sub(now))
+		if s.verdict.kind == verdictDead {
+			next = soonest(next, s.verdict.at.Add(overruleAfter).Sub(now))
 		}
 	}
 	return next
@@ -247,7 +247,7 @@ func soonest(a, b time.Duration) time.Duration {
 
 // search returns the time between two probes of each node while none is active: the longer the search, the longer.
 func (p *prober) search(now, lost time.Time) time.Duration {
-	most := max(searchMost, p.Interval/10, searchPerNode*time.Duration(len(p.subjects)))
+	most := max(searchMost, p.Interval/10, searchPerNode*time.Duration(len(p.nodes)))
 	elapsed := now.Sub(lost)
 	if elapsed >= searchEager {
 		return max(p.Interval, most)
@@ -256,8 +256,8 @@ func (p *prober) search(now, lost time.Time) time.Duration {
 }
 
 // probe probes a node. However many nodes there are, the active one is asked at once.
-func (p *prober) probe(ctx context.Context, s *subject, now time.Time, first bool) {
-	s.busy, s.asap, s.asked = true, false, now
+func (p *prober) probe(ctx context.Context, s *probedNode, now time.Time, first bool) {
+	s.schedule.busy, s.schedule.asap, s.schedule.asked = true, false, now
 	l := s.dialer.line(p.Timeout, func() { signal(p.broken) })
 	p.group.Go(func() {
 		if !first {
@@ -282,7 +282,7 @@ func (p *prober) probe(ctx context.Context, s *subject, now time.Time, first boo
 // stop waits for the probes, whose context has ended, and closes what they left.
 func (p *prober) stop() {
 	p.group.Wait()
-	for _, s := range p.subjects {
+	for _, s := range p.nodes {
 		s.leave()
 	}
 }

@@ -74,11 +74,11 @@ func (m *member) stateOf(elected bool) NodeState {
 		return NodeMaintenance
 	case m.bad != "":
 		return NodeBadAddress
-	case m.word == WordDead:
+	case m.verdict.kind == verdictDead:
 		return NodeUnreachable
-	case m.word == WordActive:
+	case m.verdict.kind == verdictActive:
 		return NodeActive
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		switch m.finding.Result {
 		case ResultStandby:
 			return NodeStandby
@@ -105,13 +105,13 @@ func (m *member) why() string {
 		return "in maintenance in Consul"
 	case m.bad != "":
 		return m.bad
-	case m.word == WordDead, m.word == WordPassive && m.finding.Result != ResultStandby:
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
 		return "probe: " + m.finding.Detail
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		return m.finding.Detail
 	case m.health == healthCritical && !m.claims():
 		return "critical: " + quoted(failingChecks(&m.node))
-	case m.word == WordPending:
+	case m.verdict.kind == verdictPending:
 		return "has not answered its first probe yet"
 	case !m.marked && !m.claims():
 		return "not marked as active"

@@ -231,8 +231,8 @@ func TestFall(t *testing.T) {
 				w.expect(t, "a", discovery.ReasonOK)
 				settle(2 * time.Millisecond)
 				w.expect(t, "", discovery.ReasonUnhealthy)
-				if s := w.prober.subjects[idA]; s.unanswered != fall {
-					t.Errorf("%d probes unanswered, want %d", s.unanswered, fall)
+				if s := w.prober.nodes[idA]; s.silence.unanswered != fall {
+					t.Errorf("%d probes unanswered, want %d", s.silence.unanswered, fall)
 				}
 			})
 		})

@@ -26,19 +26,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// Word is what is known of a node from the node itself.
-type Word int
-
-// The words. Only two of them leave the decision to discovery: untold and alive.
-const (
-	WordUntold  Word = iota // nothing: it is not probed, was never reachable, or is believed in spite of the probes
-	WordPending             // nothing yet: its probe is under way, and is waited for
-	WordAlive               // it lives, but its connection cannot be trusted: nothing that it says decides
-	WordActive              // it says that it is the active node
-	WordPassive             // it says that it is not
-	WordDead                // it answered once, and does not any more
-)
-
 // Result is the outcome of one probe: a closed set, used in the status and as a label of metrics.
 type Result string
 

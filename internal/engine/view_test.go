@@ -32,7 +32,7 @@ func TestAutoNeverReachable(t *testing.T) {
 					n.node(host).set(fault)
 				}
 				w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto)))
-				settle(firstPatience)
+				settle(firstWait)
 				w.expect(t, "a", discovery.ReasonOK)
 				settle(10 * time.Second)
 				w.say(answerOf(6, "b"))
