@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the next state follows from an election and from what the last report is worth.
-
 package engine
 
 import (
@@ -20,11 +18,11 @@ const (
 	whole   evidence = iota // it is the whole truth
 	partial                 // what it shows is right, what it lacks may be there
 	old                     // it is no news of now
-	nothing                 // there is none yet: only what a predecessor knew
+	nothing                 // there is none yet: only what the cluster knew before
 )
 
 func (v *View) evidence() evidence {
-	r := &v.report
+	r := &v.watcher.report
 	switch {
 	case r.number == 0:
 		return nothing
@@ -36,15 +34,35 @@ func (v *View) evidence() evidence {
 	return whole
 }
 
-// derive makes the next state. A node that says itself that it is active proves it; else it depends on what the last
+// derive makes the next state of all that is known: apply what probes found, elect, derive the phase, publish. It reports
+// whether the state is another one than before.
+func (v *View) derive(prev *State, now time.Time) (changed bool) {
+	v.applyProbes(now)
+	e := v.elect(prev, now)
+	next, is := v.next(prev, e, now), v.current.Load()
+	if is != nil && next.same(is) && (is == prev || !v.started()) {
+		return false
+	}
+	v.stamp(next, prev, now)
+	v.current.Store(next)
+	if is != nil {
+		close(is.changed)
+	}
+	if v.started() {
+		v.transition(prev, next, e)
+	}
+	return true
+}
+
+// next makes the next state. A node that says itself that it is active proves it; else it depends on what the last
 // report is worth whether the elected node is active or merely the last one known.
-func (v *View) derive(prev *State, e election, now time.Time) *State {
+func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...), changed: make(chan struct{}),
+		Polled: v.watcher.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...), changed: make(chan struct{}),
 	}
 	if next.Polled.IsZero() {
-		next.Polled = prev.Polled // that of the predecessor
+		next.Polled = prev.Polled // of another watcher
 	}
 	worth, node := v.evidence(), e.elected
 	if node == nil && worth != whole || worth == nothing && !node.claims() {
@@ -54,7 +72,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 	case worth == nothing && !node.claims() && (node != nil || !prev.phase.HasTarget()):
 		next.reason, next.Detail = prev.reason, prev.Detail
 	case worth == old, worth == partial && e.elected == nil:
-		next.reason, next.Detail = cmp.Or(v.report.failure, v.report.doubt), cmp.Or(v.report.detail, e.detail)
+		next.reason, next.Detail = cmp.Or(v.watcher.report.failure, v.watcher.report.doubt), cmp.Or(v.watcher.report.detail, e.detail)
 	}
 	switch {
 	case node == nil:
@@ -70,7 +88,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 	case worth == nothing:
 		next.phase, next.StaleSince = prev.phase, prev.StaleSince
 	default:
-		next.StaleSince = firstOf(prev.StaleSince, v.report.failing, now)
+		next.StaleSince = firstOf(prev.StaleSince, v.watcher.report.failing, now)
 		next.phase = Phase{Stale, next.StaleSince.Add(v.MaxStale)}
 	}
 	if next.phase = next.phase.at(now); node != nil && !next.phase.HasTarget() {
@@ -105,8 +123,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 
 // presence is the phase in which a node is active.
 func (v *View) presence(prev *State, node *member, now time.Time) Phase {
-	s := v.prober.nodes[node.node.Identity()]
-	if s == nil || !s.silent(now) {
+	if node.probed == nil || !node.probed.silent(now) {
 		return Phase{Situation: Active}
 	}
 	if prev.phase.Situation == Silent && prev.identity() == node.node.Identity() {
@@ -119,7 +136,7 @@ func (v *View) presence(prev *State, node *member, now time.Time) Phase {
 func (v *View) loss(prev *State, e election, now time.Time) Phase {
 	was := prev.PhaseAt(now)
 	switch {
-	case was.Situation == Starting && (e.pending || v.report.number == 0):
+	case was.Situation == Starting && (e.pending || v.watcher.report.number == 0):
 		return was
 	case was.HasTarget():
 		return Phase{None, now}

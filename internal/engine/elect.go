@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the rules by which one node is elected.
-
 package engine
 
 import (
@@ -10,29 +8,29 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // member is a node with all that decides whether it is the active one.
 type member struct {
-	node    discovery.Node
-	hidden  bool   // the last answer does not show it, and may lack it
-	marked  bool   // discovery marks it as the active one
-	index   uint64 // of what marks it
-	health  health
-	target  Target // where it is reached,
-	bad     string // or why it cannot be
+	node   discovery.Node
+	hidden bool   // the last answer does not show it, and may lack it
+	marked bool   // discovery marks it as the active one
+	index  uint64 // of what marks it
+	health health
+	target Target // where it is reached,
+	bad    string // or why it cannot be
+	own    Target // where it is probed; the zero value: nowhere
+
+	probed  *probedNode // the cluster's; nil: it is not probed. What follows is what it was when the state was made
 	verdict verdict
-	finding Finding // of the last probe that counted
-	reached bool    // it has answered a probe there once
-	leader  string  // where it said last that it is reached, if that was asked for
+	finding Finding                  // of the last probe that counted
+	latest  *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
+	leader  string                   // where it said last that it is reached, if that was asked for
 
-	probeURL  string     // where it is probed; empty: nowhere
-	probeName string     // what the certificate there must be for
-	known     *addresses // what its name stood for; nil: never looked up
-
-	latest     *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
-	state      NodeState                // what all of that amounts to
+	state      NodeState // what all of that amounts to
 	stateSince time.Time
 }
 
@@ -93,6 +91,81 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 		e.reason, e.detail = discovery.ReasonUnhealthy, unhealthy
 	}
 	return e
+}
+
+// elect elects a node by what probes found. Once the active node is no longer what it was, another one is elected only by what
+// it says after that.
+func (v *View) elect(prev *State, now time.Time) election {
+	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
+	e := elect(v.members, incumbent, strict)
+	switch {
+	case !v.started():
+	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || v.member(incumbent).claims()):
+		v.lostNode = discovery.Identity{}
+	case v.lose(incumbent, now):
+		v.applyProbes(now)
+		e = elect(v.members, incumbent, strict)
+	}
+	return e
+}
+
+// lose is called while the active node is no longer what it was, and none has taken its place: that others said before
+// that they are active counts no more. It reports whether any did.
+func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
+	if v.lostNode != incumbent {
+		v.lost, v.lostNode = now, incumbent
+	}
+	for i := range v.members {
+		n := v.members[i].probed
+		if n == nil || n.key.id == incumbent {
+			continue
+		}
+		n.schedule.claimsFrom = v.lost
+		if n.verdict.kind == verdictActive && n.finding.At.Before(v.lost) {
+			n.forget(now)
+			any = true
+		}
+	}
+	return any
+}
+
+// applyProbes takes over what probes have found.
+func (v *View) applyProbes(now time.Time) {
+	if v.Probe.Mode == ProbeOff {
+		return
+	}
+	claimed := slices.ContainsFunc(v.members, func(m member) bool { return m.probed != nil && m.probed.verdict.kind == verdictActive })
+	policy := policy{v.selection, v.Addressing}
+	for i := range v.members {
+		m := &v.members[i]
+		n := m.probed
+		if n == nil {
+			m.verdict = verdict{kind: verdictNotActive} // it has no usable address
+			continue
+		}
+		if v.Probe.Mode == ProbeAuto {
+			n.expire(now)
+		}
+		if v.started() {
+			v.weigh(m, claimed, now)
+		}
+		m.verdict, m.finding, m.latest, m.leader = n.verdict, n.finding, n.latest, n.leader
+		policy.locate(m)
+	}
+}
+
+// weigh weighs what probes found of a dead node against discovery, which may insist that it is active, and fine, while no node
+// says anything else. While there is no news of it, what outweighed the other goes on to.
+func (v *View) weigh(m *member, claimed bool, now time.Time) {
+	n := m.probed
+	switch {
+	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
+		n.believeProbes()
+	case v.evidence() == whole && n.overrule(now):
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
+			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
+			zap.Duration("dead_for", now.Sub(n.verdict.at)))
+	}
 }
 
 // eligibility is what keeps a node from being elected.

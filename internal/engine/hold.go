@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how a request waits for the active node.
-
 package engine
 
 import (
@@ -21,114 +19,155 @@ type Queue struct {
 	waiting atomic.Int64
 }
 
+// HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
+func (q *Queue) HoldUntil(s *State, came, now time.Time) time.Time {
+	return s.PhaseAt(now).holdUntil(came, now, q.Hold)
+}
+
 // Waiting returns how many requests wait now.
 func (q *Queue) Waiting() int64 { return q.waiting.Load() }
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
 // or nothing is known yet, it waits for a state in which that is over, if not too many do already. Each request has one
-// deadline; it leaves early when its context ends or the process is about to. If another config takes the place of the
-// view's meanwhile, the request is given the node that either is the first to know.
+// deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site of this
+// one meanwhile, the request is given the node that either is the first to know.
 //
 // It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
 // to starting the view, or never come to that if something else fails to start.
 func (v *View) Await(ctx context.Context, q *Queue) *State {
-	if s := v.current.Load(); s.phase.Situation == Active {
+	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
 	}
-	return v.await(ctx, q, v.State(), time.Now())
+	return v.await(ctx, q, time.Now())
 }
 
 // AwaitSince is Await with a deadline that counts from when a request came, so that one that waits several times, since it did
 // not reach the node that it was given, has one deadline.
 func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
-	return v.await(ctx, q, v.State(), came)
+	return v.await(ctx, q, came)
 }
 
-func (v *View) await(ctx context.Context, q *Queue, s *State, came time.Time) *State {
-	began := time.Now()
-	if s.waitsUntil(came, began, q.Hold).IsZero() {
+func (v *View) await(ctx context.Context, q *Queue, came time.Time) *State {
+	began, s := time.Now(), v.State()
+	if q.HoldUntil(s, came, began).IsZero() {
 		return s
 	}
-	if q.waiting.Add(1) > q.Most {
-		q.waiting.Add(-1)
-		v.held(q, Overflow, 0)
+	v = v.enter(q)
+	if v == nil {
 		return s
 	}
-	defer q.waiting.Add(-1)
-	on := v.pool.enter(v)
-	if on == nil {
-		return s
-	}
-	defer on.leave()
-	on.first.Start()
+	defer v.leave(q)
+	v.Start()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for lost := false; ; {
-		now, next := time.Now(), on.heir.State()
-		s = on.first.State()
-		end, last := s.waitsUntil(came, now, q.Hold), next.waitsUntil(came, now, q.Hold)
+		changed, site := v.cluster.changed.next(), v.servedBy()
+		now, own, its := time.Now(), v.State(), site.State()
+		end, last := q.HoldUntil(own, came, now), q.HoldUntil(its, came, now)
 		switch {
-		case last.IsZero() && next.Active():
-			on.heir.held(q, Released, now.Sub(began))
-			return next
-		case end.IsZero() && s.Active():
-			on.first.held(q, Released, now.Sub(began))
-			return s
+		case last.IsZero() && its.Active():
+			site.held(q, Released, now.Sub(began))
+			return its
+		case end.IsZero() && own.Active():
+			v.held(q, Released, now.Sub(began))
+			return own
 		case end.IsZero() && last.IsZero():
-			if lost { // who waits for the first outcome only does not wait in vain
-				on.heir.held(q, Expired, now.Sub(began))
+			if lost { // a request that waits for the first outcome only does not wait in vain
+				site.held(q, Expired, now.Sub(began))
 			}
-			return next
+			return its
 		case last.After(end):
 			end = last
 		}
-		lost = lost || s.phase.Situation != Starting
+		lost = lost || own.phase.Situation != Starting
 		timer.Reset(end.Sub(now))
-		select {
-		case <-s.changed: // closed for all who wait, at once
-		case <-next.changed:
-		case <-on.retired:
-			on.follow()
-		case <-timer.C:
-		case <-v.pool.ending:
-			on.heir.held(q, Shutdown, time.Since(began))
-			return on.heir.State()
-		case <-ctx.Done():
-			on.heir.held(q, Abandoned, time.Since(began))
-			return on.heir.State()
+		if why, over := v.wait(ctx, changed, timer.C); over {
+			site = v.servedBy()
+			site.held(q, why, time.Since(began))
+			return site.State()
 		}
 	}
-}
-
-// waitsUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
-func (s *State) waitsUntil(came, now time.Time, hold time.Duration) time.Time {
-	if end, ok := s.PhaseAt(now).waitUntil(came, hold); ok && end.After(now) {
-		return end
-	}
-	return time.Time{}
 }
 
 // Pause has a request that could not be brought to its node wait for another state than s, or for d to pass: then it is to be
 // tried again. It takes a place in the queue, as one that waits for a node does. It reports false where the request is not to
 // go on: too many wait already, its context has ended, or the process is about to.
 func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) bool {
-	defer q.waiting.Add(-1)
-	if q.waiting.Add(1) > q.Most {
-		v.held(q, Overflow, 0)
+	if v = v.enter(q); v == nil {
 		return false
 	}
+	defer v.leave(q)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-s.changed:
-	case <-timer.C:
-	case <-v.pool.ending:
-		return false
-	case <-ctx.Done():
+	for end := time.Now().Add(d); ; {
+		changed := v.cluster.changed.next()
+		if v.State() != s && v.servedBy().State() != s || !time.Now().Before(end) {
+			return true
+		}
+		if _, over := v.wait(ctx, changed, timer.C); over {
+			return false
+		}
+	}
+}
+
+// enter takes a place in a queue for a request that waits on the view, which lives until it leaves. A request that came to a view
+// after its end waits on the one that serves its site now. It returns the view that the request waits on, nil if it cannot.
+func (v *View) enter(q *Queue) *View {
+	if q.waiting.Add(1) > q.Most {
+		q.waiting.Add(-1)
+		v.held(q, Overflow, 0)
+		return nil
+	}
+	for !v.occupy(q) {
+		if v, _ = v.cluster.pool.serving(v); v == nil {
+			q.waiting.Add(-1)
+			return nil
+		}
+	}
+	return v
+}
+
+// occupy counts a request that waits, unless the view has ended.
+func (v *View) occupy(q *Queue) bool {
+	v.cluster.mu.Lock()
+	defer v.cluster.mu.Unlock()
+	if v.current.Load() == nil {
 		return false
 	}
+	if !q.Uncounted {
+		v.waiting++
+	}
 	return true
+}
+
+// leave is called for each request that has entered.
+func (v *View) leave(q *Queue) {
+	q.waiting.Add(-1)
+	if !q.Uncounted {
+		v.need(func() { v.waiting-- })
+	}
+}
+
+// wait waits for the cluster to change, or for a timer. It reports whether the request is not to wait any more, and why.
+func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) (why HoldEnd, over bool) {
+	select {
+	case <-changed:
+	case <-timer:
+	case <-v.cluster.pool.ending:
+		return Shutdown, true
+	case <-ctx.Done():
+		return Abandoned, true
+	}
+	return 0, false
+}
+
+// servedBy returns the view that serves the site of this one, itself if none does.
+func (v *View) servedBy() *View {
+	if site := v.site.Load(); site != nil {
+		return site
+	}
+	return v
 }
 
 // held counts the end of a wait.

@@ -27,7 +27,7 @@ func TestReloadWhileTheActiveNodeHangs(t *testing.T) {
 			t.Run(name+", "+change, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n, old := cluster(t)
-					old.cluster = "vault"
+					old.named = "vault"
 					settle(2 * time.Second)
 					n.node("a").hangs(true)
 					settle(time.Second)

@@ -46,7 +46,7 @@ func reloads(t *testing.T) map[string]reload {
 func (r reload) run(t *testing.T, old *watched) *watched {
 	t.Helper()
 	s, c := newScripted(old.answer), old.Config
-	s.key, s.cluster, s.selection, s.err, s.hang = old.key, old.cluster, old.selection, old.err, old.hang
+	s.key, s.named, s.selection, s.err, s.hang = old.key, old.named, old.selection, old.err, old.hang
 	if r.config != nil {
 		r.config(&c)
 	}
@@ -54,8 +54,8 @@ func (r reload) run(t *testing.T, old *watched) *watched {
 		r.discovery(s)
 	}
 	log := old.log
-	old.pool.NextConfig()
-	v, err := old.pool.Acquire(s, c, log)
+	old.pool().NextConfig()
+	v, err := old.pool().Acquire(s, c, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestReloadInAnOutage(t *testing.T) {
 				n, p := newNetwork(t)
 				n.change(func() { clear(n.nodes) })
 				s := newScripted(answerOf(5, "a"))
-				s.cluster = "vault"
+				s.named = "vault"
 				old := watch(t, p, s, plain(t))
 				old.fail(errors.New("no"))
 				since := old.State().StaleSince
@@ -117,7 +117,7 @@ func TestReloadInAFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, w := probedCluster(t, every(499*time.Millisecond))
-				w.cluster = "vault"
+				w.named = "vault"
 				n.node("a").answers(429)
 				w.say(answerOf(6, ""))
 				settle(2 * time.Second)
@@ -141,7 +141,7 @@ func TestReloadLosesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, w := probedCluster(t, func(c *Config) { c.Probe.Timeout = 5 * time.Second })
-				w.cluster = "vault"
+				w.named = "vault"
 				n.change(func() { n.nodes["a.example.com:8200"] = n.nodes["a:8200"] })
 				n.node("a").set(func(v *vault) { v.delay = 80 * time.Millisecond })
 				settle(2 * time.Second)
@@ -166,7 +166,7 @@ func TestReloadLosesNothing(t *testing.T) {
 func TestReloadOfProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)
-		w.cluster = "vault"
+		w.named = "vault"
 		w.fail(errors.New("no"))
 		settle(time.Second)
 		w.expect(t, "a", discovery.ReasonConsulError)
@@ -213,7 +213,7 @@ func TestReloadOfProbes(t *testing.T) {
 func TestReloadThenLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)
-		w.cluster = "vault"
+		w.named = "vault"
 		next := reload{discovery: func(s *scripted) { s.key, s.hang = "two", true }}.run(t, w)
 		next.Start()
 		settle(time.Second)
@@ -259,7 +259,7 @@ func TestReloadWhileSilent(t *testing.T) {
 		n, p := newNetwork(t)
 		n.node("a").set(func(v *vault) { v.tls = pair.server }) // not trusted, so that only discovery elects it
 		s := newScripted(answerOf(5, "a"))
-		s.cluster = "vault"
+		s.named = "vault"
 		old := watch(t, p, s, plain(t, probing(ProbeAuto), func(c *Config) { c.Addressing = toTLS(t) }))
 		old.expect(t, "a", discovery.ReasonOK)
 		n.node("a").hangs(true)

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how what discovery says of nodes is read: what marks the active one, and what its checks amount to.
-
 package engine
 
 import (
@@ -37,7 +35,7 @@ func (p policy) members(nodes []discovery.Node) []member {
 // is, be it while it claims to be active or until it has been asked again; before it has, its own address.
 func (p policy) locate(m *member) {
 	t, err := p.addressing.target(&m.node, "")
-	m.target, m.bad, m.probeURL, m.probeName = t, "", t.URL, t.ServerName
+	m.target, m.own, m.bad = t, t, ""
 	if err != nil {
 		m.bad = err.Error()
 		return

@@ -117,7 +117,7 @@ func TestReloadWithoutNames(t *testing.T) {
 				n.change(func() { n.names["vault.example.com"] = "a" })
 				n.node("a").answers(200)
 				s := newScripted(discovery.Answer{Index: 5, Nodes: []discovery.Node{{Name: "vault.example.com", ID: "vault", Port: 8200, Tags: []string{"active"}}}})
-				s.cluster = "vault"
+				s.named = "vault"
 				old := watch(t, p, s, plain(t, probing(mode)))
 				n.change(func() { n.noDNS = errNoName })
 				for _, change := range []reload{

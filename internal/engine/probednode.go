@@ -31,13 +31,21 @@ const (
 	verdictOverruled                      // it is dead, but discovery has insisted for long enough that it is active
 )
 
-// probedNode is a node with what its probes have found so far.
-type probedNode struct {
+// nodeKey is what all depends on that probes can find of a node. Views for which that is the same share it.
+type nodeKey struct {
 	id         discovery.Identity
-	base       string // URL that is probed: the one that redirects lead to
-	serverName string // of its certificate, if that is not the host of base
-	dialer     *dialer
-	kept       *line // of the last probe that was answered, whose break tells of a death
+	url        string // that is probed: the one that redirects lead to
+	serverName string // of its certificate, if that is not the host of the URL
+	leader     bool   // it is asked for the leader's address, too
+	probe      Probe  // two sites may differ in how long they wait, and when they take a node for dead. Its TLS is told by the key
+	selection  discovery.Selection
+}
+
+// probedNode is a node with what its probes have found so far. It belongs to a cluster.
+type probedNode struct {
+	key    nodeKey
+	dialer *dialer
+	kept   *line // of the last probe that was answered, whose break tells of a death
 
 	schedule schedule
 	silence  silence
@@ -51,17 +59,17 @@ type probedNode struct {
 
 // schedule is when a node is probed, and which probe counts.
 type schedule struct {
-	asap      bool      // as soon as may be
-	busy      bool      // a probe is under way
-	asked     time.Time // when the last probe began
-	notBefore time.Time // a probe that began earlier proves nothing
+	asap       bool      // as soon as may be
+	busy       bool      // a probe is under way
+	asked      time.Time // when the last probe began
+	notBefore  time.Time // a probe that began earlier proves nothing,
+	claimsFrom time.Time // or not that the node is active
 }
 
 // silence is what is known of a node that leaves probes unanswered.
 type silence struct {
 	unanswered  int           // probes in a row
 	usual       time.Duration // what an answer takes, rather more than less
-	timed       bool          // there is a usual time
 	unconfirmed bool          // its connection has broken, or it has become critical, and it has not answered since
 	breaks      int           // of its connection in a row after which it turned out to be alive
 }
@@ -85,12 +93,35 @@ const (
 	overruleAfter = 15 * time.Second       // of a dead node that discovery insists on
 )
 
-// newProbedNode returns a node that is to be asked at once.
-func newProbedNode(m *member, d *dialer, now time.Time) *probedNode {
-	return &probedNode{
-		id: m.node.Identity(), base: m.probeURL, serverName: m.node.ServerName, dialer: d,
-		schedule: schedule{asap: true, notBefore: now}, mark: mark{active: m.marked}, verdict: verdict{verdictPending, now.Add(firstWait)},
+// newProbedNode returns a node that is to be asked at once. Until it has answered it is what the same node was at another address or
+// by other settings, if that is known.
+func newProbedNode(key nodeKey, d *dialer, marked bool, known *probedNode, now time.Time) *probedNode {
+	n := &probedNode{
+		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
+		verdict: verdict{verdictPending, now.Add(firstWait)},
 	}
+	if known == nil {
+		return n
+	}
+	if known.key.probe.TLSKey == key.probe.TLSKey { // else it may have been believed for want of verification
+		n.leader = known.leader
+	}
+	reached := known.reached && known.key.url == key.url && known.key.serverName == key.serverName
+	switch kind := known.verdict.kind; {
+	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && key.probe.Mode != ProbeStrict:
+		n.verdict = known.verdict
+	case !reached:
+		return n
+	case kind == verdictDead, kind == verdictOverruled:
+		n.verdict = known.verdict
+	case known.finding.Result != ResultTLS:
+		n.verdict.at = time.Time{} // until it answers, or dies
+	}
+	n.reached, n.finding = reached, known.finding
+	if reached {
+		n.silence = silence{usual: known.silence.usual, unconfirmed: known.silent(now)}
+	}
+	return n
 }
 
 // silentAfter is how long a probe may take before requests wait.
@@ -107,7 +138,7 @@ func (n *probedNode) dead() bool {
 func (n *probedNode) silent(now time.Time) bool {
 	s := &n.silence
 	return n.reached && !n.dead() &&
-		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && s.timed && now.Sub(n.schedule.asked) >= n.silentAfter())
+		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
 }
 
 // wavers reports whether the node has left its last probe unanswered, but not so many that it is dead.
@@ -169,15 +200,16 @@ func (n *probedNode) expire(now time.Time) {
 }
 
 // take takes a finding into account and reports whether it is news.
-func (n *probedNode) take(f Finding, strict bool, fall int) (news bool) {
+func (n *probedNode) take(f Finding) (news bool) {
 	if f.Result == ResultNone {
 		return false
 	}
 	s, was := &n.silence, n.verdict.kind
+	strict := n.key.probe.Mode == ProbeStrict
 	wasSilent := s.unconfirmed || s.unanswered > 0
 	if f.Result.answered() {
 		n.reached, s.unanswered, s.unconfirmed = true, 0, false
-		s.timed, s.usual = true, max(f.Took, s.usual-s.usual/8)
+		s.usual = max(f.Took, s.usual-s.usual/8)
 	}
 	switch f.Result {
 	case ResultActive:
@@ -194,7 +226,7 @@ func (n *probedNode) take(f Finding, strict bool, fall int) (news bool) {
 		}
 	case ResultTimeout, ResultOther:
 		s.unanswered++
-		if s.unanswered >= fall || !n.reached && !strict {
+		if s.unanswered >= n.key.probe.Fall || !n.reached && !strict {
 			n.die(strict)
 		} else if n.reached && n.verdict.kind == verdictPending {
 			n.verdict.at = time.Time{} // until the next answer, or death

@@ -243,7 +243,10 @@ func TestRemovedNodesAreLeftAlone(t *testing.T) {
 		if asked := b.probes() - before; asked != 0 || b.connections() != 0 {
 			t.Errorf("%d probes, %d connections, want none", asked, b.connections())
 		}
-		if _, there := w.prober.nodes[discovery.Identity{Name: "b", ID: "vault"}]; there {
+		for key := range w.View.cluster.nodes {
+			if key.id.Name != "b" {
+				continue
+			}
 			t.Error("what is known of a node does not go with it")
 		}
 	})

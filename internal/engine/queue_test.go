@@ -47,7 +47,7 @@ func TestPause(t *testing.T) {
 		"for a while":               {func(*watched, *Queue, func()) {}, true, 2 * time.Second},
 		"until another state":       {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.lose) }, true, time.Second},
 		"unless the client is gone": {func(_ *watched, _ *Queue, cancel func()) { time.AfterFunc(time.Second, cancel) }, false, time.Second},
-		"unless the process ends":   {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.pool.End) }, false, time.Second},
+		"unless the process ends":   {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.pool().End) }, false, time.Second},
 		"unless too many wait":      {func(_ *watched, q *Queue, _ func()) { q.Most = 0 }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

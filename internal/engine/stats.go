@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what a view counts. Counting never locks.
-
 package engine
 
 import (
@@ -63,10 +61,9 @@ var LossReasons = []discovery.Reason{
 	discovery.ReasonNoService, discovery.ReasonNoActive, discovery.ReasonUnhealthy, discovery.ReasonBadAddress, discovery.ReasonStaleExpired, "other",
 }
 
-// Stats is what a view has counted. It lives on in the view that replaces it: counters that fall, as copies of them would
+// Stats is what a view has counted. Counting never locks. It lives on in the view that replaces it: counters that fall, as copies of them would
 // when the old view counts on for some time, are taken for new ones. It is safe for concurrent use.
 type Stats struct {
-	counter atomic.Pointer[View] // which counts what happens to the cluster; requests and waits count wherever they are
 	history history
 
 	answers [answers]atomic.Uint64
@@ -129,8 +126,8 @@ func (s *Stats) probed(f Finding) {
 	}
 }
 
-// turned counts a change of who is active.
-func (s *Stats) turned(t Transition) {
+// changedBy counts a change of the active node.
+func (s *Stats) changedBy(t Transition) {
 	s.changed.Store(t.At.UnixNano())
 	if !t.Active {
 		s.losses[indexOf(LossReasons, t.Reason)].Add(1)

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what there is to say of each node to an operator.
-
 package engine
 
 import (
@@ -148,7 +146,7 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 		case old.state == m.state:
 			m.stateSince = old.stateSince
 		case v.counts():
-			v.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
+			v.cluster.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
 		}
 	}
 }

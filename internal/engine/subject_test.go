@@ -231,7 +231,7 @@ func TestFall(t *testing.T) {
 				w.expect(t, "a", discovery.ReasonOK)
 				settle(2 * time.Millisecond)
 				w.expect(t, "", discovery.ReasonUnhealthy)
-				if s := w.prober.nodes[idA]; s.silence.unanswered != fall {
+				if s := w.member(idA).probed; s.silence.unanswered != fall {
 					t.Errorf("%d probes unanswered, want %d", s.silence.unanswered, fall)
 				}
 			})

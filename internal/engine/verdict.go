@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what one probe of a node finds, and what the node's own word is worth.
-
 package engine
 
 import (

@@ -1,14 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the watch loop over a discovery.
-
 package engine
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -36,56 +35,52 @@ const (
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
 	number uint64           // of the report, from 1
-	nodes  []discovery.Node // the set of the last answer
+	nodes  []discovery.Node // the set of the last answer; before that, what the cluster knew
+	lacks  []discovery.Node // what the answer before the doubt had besides
 	doubt  discovery.Reason // set if the last answer was not the whole truth
 	polled time.Time        // when that answer came; zero: there was none yet
 
 	failure discovery.Reason // set if the last query failed
 	detail  string           // more on the failure or the doubt
 	failing time.Time        // since when queries fail, or answers are no news
-	at      time.Time        // when this report was made
 }
 
-// watcher asks one source for as long as anybody wants to know, and reports to its views.
+// all returns the nodes that the last answer shows, and then those that it may lack.
+func (r *report) all() []discovery.Node { return append(slices.Clone(r.nodes), r.lacks...) }
+
+// watcher asks one source of a cluster for as long as a view needs it.
 type watcher struct {
-	pool       *Pool
+	cluster    *Cluster
 	discoverer discovery.Discoverer
 	source     discovery.Source
 	interval   time.Duration
 	logs       loggers
-	teller     *teller
 
 	once   sync.Once // the loop is started, or never will be
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the loop has ended
 
-	mu     sync.Mutex
-	report report
-	views  []*View // which are told of a new report
+	report    report           // guarded by the cluster
+	undoubted []discovery.Node // of the last answer that was the whole truth, or what the cluster knew before
 
 	queries  [5]atomic.Uint64 // in the order of QueryResults
 	failures atomic.Int64     // in a row
 	index    atomic.Uint64    // of the last answer
 }
 
-func newWatcher(p *Pool, d discovery.Discoverer) (*watcher, error) {
+func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	source, err := d.Open()
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{pool: p, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), teller: newTeller(), done: make(chan struct{})}
+	w := &watcher{cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
 
 // start starts the loop unless it runs already.
-func (w *watcher) start() {
-	w.once.Do(func() {
-		go w.teller.run(w.ctx)
-		go w.run()
-	})
-}
+func (w *watcher) start() { w.once.Do(func() { go w.run() }) }
 
 // stop ends the loop, which closes the source. A source that does not end a query with its context is left behind, to be
 // closed when it does.
@@ -101,33 +96,11 @@ func (w *watcher) end() {
 	close(w.done)
 }
 
-// sameCluster reports whether two watchers watch the same cluster, be it through other settings.
-func (w *watcher) sameCluster(o *watcher) bool {
-	cluster := w.discoverer.Cluster()
-	return w == o || cluster != "" && cluster == o.discoverer.Cluster()
-}
-
 // latest returns the last report.
 func (w *watcher) latest() report {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
 	return w.report
-}
-
-// add has a view told of each new report, beginning with the last one.
-func (w *watcher) add(v *View) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.views = append(w.views, v)
-	if w.report.number > 0 {
-		signal(v.news)
-	}
-}
-
-func (w *watcher) remove(v *View) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.views = slices.DeleteFunc(w.views, func(o *View) bool { return o == v })
 }
 
 // run is the loop: query, report, and decide when to query again.
@@ -202,7 +175,13 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 // answered reports an answer and returns whether it differs from the one before.
 func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	now, last := time.Now(), w.latest()
-	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now}
+	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now}
+	if a.Doubt == "" {
+		w.undoubted = a.Nodes
+	} else { // what the answer may lack is probed on
+		shown := discovery.Identities(a.Nodes)
+		r.lacks = slices.DeleteFunc(slices.Clone(w.undoubted), func(n discovery.Node) bool { return shown[n.Identity()] })
+	}
 	outdated := a.Doubt != "" && a.Doubt != discovery.ReasonACLFiltered
 	if outdated { // by a failure that shows nodes
 		r.failure = a.Doubt
@@ -216,14 +195,14 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
 		w.failures.Store(0)
-		w.teller.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
+		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
 		w.announce(Event{Kind: DiscoveryUp, At: now, Outage: now.Sub(last.failing)})
 	}
 	switch {
 	case a.Doubt != "" && a.Doubt != last.doubt:
-		w.teller.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
+		w.cluster.log.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
 	case a.Doubt == "" && last.doubt != "":
-		w.teller.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
+		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
 	}
 	w.publish(r)
 	return changed
@@ -232,39 +211,80 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 // failed reports a failure: what was known before stands beside it.
 func (w *watcher) failed(err error) {
 	r := w.latest()
-	r.at, r.failure, r.detail = time.Now(), discovery.ReasonConsulError, err.Error()
+	now := time.Now()
+	r.failure, r.detail = discovery.ReasonConsulError, err.Error()
 	if known, ok := errors.AsType[*discovery.Error](err); ok {
 		r.failure = known.Reason
 	}
 	level := zap.DebugLevel
 	if r.failing.IsZero() {
-		level, r.failing = zap.WarnLevel, r.at
-		w.announce(Event{Kind: DiscoveryDown, At: r.at, Reason: r.failure})
+		level, r.failing = zap.WarnLevel, now
+		w.announce(Event{Kind: DiscoveryDown, At: now, Reason: r.failure})
 	}
 	w.failures.Add(1)
 	w.queries[indexOf(QueryResults, r.failure)].Add(1)
-	w.teller.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
+	w.cluster.log.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
 }
 
-// announce has listeners hear of an event for each cluster that depends on this discovery.
+// announce announces an event for each view that depends on this discovery, and counts.
 func (w *watcher) announce(e Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, v := range w.views {
-		if v.counts() {
-			w.pool.announce(v, e)
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
+	for _, v := range w.cluster.views {
+		if v.watcher == w && v.counts() {
+			w.cluster.pool.announce(v, e)
 		}
 	}
 }
 
-// publish has every view see a report.
+// publish has the cluster know a report.
 func (w *watcher) publish(r report) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r.number = w.report.number + 1
-	w.report = r
-	for _, v := range w.views {
-		signal(v.news)
+	w.cluster.update(func(now time.Time) bool {
+		r.number = w.report.number + 1
+		w.report = r
+		for _, v := range w.cluster.views {
+			if v.watcher == w && v.started() {
+				v.findNodes(now, false)
+			}
+		}
+		w.cluster.forgetNodes()
+		return true
+	})
+}
+
+// backoff returns how long to wait after so many failures in a row: full jitter, so that many redirectors do not come
+// back to a Consul that has just recovered all at once.
+func backoff(failures int) time.Duration {
+	limit := backoffMax
+	if failures < 10 {
+		limit = min(limit, backoffMin<<(failures-1))
+	}
+	return rand.N(limit) + time.Millisecond
+}
+
+// pause waits, unless the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// endGrace is how long the end of a config waits for what it ends. Caddy calls it under the lock of its configs.
+const endGrace = time.Second
+
+// await waits for the end of a goroutine whose context has ended, but never for long.
+func await(done <-chan struct{}) {
+	t := time.NewTimer(endGrace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
 	}
 }
