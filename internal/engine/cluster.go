@@ -40,6 +40,7 @@ func newCluster(p *Pool) *Cluster {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return true }) })
 	c.timer.Stop() // until something is planned
+	c.changed.send()
 	return c
 }
 
@@ -57,39 +58,46 @@ func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
 func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, log *zap.Logger) (*View, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var w *watcher
-	if i := slices.IndexFunc(c.watchers, func(w *watcher) bool { return w.discoverer.Key() == d.Key() }); i >= 0 {
-		w = c.watchers[i]
-	}
-	var v *View
-	if i := slices.IndexFunc(c.views, func(v *View) bool { return v.watcher == w && v.Config.same(config) }); i >= 0 {
-		v = c.views[i]
-	}
-	if v == nil {
-		if w == nil {
-			var err error
-			if w, err = newWatcher(c, d); err != nil {
-				return nil, err
-			}
-			if like := c.closest(w, config, anyView); like != nil { // its first answer is waited for with what is known
-				w.undoubted = like.watcher.report.all()
-				w.report.nodes = w.undoubted
-			}
-			c.watchers = append(c.watchers, w)
+	v := c.find(d.Key(), config)
+	if v.watcher == nil {
+		w, err := newWatcher(c, d)
+		if err != nil {
+			return nil, err
 		}
-		v = &View{Config: config, cluster: c, watcher: w}
+		if like := c.closest(v, func(*View) bool { return true }); like != nil { // its first answer is waited for with what is known
+			w.undoubted = like.watcher.report.all()
+			w.report.nodes = w.undoubted
+		}
+		v.watcher, c.watchers = w, append(c.watchers, w)
+	}
+	if v.users++; v.current.Load() == nil {
 		v.stats.Store(c.statsFor(v, number))
 		c.views = append(c.views, v)
-		v.update(time.Now())
+		v.refresh(time.Now())
 	}
-	v.users++
 	if v.number != number || v.users == 1 {
 		c.place(v, number)
 	}
 	v.logs.add(log)
-	w.logs.add(log)
+	v.watcher.logs.add(log)
 	c.findSites()
 	return v, nil
+}
+
+// find returns the view with a config on the discovery with a key, or a new one; its watcher is nil if there is none yet.
+func (c *Cluster) find(key string, config Config) *View {
+	v := &View{Config: config, cluster: c}
+	for _, w := range c.watchers {
+		if w.discoverer.Key() == key {
+			v.watcher = w
+		}
+	}
+	for _, o := range c.views {
+		if o.watcher == v.watcher && o.Config.same(config) {
+			return o
+		}
+	}
+	return v
 }
 
 // place notes that a view is one of the config with a number, beside those that are already.
@@ -111,7 +119,7 @@ func (c *Cluster) place(v *View, number uint64) {
 // statsFor returns what a view of the config with a number counts into: what was counted under its name, unless another view
 // of this config does already.
 func (c *Cluster) statsFor(v *View, number uint64) *Stats {
-	last := c.closest(v.watcher, v.Config, func(o *View) bool {
+	last := c.closest(v, func(o *View) bool {
 		return o.Name == v.Name && o.number < number &&
 			!slices.ContainsFunc(c.views, func(u *View) bool { return u != v && u.number == number && u.Stats() == o.Stats() })
 	})
@@ -121,34 +129,32 @@ func (c *Cluster) statsFor(v *View, number uint64) *Stats {
 	return last.Stats()
 }
 
-// closest returns the view that has most in common with a config on a watcher, the latest of several, of those that will do.
-func (c *Cluster) closest(w *watcher, to Config, willDo func(*View) bool) (best *View) {
+// closest returns the other view that has most in common with one, the latest of several, of those that will do.
+func (c *Cluster) closest(v *View, willDo func(*View) bool) (best *View) {
 	most := 0
-	for _, v := range c.views {
-		if !willDo(v) {
+	for _, o := range c.views {
+		if o == v || !willDo(o) {
 			continue
 		}
 		common := 1
-		if v.selection == to.selection { // else another node may be marked
+		if o.selection == v.selection { // else another node may be marked
 			common += 8
 		}
-		if v.watcher == w {
+		if o.watcher == v.watcher {
 			common += 4
 		}
-		if v.Addressing == to.Addressing { // so that nodes are probed at the same addresses
+		if o.Addressing == v.Addressing { // so that nodes are probed at the same addresses
 			common += 2
 		}
-		if v.Name == to.Name {
+		if o.Name == v.Name {
 			common++
 		}
 		if common >= most {
-			best, most = v, common
+			best, most = o, common
 		}
 	}
 	return best
 }
-
-func anyView(*View) bool { return true }
 
 // serving returns the view that serves the site of a view now: itself while it is in use. Where there are several sites on
 // a cluster, one of another address may be that of other clients.
@@ -156,7 +162,7 @@ func (c *Cluster) serving(v *View) *View {
 	if v.users > 0 {
 		return v
 	}
-	return c.closest(v.watcher, v.Config, func(o *View) bool {
+	return c.closest(v, func(o *View) bool {
 		return o.users > 0 && o.started() && (o.Addressing == v.Addressing || !v.oneOfSeveral && !o.oneOfSeveral)
 	})
 }
@@ -181,7 +187,8 @@ func (c *Cluster) drop(v *View) (stop func()) {
 		return func() {}
 	}
 	c.views = slices.DeleteFunc(c.views, func(o *View) bool { return o == v })
-	v.final = v.current.Swap(nil)
+	v.final = v.current.Load()
+	v.current.Store(nil)
 	v.site.Store(nil)
 	c.changed.send()
 	c.forgetNodes()
@@ -215,7 +222,7 @@ func (c *Cluster) update(learn func(now time.Time) (news bool)) {
 	if learn(now) {
 		changed := false
 		for _, v := range c.views {
-			changed = v.update(now) || changed
+			changed = v.refresh(now) || changed
 		}
 		if changed {
 			c.changed.send()
@@ -228,18 +235,12 @@ func (c *Cluster) update(learn func(now time.Time) (news bool)) {
 type broadcast struct{ channel atomic.Pointer[chan struct{}] }
 
 // next returns a channel that is closed by the next send.
-func (b *broadcast) next() <-chan struct{} {
-	for {
-		if c := b.channel.Load(); c != nil {
-			return *c
-		}
-		c := make(chan struct{})
-		b.channel.CompareAndSwap(nil, &c)
-	}
-}
+func (b *broadcast) next() <-chan struct{} { return *b.channel.Load() }
 
+// send is called once before anybody waits.
 func (b *broadcast) send() {
-	if c := b.channel.Swap(nil); c != nil {
-		close(*c)
+	c := make(chan struct{})
+	if last := b.channel.Swap(&c); last != nil {
+		close(*last)
 	}
 }

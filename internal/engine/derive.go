@@ -88,7 +88,7 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	case worth == nothing:
 		next.phase, next.StaleSince = prev.phase, prev.StaleSince
 	default:
-		next.StaleSince = firstOf(prev.StaleSince, v.watcher.report.failing, now)
+		next.StaleSince = cmp.Or(prev.StaleSince, v.watcher.report.failing, now)
 		next.phase = Phase{Stale, next.StaleSince.Add(v.MaxStale)}
 	}
 	if next.phase = next.phase.at(now); node != nil && !next.phase.HasTarget() {
@@ -104,7 +104,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 		return
 	}
 	if node == nil {
-		next.Since = firstOf(next.phase.Time, prev.Since, now)
+		next.Since = cmp.Or(next.phase.Time, prev.Since, now)
 		return
 	}
 	next.Node, next.Target, next.By = node.node, node.target, BySource
@@ -156,14 +156,4 @@ func (v *View) keep(prev *State, worth evidence) *member {
 		return nil
 	}
 	return m
-}
-
-// firstOf returns the first of several times that is set.
-func firstOf(times ...time.Time) (t time.Time) {
-	for _, t = range times {
-		if !t.IsZero() {
-			break
-		}
-	}
-	return t
 }

@@ -37,6 +37,14 @@ type member struct {
 // claims reports whether there is a node that says itself that it is active.
 func (m *member) claims() bool { return m != nil && m.verdict.kind == verdictActive }
 
+func byIdentity(members []member) map[discovery.Identity]*member {
+	m := make(map[discovery.Identity]*member, len(members))
+	for i := range members {
+		m[members[i].node.Identity()] = &members[i]
+	}
+	return m
+}
+
 // election is the outcome of elect.
 type election struct {
 	elected    *member          // the active node, nil if there is none
@@ -154,14 +162,17 @@ func (v *View) applyProbes(now time.Time) {
 	}
 }
 
-// weigh weighs what probes found of a dead node against discovery, which may insist that it is active, and fine, while no node
-// says anything else. While there is no news of it, what outweighed the other goes on to.
+// weigh weighs what probes found of a dead node against discovery, which may insist for long that it is active, and fine, while no
+// node says anything else. While there is no news of discovery, its verdict stands.
 func (v *View) weigh(m *member, claimed bool, now time.Time) {
 	n := m.probed
 	switch {
 	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
-		n.believeProbes()
-	case v.evidence() == whole && n.overrule(now):
+		if n.verdict.kind == verdictOverruled {
+			n.verdict.kind = verdictDead
+		}
+	case v.evidence() == whole && n.verdict.kind == verdictDead && now.Sub(n.verdict.at) >= overruleAfter:
+		n.verdict.kind = verdictOverruled // perhaps only this machine is cut off from it
 		v.cluster.log.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
 			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
 			zap.Duration("dead_for", now.Sub(n.verdict.at)))

@@ -41,21 +41,13 @@ type Event struct {
 	PreviousState NodeState
 }
 
-// Listen has f called with each event of the pool, one after the other for each cluster, until stop is called. f must not
-// wait, and must not call the engine: whoever elects the active node calls it.
-func (p *Pool) Listen(f func(Event)) (stop func()) {
-	l := &listener{f}
+// Listen has f called with each event of the pool, one after the other for each cluster. f must not wait, and must not call
+// the engine: it is called under the lock of the cluster.
+func (p *Pool) Listen(f func(Event)) {
 	p.listening.Lock()
 	defer p.listening.Unlock()
-	p.listeners = append(p.listeners, l)
-	return func() {
-		p.listening.Lock()
-		defer p.listening.Unlock()
-		p.listeners = slices.DeleteFunc(p.listeners, func(o *listener) bool { return o == l })
-	}
+	p.listeners = append(p.listeners, f)
 }
-
-type listener struct{ hear func(Event) }
 
 // announce has all listeners hear of an event. It does not go the way of log lines: one that blocks holds up no event.
 func (p *Pool) announce(v *View, e Event) {
@@ -63,7 +55,7 @@ func (p *Pool) announce(v *View, e Event) {
 	p.listening.Lock()
 	listeners := slices.Clone(p.listeners)
 	p.listening.Unlock()
-	for _, l := range listeners {
-		l.hear(e)
+	for _, hear := range listeners {
+		hear(e)
 	}
 }

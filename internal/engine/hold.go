@@ -38,16 +38,12 @@ func (v *View) Await(ctx context.Context, q *Queue) *State {
 	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
 	}
-	return v.await(ctx, q, time.Now())
+	return v.AwaitSince(ctx, q, time.Now())
 }
 
 // AwaitSince is Await with a deadline that counts from when a request came, so that one that waits several times, since it did
 // not reach the node that it was given, has one deadline.
 func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
-	return v.await(ctx, q, came)
-}
-
-func (v *View) await(ctx context.Context, q *Queue, came time.Time) *State {
 	began, s := time.Now(), v.State()
 	if q.HoldUntil(s, came, began).IsZero() {
 		return s
@@ -119,34 +115,28 @@ func (v *View) enter(q *Queue) *View {
 		v.held(q, Overflow, 0)
 		return nil
 	}
-	for !v.occupy(q) {
-		if v, _ = v.cluster.pool.serving(v); v == nil {
-			q.waiting.Add(-1)
-			return nil
-		}
+	on := v
+	for on != nil && !on.need(0, q.weight()) {
+		on, _ = v.cluster.pool.serving(on)
 	}
-	return v
-}
-
-// occupy counts a request that waits, unless the view has ended.
-func (v *View) occupy(q *Queue) bool {
-	v.cluster.mu.Lock()
-	defer v.cluster.mu.Unlock()
-	if v.current.Load() == nil {
-		return false
+	if on == nil {
+		q.waiting.Add(-1)
 	}
-	if !q.Uncounted {
-		v.waiting++
-	}
-	return true
+	return on
 }
 
 // leave is called for each request that has entered.
 func (v *View) leave(q *Queue) {
 	q.waiting.Add(-1)
-	if !q.Uncounted {
-		v.need(func() { v.waiting-- })
+	v.need(0, -q.weight())
+}
+
+// weight is what a request counts for among those that wait.
+func (q *Queue) weight() int {
+	if q.Uncounted {
+		return 0
 	}
+	return 1
 }
 
 // wait waits for the cluster to change, or for a timer. It reports whether the request is not to wait any more, and why.

@@ -4,7 +4,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -40,13 +39,12 @@ type dialer struct {
 // replaced since would never be looked at.
 const sessionAge = time.Minute
 
-// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another. known is
-// what its name stood for, if that is known.
+// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another.
 //
 // The certificate is verified here rather than by crypto/tls. The outcome is the same, but a handshake that is refused
 // would be a line in the node's log for each probe of each redirector: so it is completed, and then nothing that the node
 // says is believed.
-func newDialer(dial dialFunc, base *tls.Config, serverName string, known *addresses) *dialer {
+func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
 		config = base.Clone()
@@ -54,7 +52,7 @@ func newDialer(dial dialFunc, base *tls.Config, serverName string, known *addres
 	if config.ServerName == "" {
 		config.ServerName = serverName
 	}
-	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify, known: cmp.Or(known, new(addresses))}
+	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify, known: new(addresses)}
 	config.InsecureSkipVerify = true
 	return d
 }

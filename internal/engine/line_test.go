@@ -58,7 +58,7 @@ func TestTrust(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, p := newNetwork(t)
 				n.node("a").set(func(v *vault) { v.code, v.tls = 200, pair.server })
-				d := newDialer(p.dial, row.config, row.server, nil)
+				d := newDialer(p.dial, row.config, row.server)
 				for range 3 { // the session of the first is resumed by the others: it is trusted no more than that
 					f := asks(t, d, "https://a:8200", func() {})
 					if f.Result != row.want || f.Result == ResultTLS && f.Detail == "" {
@@ -88,7 +88,7 @@ func TestWrongScheme(t *testing.T) {
 			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node answers https, and is asked by http",
 		},
 	} {
-		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil), base, func() {}); !f.same(want) {
+		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1"), base, func() {}); !f.same(want) {
 			t.Errorf("%s: %+v, want %+v", base, f, want)
 		}
 	}
@@ -108,7 +108,7 @@ func TestSessionsAreResumed(t *testing.T) {
 			return nil
 		}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, pair.client, "a", nil)
+		d := newDialer(p.dial, pair.client, "a")
 		for range 5 {
 			asks(t, d, "https://a:8200", func() {})
 			synctest.Wait()
@@ -127,7 +127,7 @@ func TestReplacedCertificatesAreLookedAt(t *testing.T) {
 		var serves atomic.Pointer[tls.Certificate]
 		server := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serves.Load(), nil }}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, right.client, "a", nil)
+		d := newDialer(p.dial, right.client, "a")
 		for _, row := range []struct {
 			pair *tlsPair
 			want Result
@@ -149,7 +149,7 @@ func TestBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, p := newNetwork(t)
 		n.node("a").answers(200)
-		d, told := newDialer(p.dial, nil, "a", nil), 0
+		d, told := newDialer(p.dial, nil, "a"), 0
 		asks(t, d, "http://a:8200", func() { told++ })
 		synctest.Wait()
 		if told != 0 || n.node("a").connections() != 0 {
@@ -206,7 +206,7 @@ func TestFindingsOfSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first := Finding{}
 			for i := range 5 {
-				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil)
+				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1")
 				f := asks(t, d, row.base, func() {})
 				if name == "banner" && f.Result == ResultRefused {
 					continue // closed with a request unread: the banner may be lost

@@ -71,19 +71,11 @@ func (q *logQueue) start(ctx context.Context) { q.once.Do(func() { go q.run(ctx)
 
 // run writes until the context ends, and then what is left.
 func (q *logQueue) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil || len(q.lines) > 0 {
 		select {
 		case write := <-q.lines:
 			write()
 		case <-ctx.Done():
-			for {
-				select {
-				case write := <-q.lines:
-					write()
-				default:
-					return
-				}
-			}
 		}
 	}
 }

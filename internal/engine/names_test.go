@@ -54,7 +54,7 @@ func namedNode(t *testing.T) (*network, *Pool, *dialer) {
 	n, p := newNetwork(t)
 	n.change(func() { n.names["name"] = "a" })
 	n.node("a").answers(200)
-	d := newDialer(p.dial, nil, "name", nil)
+	d := newDialer(p.dial, nil, "name")
 	if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
 		t.Fatalf("%+v", f)
 	}
@@ -70,11 +70,11 @@ func TestSlowNames(t *testing.T) {
 			t.Errorf("%+v, want active after 500ms", f)
 		}
 		// A name that was never looked up leads nowhere.
-		if f := asks(t, newDialer(p.dial, nil, "name", nil), "http://name:8200", func() {}); f.Result != ResultTimeout {
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultTimeout {
 			t.Errorf("%+v, want a timeout", f)
 		}
 		n.change(func() { n.slowDNS, n.noDNS = false, errNoName })
-		if f := asks(t, newDialer(p.dial, nil, "name", nil), "http://name:8200", func() {}); f.Result != ResultOther {
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultOther {
 			t.Errorf("%+v, want other", f)
 		}
 	})
@@ -98,7 +98,7 @@ func TestNamesOfSeveralAddresses(t *testing.T) {
 		n, p := newNetwork(t)
 		n.add(t, "127.0.0.7").answers(200)
 		n.change(func() { n.names["name"] = "127.0.0.7" })
-		d := newDialer(p.dial, nil, "name", nil)
+		d := newDialer(p.dial, nil, "name")
 		for _, stuck := range []bool{false, true} {
 			n.change(func() { n.stuck = stuck })
 			if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {

@@ -48,7 +48,7 @@ type Pool struct {
 	config   uint64 // number of the config whose handlers acquire views now
 
 	listening sync.Mutex
-	listeners []*listener
+	listeners []func(Event)
 }
 
 // dialFunc connects to a node.

@@ -93,35 +93,37 @@ const (
 	overruleAfter = 15 * time.Second       // of a dead node that discovery insists on
 )
 
-// newProbedNode returns a node that is to be asked at once. Until it has answered it is what the same node was at another address or
-// by other settings, if that is known.
-func newProbedNode(key nodeKey, d *dialer, marked bool, known *probedNode, now time.Time) *probedNode {
-	n := &probedNode{
+// newProbedNode returns a node that is to be asked at once.
+func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNode {
+	return &probedNode{
 		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
 		verdict: verdict{verdictPending, now.Add(firstWait)},
 	}
-	if known == nil {
-		return n
+}
+
+// goOnFrom has the node be what it was at another address or by other settings, until it has answered.
+func (n *probedNode) goOnFrom(o *probedNode, now time.Time) {
+	if o.key.probe.TLSKey == n.key.probe.TLSKey { // else it may have been believed for want of verification
+		n.leader = o.leader
 	}
-	if known.key.probe.TLSKey == key.probe.TLSKey { // else it may have been believed for want of verification
-		n.leader = known.leader
+	reached := false
+	if o.key.url == n.key.url && o.key.serverName == n.key.serverName {
+		n.dialer.known, reached = o.dialer.known, o.reached
 	}
-	reached := known.reached && known.key.url == key.url && known.key.serverName == key.serverName
-	switch kind := known.verdict.kind; {
-	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && key.probe.Mode != ProbeStrict:
-		n.verdict = known.verdict
+	switch kind := o.verdict.kind; {
+	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && n.key.probe.Mode != ProbeStrict:
+		n.verdict = o.verdict
 	case !reached:
-		return n
+		return
 	case kind == verdictDead, kind == verdictOverruled:
-		n.verdict = known.verdict
-	case known.finding.Result != ResultTLS:
+		n.verdict = o.verdict
+	case o.finding.Result != ResultTLS:
 		n.verdict.at = time.Time{} // until it answers, or dies
 	}
-	n.reached, n.finding = reached, known.finding
+	n.reached, n.finding = reached, o.finding
 	if reached {
-		n.silence = silence{usual: known.silence.usual, unconfirmed: known.silent(now)}
+		n.silence = silence{usual: o.silence.usual, unconfirmed: o.silent(now)}
 	}
-	return n
 }
 
 // silentAfter is how long a probe may take before requests wait.
@@ -141,9 +143,6 @@ func (n *probedNode) silent(now time.Time) bool {
 		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
 }
 
-// wavers reports whether the node has left its last probe unanswered, but not so many that it is dead.
-func (n *probedNode) wavers() bool { return n.reached && n.silence.unanswered > 0 && !n.dead() }
-
 // forget asks the node again at once. Nothing that it said before counts any more.
 func (n *probedNode) forget(now time.Time) {
 	n.schedule.notBefore, n.schedule.asap = now, true
@@ -155,9 +154,6 @@ func (n *probedNode) forget(now time.Time) {
 		}
 	}
 }
-
-// question asks the node again at once, while its verdict stands.
-func (n *probedNode) question() { n.schedule.asap, n.silence.unconfirmed = true, true }
 
 // setMark is called when discovery has begun or ceased to mark the node as the active one. The mark may come before the node
 // is ready: one that is not trusted cannot prove that it is, but is asked first.
@@ -252,22 +248,5 @@ func (n *probedNode) die(strict bool) {
 	}
 	if n.silence.unconfirmed = false; !n.dead() {
 		n.verdict = verdict{verdictDead, time.Now()}
-	}
-}
-
-// overrule takes a node that has been dead for long for alive, since discovery insists that it is: perhaps only this
-// machine is cut off from it. It reports whether that begins now.
-func (n *probedNode) overrule(now time.Time) (begins bool) {
-	if n.verdict.kind != verdictDead || now.Sub(n.verdict.at) < overruleAfter {
-		return false
-	}
-	n.verdict.kind = verdictOverruled
-	return true
-}
-
-// believeProbes ends what overrule began.
-func (n *probedNode) believeProbes() {
-	if n.verdict.kind == verdictOverruled {
-		n.verdict.kind = verdictDead
 	}
 }

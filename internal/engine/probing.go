@@ -49,33 +49,27 @@ const (
 	probesAtOnce  = 64
 )
 
-// findProbed finds what probes know of a node, and takes over what discovery newly says of it. What is new has it asked at
-// once; its verdict stands until then, unless what marks it or its address has changed.
-func (v *View) findProbed(m, before *member, begins bool, now time.Time) {
-	if v.Probe.Mode == ProbeOff || m.own.URL == "" {
-		return
-	}
+// findProbed finds what probes know of a node. What discovery newly says of it since the view did so last has it asked at once;
+// its verdict stands until then, unless what marks it or its address has changed. A view that begins goes on from what another
+// one knew before.
+func (v *View) findProbed(m, before *member, running bool, now time.Time) {
 	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Probe, v.selection}
 	key.probe.TLS = nil
 	n := c.nodes[key]
 	switch {
 	case n == nil:
-		var known *probedNode
-		var at *addresses
-		if begins && before != nil {
-			if known = before.probed; known != nil && known.key.url == key.url && known.key.serverName == key.serverName {
-				at = known.dialer.known
-			}
+		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.own.ServerName), m.marked, now)
+		if !running && before != nil && before.probed != nil {
+			n.goOnFrom(before.probed, now)
 		}
-		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.own.ServerName, at), m.marked, known, now)
 		if v.started() {
 			c.nodes[key] = n
 		}
-	case begins || before == nil:
+	case !running || before == nil:
 	case before.marked != m.marked:
 		n.setMark(m.marked, now)
 	case m.health == healthCritical && before.health > healthCritical && n.verdict.kind == verdictActive:
-		n.question()
+		n.schedule.asap, n.silence.unconfirmed = true, true // its verdict stands until it has answered
 	case !saysSame(&before.node, &m.node):
 		n.schedule.asap = true
 	}
@@ -164,7 +158,7 @@ func (c *Cluster) probed(n *probedNode, l *line, f Finding) (surplus *line) {
 			news = true
 		}
 		// What fails at once, such as a look-up or a route, is given time to change; so is what fails on this machine.
-		n.schedule.asap = n.schedule.asap || n.wavers() && active && f.Result == ResultTimeout
+		n.schedule.asap = n.schedule.asap || active && f.Result == ResultTimeout && n.reached && !n.dead()
 		return news || silent || !now.Before(c.due)
 	})
 	return surplus
@@ -220,7 +214,7 @@ func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 			interval = v.Probe.Interval
 		}
 		if !n.schedule.busy && (n.schedule.asap || now.Sub(n.schedule.asked) >= interval) {
-			v.probe(n, now, n == incumbent)
+			v.cluster.probe(n, now, n == incumbent)
 		}
 		if n.schedule.busy {
 			if n == incumbent {
@@ -264,8 +258,8 @@ func (v *View) search(now time.Time) time.Duration {
 }
 
 // probe probes a node. However many nodes there are, the active one is asked at once.
-func (v *View) probe(n *probedNode, now time.Time, first bool) {
-	c, timeout := v.cluster, v.Probe.Timeout
+func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
+	timeout := n.key.probe.Timeout
 	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
 	l := n.dialer.line(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
 	c.probes.Go(func() {

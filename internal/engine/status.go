@@ -132,11 +132,7 @@ func quoted(ids []string) string {
 
 // stamp notes the states of the members and since when they are in them, and tells what has changed.
 func (v *View) stamp(next, prev *State, now time.Time) {
-	before := make(map[discovery.Identity]*member, len(prev.members))
-	for i := range prev.members {
-		before[prev.members[i].node.Identity()] = &prev.members[i]
-	}
-	active := next.identity()
+	before, active := byIdentity(prev.members), next.identity()
 	for i := range next.members {
 		m := &next.members[i]
 		m.state, m.stateSince = m.stateOf(m.node.Identity() == active), now

@@ -106,7 +106,7 @@ func TestAnswersAreBounded(t *testing.T) {
 						row.raw(sent)
 					}
 				})
-				f := asks(t, newDialer(p.dial, nil, "a", nil), "http://a:8200", func() {})
+				f := asks(t, newDialer(p.dial, nil, "a"), "http://a:8200", func() {})
 				if f.Result != row.want || f.Took != row.took || f.Detail == "" {
 					t.Errorf("%+v, want %s after %s", f, row.want, row.took)
 				}

@@ -76,7 +76,8 @@ func (v *View) Start() {
 		return
 	}
 	now := time.Now()
-	v.start(now)
+	v.began = now
+	v.deriveFirst(now) // and tell of it: the config may have no address for the node that was active
 	c.findSites()
 	c.changed.send()
 	c.plan(now)
@@ -89,16 +90,22 @@ func (v *View) Start() {
 func (v *View) Release(log *zap.Logger) {
 	v.logs.remove(log)
 	v.watcher.logs.remove(log)
-	v.need(func() { v.users-- })
+	v.need(-1, 0)
 }
 
-// need notes that the view is needed by more or less than before.
-func (v *View) need(change func()) {
+// need notes that so many more users and requests that wait need the view. It reports false if the view has ended before.
+func (v *View) need(users, waiting int) bool {
 	v.cluster.mu.Lock()
-	change()
+	if v.current.Load() == nil {
+		v.cluster.mu.Unlock()
+		return false
+	}
+	v.users += users
+	v.waiting += waiting
 	stop := v.cluster.drop(v)
 	v.cluster.mu.Unlock()
 	stop()
+	return true
 }
 
 // State returns what is known now: one atomic load. Of a view that has ended, it is what the one knows that serves its site
@@ -165,27 +172,23 @@ func (v *View) Waiting() (n int64) {
 	return n
 }
 
-// start derives the first state of which the view tells: that no node is active any more, where the config has no address for
-// the one that is.
-func (v *View) start(now time.Time) {
-	v.began = now
-	v.findNodes(now, true)
-	v.derive(v.past(now), now)
-}
-
-// update derives the next state and reports whether it is another one.
-func (v *View) update(now time.Time) (changed bool) {
+// refresh derives the next state and reports whether it is another one. Until the view is started that is always the first.
+func (v *View) refresh(now time.Time) (changed bool) {
 	if v.started() {
 		return v.derive(v.current.Load(), now)
 	}
-	v.findNodes(now, true)
-	return v.derive(v.past(now), now)
+	return v.deriveFirst(now)
 }
 
-// past returns the state from which the first one of the view is derived: that of the running view that has most in common
-// with this one, by the addresses of this one; if there is none, nothing is known.
-func (v *View) past(now time.Time) *State {
+// deriveFirst derives the first state, from that of the running view that has most in common with this one.
+func (v *View) deriveFirst(now time.Time) (changed bool) {
 	like := v.like()
+	v.findNodes(like, now)
+	return v.derive(v.past(like, now), now)
+}
+
+// past returns the state of another view, by the addresses of this one; without one, nothing is known.
+func (v *View) past(like *View, now time.Time) *State {
 	if like == nil {
 		return &State{reason: discovery.ReasonStarting, LoopSeen: new(sync.Once)}
 	}
@@ -200,30 +203,24 @@ func (v *View) past(now time.Time) *State {
 
 // like returns the running view that has most in common with this one, and knows anything; nil if there is none.
 func (v *View) like() *View {
-	return v.cluster.closest(v.watcher, v.Config, func(o *View) bool {
-		return o != v && o.started() && o.current.Load().phase.Situation != Starting
-	})
+	return v.cluster.closest(v, func(o *View) bool { return o.started() && o.current.Load().phase.Situation != Starting })
 }
 
-// findNodes takes over which nodes there are, and what discovery newly says of them. A view that begins goes on with the nodes
-// of the one that it is most like.
-func (v *View) findNodes(now time.Time, begins bool) {
-	before := map[discovery.Identity]*member{}
-	from := v.members
-	if like := v.like(); begins && like != nil {
-		from = like.members
-	} else if begins {
-		from = nil
-	}
-	for i := range from {
-		before[from[i].node.Identity()] = &from[i]
+// findNodes takes over which nodes there are, and what discovery newly says of them since a view did so last: this one, or
+// that from which it goes on.
+func (v *View) findNodes(last *View, now time.Time) {
+	var before map[discovery.Identity]*member
+	if last != nil {
+		before = byIdentity(last.members)
 	}
 	r := &v.watcher.report
 	members := policy{v.selection, v.Addressing}.members(r.all())
 	for i := range members {
 		m := &members[i]
 		m.hidden = i >= len(r.nodes)
-		v.findProbed(m, before[m.node.Identity()], begins, now)
+		if v.Probe.Mode != ProbeOff && m.own.URL != "" {
+			v.findProbed(m, before[m.node.Identity()], last == v, now)
+		}
 	}
 	v.members = members
 }

@@ -245,7 +245,7 @@ func (w *watcher) publish(r report) {
 		w.report = r
 		for _, v := range w.cluster.views {
 			if v.watcher == w && v.started() {
-				v.findNodes(now, false)
+				v.findNodes(v, now)
 			}
 		}
 		w.cluster.forgetNodes()
