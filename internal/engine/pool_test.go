@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the life of views and watchers: shared, begun, replaced, released.
-
 package engine
 
 import (
@@ -164,7 +162,7 @@ func TestReleaseLeavesNoGoroutines(t *testing.T) {
 		}
 		w.release()
 		synctest.Wait()
-		for _, what := range []string{"engine.(*View)", "engine.(*Cluster)", "engine.(*watcher)", "engine.(*logQueue)", "engine.(*line)", "http.(*persistConn)"} {
+		for _, what := range []string{"engine.(*View)", "engine.(*Cluster)", "engine.(*watcher)", "engine.(*logQueue)", "engine.(*probeConn)", "http.(*persistConn)"} {
 			if running := goroutines(what); running != 0 {
 				t.Errorf("%d goroutines in %s", running, what)
 			}

@@ -45,7 +45,7 @@ type nodeKey struct {
 type probedNode struct {
 	key    nodeKey
 	dialer *dialer
-	kept   *line // of the last probe that was answered, whose break tells of a death
+	kept   *probeConn // of the last probe that was answered, whose break tells of a death
 
 	schedule schedule
 	silence  silence
@@ -108,7 +108,7 @@ func (n *probedNode) goOnFrom(o *probedNode, now time.Time) {
 	}
 	reached := false
 	if o.key.url == n.key.url && o.key.serverName == n.key.serverName {
-		n.dialer.known, reached = o.dialer.known, o.reached
+		n.dialer.resolved, reached = o.dialer.resolved, o.reached
 	}
 	switch kind := o.verdict.kind; {
 	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && n.key.probe.Mode != ProbeStrict:

@@ -119,7 +119,7 @@ func (v *View) incumbent() *probedNode {
 }
 
 // probed has the cluster know what a probe found, and returns the connection that is to be closed.
-func (c *Cluster) probed(n *probedNode, l *line, f Finding) (surplus *line) {
+func (c *Cluster) probed(n *probedNode, l *probeConn, f Finding) (surplus *probeConn) {
 	surplus = l
 	c.update(func(now time.Time) bool {
 		n.schedule.busy = false
@@ -261,7 +261,7 @@ func (v *View) search(now time.Time) time.Duration {
 func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 	timeout := n.key.probe.Timeout
 	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
-	l := n.dialer.line(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
+	l := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
 	c.probes.Go(func() {
 		if !first {
 			select {

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what is counted of those who wait, and of those who wait between two tries.
-
 package engine
 
 import (

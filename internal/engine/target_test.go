@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the way from a node to its target: modes, templates, hostile addresses.
-
 package engine
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of reloads: what a view begins with that takes the place of another one.
-
 package engine
 
 import (
@@ -270,6 +268,111 @@ func TestReloadWhileSilent(t *testing.T) {
 		settle(time.Second)
 		if p := next.State().Phase(); p.Situation != Active {
 			t.Errorf("phase %v", p)
+		}
+	})
+}
+
+// A config that has no address for the node that is stale holds requests no longer than hold.
+func TestReloadToAConfigWithoutAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		old.fail(errors.New("no"))
+		settle(time.Second)
+		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		for range 2 { // before and after it runs
+			if got := request(t.Context(), next.View, holding()); got.active != "" || got.after > 5*time.Second {
+				t.Errorf("%+v", got)
+			}
+		}
+	})
+}
+
+// A config that has no address for the active node is the end of an active node as any other: it is told, counted and
+// remembered, and so is that it is over.
+func TestReloadToAConfigWithoutAnAddressIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		settle(time.Second)
+		wrong := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		wrong.Start()
+		old.release()
+		settle(time.Second)
+		if n := wrong.lines("no active node"); n != 1 {
+			t.Errorf("%d lines, want one", n)
+		}
+		if h := wrong.History(); len(h) != 2 || h[0].Active || h[0].Reason != discovery.ReasonBadAddress || h[0].Previous != "a" {
+			t.Errorf("the history, the newest first: %+v", h)
+		}
+		right := reload{config: func(c *Config) { c.Addressing = to(t, ToNodeName) }}.run(t, wrong)
+		right.Start()
+		wrong.release()
+		settle(time.Second)
+		if h := right.History(); len(h) != 3 || !h[0].Active || h[0].Gap != time.Second {
+			t.Errorf("the history, the newest first: %+v", h)
+		}
+		if n, without := right.Stats().Losses(discovery.ReasonBadAddress), right.WithoutActive(time.Now()); n != 1 || without != time.Second {
+			t.Errorf("%d losses, %s without", n, without)
+		}
+	})
+}
+
+// A reload does not have a node that hangs taken for one that answers, nor for one of which nothing can be known.
+func TestReloadWhileTheActiveNodeHangs(t *testing.T) {
+	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
+	for name, cluster := range map[string]func(t *testing.T) (*network, *watched){
+		"trusted":     func(t *testing.T) (*network, *watched) { return probedCluster(t) },
+		"not trusted": func(t *testing.T) (*network, *watched) { return untrustedCluster(t, pair, other) },
+	} {
+		for change, r := range map[string]reload{
+			"of the config":    {config: func(c *Config) { c.MaxStale++ }},
+			"of the discovery": {discovery: func(s *scripted) { s.key = "another token" }},
+		} {
+			t.Run(name+", "+change, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n, old := cluster(t)
+					old.named = "vault"
+					settle(2 * time.Second)
+					n.node("a").hangs(true)
+					settle(time.Second)
+					if p := old.State().Phase(); p.Situation != Silent {
+						t.Fatalf("phase %v", p)
+					}
+					next := r.run(t, old)
+					next.Start()
+					old.release()
+					for range 50 {
+						settle(100 * time.Millisecond)
+						if p := next.State().Phase(); p.Situation == Active {
+							t.Fatalf("phase %v", p)
+						}
+					}
+					next.expect(t, "", discovery.ReasonUnhealthy)
+					n.node("a").hangs(false)
+					settle(time.Second)
+					next.expect(t, "a", discovery.ReasonOK)
+				})
+			})
+		}
+	}
+}
+
+// A node that was believed although it is dead, since discovery insists, is believed on after a reload.
+func TestReloadOfABelievedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		for _, host := range []string{"a", "b", "c"} {
+			n.node(host).hangs(true)
+		}
+		settle(30 * time.Second)
+		old.expect(t, "a", discovery.ReasonOK)
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, old)
+		next.Start()
+		old.release()
+		for range 100 {
+			settle(100 * time.Millisecond)
+			if p := next.State().Phase(); p.Situation != Active {
+				t.Fatalf("phase %v", p)
+			}
 		}
 	})
 }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the connections of probes.
-
 package engine
 
 import (
@@ -25,7 +23,7 @@ func asks(t *testing.T, d *dialer, base string, broken func()) Finding {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	l := d.line(time.Second, broken)
+	l := d.newConn(time.Second, broken)
 	defer l.close()
 	return l.ask(ctx, base, false)
 }
@@ -155,7 +153,7 @@ func TestBreaks(t *testing.T) {
 		if told != 0 || n.node("a").connections() != 0 {
 			t.Errorf("told %d times, %d connections left", told, n.node("a").connections())
 		}
-		l := d.line(time.Second, func() { told++ })
+		l := d.newConn(time.Second, func() { told++ })
 		if f := l.ask(t.Context(), "http://a:8200", false); f.Result != ResultActive || l.broke.Load() {
 			t.Errorf("%+v, broken: %v", f, l.broke.Load())
 		}
@@ -165,7 +163,7 @@ func TestBreaks(t *testing.T) {
 			t.Errorf("told %d times, want once", told)
 		}
 		l.close()
-		(*line)(nil).close()
+		(*probeConn)(nil).close()
 	})
 }
 
