@@ -58,7 +58,7 @@ func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for lost := false; ; {
-		changed, site := v.cluster.changed.next(), v.servedBy()
+		changed, site := v.Changed(), v.servedBy()
 		now, own, its := time.Now(), v.State(), site.State()
 		end, last := q.HoldUntil(own, came, now), q.HoldUntil(its, came, now)
 		switch {
@@ -97,7 +97,7 @@ func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) b
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for end := time.Now().Add(d); ; {
-		changed := v.cluster.changed.next()
+		changed := v.Changed()
 		if v.State() != s && v.servedBy().State() != s || !time.Now().Before(end) {
 			return true
 		}

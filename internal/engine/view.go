@@ -120,6 +120,10 @@ func (v *View) State() *State {
 	return v.final
 }
 
+// Changed returns a channel that is closed when anything that views of the cluster show changes. Take it before the state that is
+// looked at.
+func (v *View) Changed() <-chan struct{} { return v.cluster.changed.next() }
+
 // Stats returns what the view, and those that it replaced, have counted.
 func (v *View) Stats() *Stats { return v.stats.Load() }
 
