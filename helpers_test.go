@@ -175,9 +175,13 @@ func until(t testing.TB, h *Handler, what string, ok func(*engine.State) bool) {
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for s := h.view.State(); !ok(s); s = h.view.State() {
+	for {
+		changed, s := h.view.Changed(), h.view.State()
+		if ok(s) {
+			return
+		}
 		select {
-		case <-s.Changed():
+		case <-changed:
 		case <-tick.C:
 		case <-deadline:
 			t.Fatalf("%s: still reason %s (%s), url %q", what, s.ReasonAt(time.Now()), s.Detail, s.Target.URL)
@@ -247,8 +251,8 @@ func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node)
 		Active:     Active{view: view, queue: new(engine.Queue), discoverer: g, logger: log},
 		healthPath: defaultHealthPath, retryAfter: []string{"1"},
 	}
-	for s := view.State(); s.Phase().Situation == engine.Starting; s = view.State() {
-		<-s.Changed()
+	for changed := view.Changed(); view.State().Phase().Situation == engine.Starting; changed = view.Changed() {
+		<-changed
 	}
 	return h, func() { view.Release(log) }
 }
