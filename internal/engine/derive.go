@@ -45,9 +45,6 @@ func (v *View) derive(prev *State, now time.Time) (changed bool) {
 	}
 	v.stamp(next, prev, now)
 	v.current.Store(next)
-	if is != nil {
-		close(is.changed)
-	}
 	if v.started() {
 		v.transition(prev, next, e)
 	}
@@ -59,7 +56,7 @@ func (v *View) derive(prev *State, now time.Time) (changed bool) {
 func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.watcher.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...), changed: make(chan struct{}),
+		Polled: v.watcher.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...),
 	}
 	if next.Polled.IsZero() {
 		next.Polled = prev.Polled // of another watcher

@@ -29,7 +29,6 @@ type State struct {
 	reason  discovery.Reason
 	last    reached // the node that is active, or was last
 	members []member
-	changed chan struct{} // closed when a newer state replaces this one
 }
 
 // reached is a node and where it is reached.
@@ -62,9 +61,6 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 	}
 	return s.reason
 }
-
-// Changed is closed when a newer state replaces this one.
-func (s *State) Changed() <-chan struct{} { return s.changed }
 
 // Nodes returns how many nodes are registered.
 func (s *State) Nodes() int { return len(s.members) }
