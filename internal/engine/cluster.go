@@ -15,24 +15,24 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Cluster is a Vault cluster with all that is known of it: what its watchers report, and what probes found. Its views are
-// derived from that. It lives for as long as any config, or any request that waits, needs one of them.
+// Cluster is a Vault cluster with all that is known of it: what its watchers report and what probes found. Its views are
+// derived from that. It lives as long as a config, or a request that waits, needs one of them.
 type Cluster struct {
 	pool    *Pool
 	log     *logQueue
-	changed broadcast // sent when a view has another state, or a site is served by another view
+	changed broadcast // sent when a view gets another state, and when another view serves a site
 
 	ctx    context.Context // of probes and log lines
 	cancel context.CancelFunc
-	slots  chan struct{}  // bounds the probes that are under way
-	probes sync.WaitGroup // that are under way
+	slots  chan struct{}  // limits how many probes are under way
+	probes sync.WaitGroup // those under way
 
 	mu       sync.Mutex
 	watchers []*watcher
 	nodes    map[nodeKey]*probedNode
 	views    []*View // in the order in which they were made
 	timer    *time.Timer
-	due      time.Time // when the timer fires: what is due then must not be put off by a result that is no news
+	due      time.Time // when the timer fires
 }
 
 func newCluster(p *Pool) *Cluster {
@@ -64,8 +64,8 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 		if err != nil {
 			return nil, err
 		}
-		if like := c.closest(v, func(*View) bool { return true }); like != nil { // its first answer is waited for with what is known
-			w.undoubted = like.watcher.report.all()
+		if o := c.closest(v, func(*View) bool { return true }); o != nil { // its nodes are used until the new watcher has an answer
+			w.undoubted = o.watcher.report.all()
 			w.report.nodes = w.undoubted
 		}
 		v.watcher, c.watchers = w, append(c.watchers, w)
@@ -100,14 +100,14 @@ func (c *Cluster) find(key string, config Config) *View {
 	return v
 }
 
-// place notes that a view is one of the config with a number, beside those that are already.
+// place makes a view part of the config with a number.
 func (c *Cluster) place(v *View, number uint64) {
 	v.number, v.oneOfSeveral = number, false
 	for _, o := range c.views {
 		if o == v || o.number != number {
 			continue
 		}
-		if o.Stats() == v.Stats() { // it was acquired before, and has taken what v has counted and goes on to
+		if o.Stats() == v.Stats() { // those of v, which nothing was known to need when o was acquired
 			o.stats.Store(c.statsFor(o, number))
 		}
 		if o.Addressing != v.Addressing {
@@ -116,24 +116,25 @@ func (c *Cluster) place(v *View, number uint64) {
 	}
 }
 
-// statsFor returns what a view of the config with a number counts into: what was counted under its name, unless another view
-// of this config does already.
+// statsFor returns the counters for a view of the config with a number: those of an earlier view of the same name, unless
+// another view of this config has them already.
 func (c *Cluster) statsFor(v *View, number uint64) *Stats {
-	last := c.closest(v, func(o *View) bool {
+	earlier := c.closest(v, func(o *View) bool {
 		return o.Name == v.Name && o.number < number &&
 			!slices.ContainsFunc(c.views, func(u *View) bool { return u != v && u.number == number && u.Stats() == o.Stats() })
 	})
-	if last == nil {
+	if earlier == nil {
 		return newStats()
 	}
-	return last.Stats()
+	return earlier.Stats()
 }
 
-// closest returns the other view that has most in common with one, the latest of several, of those that will do.
-func (c *Cluster) closest(v *View, willDo func(*View) bool) (best *View) {
+// closest returns the view that has most in common with another one, the latest of several; nil if none is eligible. It is the
+// only place that says which view goes with which.
+func (c *Cluster) closest(v *View, eligible func(*View) bool) (best *View) {
 	most := 0
 	for _, o := range c.views {
-		if o == v || !willDo(o) {
+		if o == v || !eligible(o) {
 			continue
 		}
 		common := 1
@@ -156,8 +157,8 @@ func (c *Cluster) closest(v *View, willDo func(*View) bool) (best *View) {
 	return best
 }
 
-// serving returns the view that serves the site of a view now: itself while it is in use. Where there are several sites on
-// a cluster, one of another address may be that of other clients.
+// serving returns the view that serves the site of a view now: the view itself while handlers use it. Where a cluster has
+// several sites, a view with another address may be for other clients.
 func (c *Cluster) serving(v *View) *View {
 	if v.users > 0 {
 		return v
@@ -167,7 +168,7 @@ func (c *Cluster) serving(v *View) *View {
 	})
 }
 
-// findSites finds for each view the one that serves its site now, so that requests that wait need no lock to know.
+// findSites notes for each view which one serves its site now, so that waiting requests can read it without a lock.
 func (c *Cluster) findSites() {
 	moved := false
 	for _, v := range c.views {
@@ -179,8 +180,8 @@ func (c *Cluster) findSites() {
 	}
 }
 
-// drop ends a view that nobody needs any more, and with the last one its watcher and the cluster. It returns what is to be
-// done about that without the lock.
+// drop ends a view that is not needed any more, with the last one its watcher, and with the last of all the cluster. It returns
+// what remains to be done without the lock.
 func (c *Cluster) drop(v *View) (stop func()) {
 	defer c.findSites()
 	if v.users > 0 || v.waiting > 0 {
@@ -211,15 +212,17 @@ func (c *Cluster) drop(v *View) (stop func()) {
 	}
 }
 
-// update has something become known, and every view derived from it unless it is no news.
-func (c *Cluster) update(learn func(now time.Time) (news bool)) {
+// update takes in what has happened, by a function that reports whether that is news. If so every view is derived anew, and also
+// if anything else was due by now: silence begins and ends without news.
+func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ctx.Err() != nil {
 		return
 	}
 	now := time.Now()
-	if learn(now) {
+	silent := slices.ContainsFunc(c.views, func(v *View) bool { return v.current.Load().phase.Situation == Silent })
+	if takeIn(now) || silent || !now.Before(c.due) {
 		changed := false
 		for _, v := range c.views {
 			changed = v.refresh(now) || changed
@@ -231,13 +234,13 @@ func (c *Cluster) update(learn func(now time.Time) (news bool)) {
 	c.plan(now)
 }
 
-// broadcast wakes all who wait, at once.
+// broadcast wakes all that wait on it.
 type broadcast struct{ channel atomic.Pointer[chan struct{}] }
 
 // next returns a channel that is closed by the next send.
 func (b *broadcast) next() <-chan struct{} { return *b.channel.Load() }
 
-// send is called once before anybody waits.
+// send must be called once before next is.
 func (b *broadcast) send() {
 	c := make(chan struct{})
 	if last := b.channel.Swap(&c); last != nil {

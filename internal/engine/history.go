@@ -65,7 +65,7 @@ func (v *View) History() []Transition {
 
 // record remembers, counts and announces a change of the active node.
 func (v *View) record(t Transition, prev, next *State) {
-	if !v.counts() || !v.Stats().history.add(t) {
+	if !v.records() || !v.Stats().history.add(t) {
 		return
 	}
 	v.Stats().changedBy(t)

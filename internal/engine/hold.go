@@ -14,7 +14,7 @@ type Queue struct {
 	Hold time.Duration // how long a request waits at most, and how long after the loss of a node any does
 	Most int64         // how many wait at once
 
-	Uncounted bool // what becomes of those who wait is not counted: they are no clients of Vault
+	Uncounted bool // its requests come from no clients of Vault: that they wait, and how it ends, is not counted
 
 	waiting atomic.Int64
 }
@@ -29,11 +29,11 @@ func (q *Queue) Waiting() int64 { return q.waiting.Load() }
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
 // or nothing is known yet, it waits for a state in which that is over, if not too many do already. Each request has one
-// deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site of this
-// one meanwhile, the request is given the node that either is the first to know.
+// deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site
+// meanwhile, the request gets the node that either view is the first to find.
 //
-// It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
-// to starting the view, or never come to that if something else fails to start.
+// It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it starts the
+// view, or never start it if something else fails to start.
 func (v *View) Await(ctx context.Context, q *Queue) *State {
 	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
@@ -41,38 +41,41 @@ func (v *View) Await(ctx context.Context, q *Queue) *State {
 	return v.AwaitSince(ctx, q, time.Now())
 }
 
-// AwaitSince is Await with a deadline that counts from when a request came, so that one that waits several times, since it did
-// not reach the node that it was given, has one deadline.
+// AwaitSince is Await with a deadline that counts from when the request came. So a request that waits several times, since it
+// did not reach the node that it got, has one deadline.
 func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
 	began, s := time.Now(), v.State()
 	if q.HoldUntil(s, came, began).IsZero() {
 		return s
 	}
-	v = v.enter(q)
-	if v == nil {
+	v, ok := v.enter(q)
+	if !ok {
 		return s
 	}
 	defer v.leave(q)
+	if v.current.Load() == nil { // nothing will change any more
+		return s
+	}
 	v.Start()
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for lost := false; ; {
 		changed, site := v.Changed(), v.servedBy()
-		now, own, its := time.Now(), v.State(), site.State()
-		end, last := q.HoldUntil(own, came, now), q.HoldUntil(its, came, now)
+		now, own, served := time.Now(), v.State(), site.State()
+		end, last := q.HoldUntil(own, came, now), q.HoldUntil(served, came, now)
 		switch {
-		case last.IsZero() && its.Active():
+		case last.IsZero() && served.Active():
 			site.held(q, Released, now.Sub(began))
-			return its
+			return served
 		case end.IsZero() && own.Active():
 			v.held(q, Released, now.Sub(began))
 			return own
 		case end.IsZero() && last.IsZero():
-			if lost { // a request that waits for the first outcome only does not wait in vain
+			if lost { // else it waited for the first outcome, which is no hold that was in vain
 				site.held(q, Expired, now.Sub(began))
 			}
-			return its
+			return served
 		case last.After(end):
 			end = last
 		}
@@ -86,11 +89,12 @@ func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State 
 	}
 }
 
-// Pause has a request that could not be brought to its node wait for another state than s, or for d to pass: then it is to be
-// tried again. It takes a place in the queue, as one that waits for a node does. It reports false where the request is not to
-// go on: too many wait already, its context has ended, or the process is about to.
+// Pause delays the next try of a request that did not reach its node, until there is another state than s or d has passed. The
+// request takes a place in the queue meanwhile, as one that waits for a node does. Pause reports false if there is to be no
+// other try: too many requests wait already, the context has ended, or the process is about to end.
 func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) bool {
-	if v = v.enter(q); v == nil {
+	v, ok := v.enter(q)
+	if !ok {
 		return false
 	}
 	defer v.leave(q)
@@ -107,31 +111,31 @@ func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) b
 	}
 }
 
-// enter takes a place in a queue for a request that waits on the view, which lives until it leaves. A request that came to a view
-// after its end waits on the one that serves its site now. It returns the view that the request waits on, nil if it cannot.
-func (v *View) enter(q *Queue) *View {
+// enter takes a place in a queue for a request, unless too many wait already. It returns the view that the request waits on, which
+// does not end before the request leaves: if this one has ended, the one that serves its site now.
+func (v *View) enter(q *Queue) (on *View, ok bool) {
 	if q.waiting.Add(1) > q.Most {
 		q.waiting.Add(-1)
 		v.held(q, Overflow, 0)
-		return nil
+		return nil, false
 	}
-	on := v
-	for on != nil && !on.need(0, q.weight()) {
-		on, _ = v.cluster.pool.serving(on)
+	for on = v; !on.need(0, q.weight()); {
+		next, _ := v.cluster.pool.serving(on)
+		if next == nil {
+			break
+		}
+		on = next
 	}
-	if on == nil {
-		q.waiting.Add(-1)
-	}
-	return on
+	return on, true
 }
 
-// leave is called for each request that has entered.
+// leave gives back the place that enter took.
 func (v *View) leave(q *Queue) {
 	q.waiting.Add(-1)
 	v.need(0, -q.weight())
 }
 
-// weight is what a request counts for among those that wait.
+// weight is how much a request adds to the number of those that wait.
 func (q *Queue) weight() int {
 	if q.Uncounted {
 		return 0
@@ -139,7 +143,7 @@ func (q *Queue) weight() int {
 	return 1
 }
 
-// wait waits for the cluster to change, or for a timer. It reports whether the request is not to wait any more, and why.
+// wait waits until the cluster changes or a timer fires. It reports whether the wait is over before that, and why.
 func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) (why HoldEnd, over bool) {
 	select {
 	case <-changed:

@@ -3,24 +3,23 @@
 
 // Package engine knows which node of a Vault cluster is active.
 //
-// What is known flows one way. A [discovery.Source] is queried by a watcher, which reports the full set of nodes to its
-// [Cluster]. The cluster probes the nodes and owns all that is known of them. A [View] is a cluster and a config: from what
-// the cluster knows it elects one node, derives the phase (see [Phase]) and publishes an immutable [State], which any number
-// of readers load with one atomic load. Requests that find no active node wait for the cluster to change.
+// What is known flows one way. A watcher queries a [discovery.Source] and reports the full set of nodes to its [Cluster]. The
+// cluster probes the nodes and owns all that is known of them. A [View] is a cluster and a config: it elects one node, derives
+// the phase (see [Phase]) and publishes an immutable [State], which readers get with one atomic load. Requests that find no
+// active node wait until the cluster changes.
 //
-// A reload gives the handlers other views, and must lose nothing of what the cluster knows:
+// A reload gives handlers other views of the same cluster. It must lose nothing of what is known:
 //
-//   - A config that is not changed keeps its view, its watcher and its queries. A changed one causes no 503 and no second
-//     query; only a discovery whose own settings changed is queried anew, and counts from its first answer or failure on.
-//   - The first State of a view follows from what the cluster knows, and from the State of the view that it is most like:
-//     which node is active, since when none is, until when the last one known is used, what probes found. So nothing is
-//     younger than it was, be it in an outage or in the midst of a failover, and what has expired stays so.
-//   - Until a view is started, its config may come to nothing: it uses no network, logs, counts and announces nothing.
-//   - Counters and history go on under the name of the cluster, in one view. While a config replaces another, two views see
-//     the same things happen, and one of them counts.
-//   - A request that waits goes on waiting, no longer than it would have. It is given the node that its own view finds, or
-//     the one that serves its site now; never one at the address of another site.
-//   - What nobody needs any more ends: goroutines and connections after many reloads are those after one.
+//   - An unchanged config keeps its view. A changed one causes no 503 and no second query. Only a discovery with changed
+//     settings gets another watcher, which counts from its first answer or failure on.
+//   - The first State of a view follows from what the cluster knows and from the State of the running view that has most in
+//     common with it: the active node, since when there is none, until when a stale one is used, what probes found. An outage
+//     or a failover goes on through a reload, no younger than it was.
+//   - A view that is not started yet uses no network, and logs, counts and announces nothing: its config may come to nothing.
+//   - Counters and history continue under the name of the cluster, for one view of each config.
+//   - A request that waits goes on waiting, with the deadline that it had. It gets the node that its own view finds, or the view
+//     that serves its site now, whichever is first, and never an address that is meant for another site.
+//   - Goroutines and connections after many reloads are those after one.
 //
 // The engine knows nothing of Caddy, of Consul or of HTTP servers.
 package engine
@@ -37,7 +36,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Pool has the clusters of a process. Create it with NewPool.
+// Pool holds the clusters of a process. NewPool makes one.
 type Pool struct {
 	dial   dialFunc      // of probes
 	ending chan struct{} // closed when the process is about to end
@@ -45,7 +44,7 @@ type Pool struct {
 
 	mu       sync.Mutex // taken before that of a cluster
 	clusters []*Cluster
-	config   uint64 // number of the config whose handlers acquire views now
+	config   uint64 // number of the config in which handlers acquire views now
 
 	listening sync.Mutex
 	listeners []func(Event)
@@ -70,7 +69,7 @@ func (p *Pool) NextConfig() {
 }
 
 // Acquire returns the view for a config on a discovery, a new one only if there is none. It uses no network: Start does.
-// Give it back by Release with the same logger, which takes what there is to log meanwhile.
+// Log lines go to the logger until Release is called with it.
 func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View, error) {
 	c.selection = d.Selection()
 	if c.selection.Mode == discovery.ByProbe { // nothing but the nodes' own word tells which one is active
@@ -92,7 +91,7 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	return v, err
 }
 
-// cluster returns the cluster that a discovery watches, nil if nobody does.
+// cluster returns the cluster that a discovery watches, nil if it is not watched yet.
 func (p *Pool) cluster(d discovery.Discoverer) *Cluster {
 	for _, c := range p.clusters {
 		if c.isWatchedBy(d) {
@@ -102,7 +101,7 @@ func (p *Pool) cluster(d discovery.Discoverer) *Cluster {
 	return nil
 }
 
-// serving returns the view that serves the site of one that has ended, nil if none does, and its state.
+// serving returns the view that serves the site of a view that has ended, and its state; nil if none does.
 func (p *Pool) serving(v *View) (*View, *State) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,7 +117,7 @@ func (p *Pool) serving(v *View) (*View, *State) {
 	return v, v.current.Load()
 }
 
-// remove removes a cluster that has no views any more.
+// remove ends a cluster if it has no views any more.
 func (p *Pool) remove(c *Cluster) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,7 +130,7 @@ func (p *Pool) remove(c *Cluster) {
 	}
 }
 
-// Users returns how many have acquired a view on the discovery with a key, and not released it yet.
+// Users returns how many handlers use views on the discovery with a key.
 func (p *Pool) Users(key string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,5 +146,5 @@ func (p *Pool) Users(key string) (n int) {
 	return n
 }
 
-// End gives back all requests that wait, now and from now on: the process is about to end.
+// End ends the wait of all requests, now and from now on: the process is about to end.
 func (p *Pool) End() { p.end() }

@@ -10,42 +10,43 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// verdict is what a node is by its probes: one case of a closed set, with the one time that belongs to it. Why a node is not
-// active, or cannot be reached, is in the finding of its last probe.
+// verdict is what a node is by its probes: one case of a closed set, with the one time that belongs to it. The reason is in the
+// finding of the last probe.
 type verdict struct {
 	kind verdictKind
-	at   time.Time // pending: until when its answer is waited for, zero for as long as it takes; dead, overruled: since when
+	at   time.Time // pending: how long its answer is waited for, zero: without limit; dead, overruled: since when it is dead
 }
 
 type verdictKind int
 
 // The verdicts. None, unreachable, alive only and overruled leave the decision to discovery.
 const (
-	verdictNone        verdictKind = iota // it is not probed
-	verdictPending                        // its answer is waited for
-	verdictUnreachable                    // it was never reachable from here
-	verdictAliveOnly                      // it lives, but its connection cannot be trusted: nothing that it says decides
-	verdictActive                         // it says that it is the active node
-	verdictNotActive                      // it says that it is not
-	verdictDead                           // it answered once, and does not any more
-	verdictOverruled                      // it is dead, but discovery has insisted for long enough that it is active
+	verdictNone        verdictKind = iota // not probed
+	verdictPending                        // asked, no answer yet
+	verdictUnreachable                    // never reachable from here
+	verdictAliveOnly                      // answers, but its certificate is not trusted: what it says does not decide
+	verdictActive                         // says that it is the active node
+	verdictNotActive                      // says that it is not
+	verdictDead                           // answered once, and does not any more
+	verdictOverruled                      // dead, but discovery has insisted for overruleAfter that it is active
 )
 
-// nodeKey is what all depends on that probes can find of a node. Views for which that is the same share it.
+// nodeKey is all that the verdict on a node depends on. Views with the same key share the node. The settings are part of it, since
+// two sites may differ in how long they wait for an answer and when they take a node for dead.
 type nodeKey struct {
 	id         discovery.Identity
-	url        string // that is probed: the one that redirects lead to
-	serverName string // of its certificate, if that is not the host of the URL
-	leader     bool   // it is asked for the leader's address, too
-	probe      Probe  // two sites may differ in how long they wait, and when they take a node for dead. Its TLS is told by the key
-	selection  discovery.Selection
+	url        string              // where it is probed
+	serverName string              // of its certificate, if that is not the host of the URL
+	leader     bool                // it is also asked for the address of the leader
+	probe      Probe               // without TLS, for which TLSKey stands
+	selection  discovery.Selection // what marks it
 }
 
-// probedNode is a node with what its probes have found so far. It belongs to a cluster.
+// probedNode is a node with what probes have found of it. It is guarded by its cluster.
 type probedNode struct {
 	key    nodeKey
 	dialer *dialer
-	kept   *probeConn // of the last probe that was answered, whose break tells of a death
+	kept   *probeConn // of the last answered probe: if it breaks, the node may be dead
 
 	schedule schedule
 	silence  silence
@@ -54,46 +55,45 @@ type probedNode struct {
 	reached  bool                     // it has answered once
 	finding  Finding                  // of the last probe that counted
 	latest   *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
-	leader   string                   // where it said last that it is reached, if that was asked for
+	leader   string                   // the address that it named last as that of the leader
 }
 
-// schedule is when a node is probed, and which probe counts.
+// schedule says when a node is probed, and which of its probes count.
 type schedule struct {
-	asap       bool      // as soon as may be
+	asap       bool      // the next probe is due
 	busy       bool      // a probe is under way
 	asked      time.Time // when the last probe began
-	notBefore  time.Time // a probe that began earlier proves nothing,
-	claimsFrom time.Time // or not that the node is active
+	notBefore  time.Time // a probe that began earlier does not count
+	claimsFrom time.Time // a probe that began earlier does not prove that the node is active
 }
 
-// silence is what is known of a node that leaves probes unanswered.
+// silence says how long and how often a node leaves probes unanswered.
 type silence struct {
 	unanswered  int           // probes in a row
-	usual       time.Duration // what an answer takes, rather more than less
-	unconfirmed bool          // its connection has broken, or it has become critical, and it has not answered since
-	breaks      int           // of its connection in a row after which it turned out to be alive
+	usual       time.Duration // how long an answer takes, with some margin
+	unconfirmed bool          // no answer yet since its connection broke or its checks became critical
+	breaks      int           // of its connection in a row that were no death
 }
 
-// mark is what discovery says of a node. One that is not trusted cannot prove that it is active, but is waited for while it
-// denies it.
+// mark says whether discovery marks a node as the active one, and how long a node that is marked but not trusted is waited for
+// while it says that it is not active.
 type mark struct {
-	active     bool      // discovery marks it as the active one
-	waitFrom   time.Time // readyWait is counted from here; zero: it is not waited for
-	waitedLoss bool      // it has been waited for when it ceased to say that it is active: once while it is marked
-	saidActive bool      // it is not trusted, and said last that it is active
+	active     bool
+	waitFrom   time.Time // start of readyWait; zero: no wait
+	waitedLoss bool      // there was a wait when the node stopped saying that it is active: one for each mark
+	saidActive bool      // the last thing that the node said, without being trusted, is that it is active
 }
 
-// How long what is waited for.
 const (
-	firstWait     = 250 * time.Millisecond // for the first answer of a node; after that, discovery alone decides
-	readyWait     = 2 * time.Second        // for a node that is not trusted and was just marked, but denies that it is active
+	firstWait     = 250 * time.Millisecond // for the first answer of a node; after that, discovery decides
+	readyWait     = 2 * time.Second        // for a node that is marked and not trusted to say that it is active
 	silenceLeast  = 100 * time.Millisecond // an answer that takes no longer is never silence
-	silenceFactor = 3                      // times the usual answer, and it is
-	breaksAtMost  = 3                      // so many breaks without a death, and the node is one that closes connections
-	overruleAfter = 15 * time.Second       // of a dead node that discovery insists on
+	silenceFactor = 3                      // silence is an answer that takes so many times the usual
+	breaksAtMost  = 3                      // after so many breaks that were no death, the node is known to close connections
+	overruleAfter = 15 * time.Second       // for so long discovery must insist on a dead node
 )
 
-// newProbedNode returns a node that is to be asked at once.
+// newProbedNode returns a node that is due to be probed.
 func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNode {
 	return &probedNode{
 		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
@@ -101,9 +101,10 @@ func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNo
 	}
 }
 
-// goOnFrom has the node be what it was at another address or by other settings, until it has answered.
-func (n *probedNode) goOnFrom(o *probedNode, now time.Time) {
-	if o.key.probe.TLSKey == n.key.probe.TLSKey { // else it may have been believed for want of verification
+// carryOver starts the node with the verdict on the same node at another address or with other settings. It stands until the
+// first answer.
+func (n *probedNode) carryOver(o *probedNode, now time.Time) {
+	if o.key.probe.TLSKey == n.key.probe.TLSKey { // else it may have been trusted for lack of verification
 		n.leader = o.leader
 	}
 	reached := false
@@ -118,7 +119,7 @@ func (n *probedNode) goOnFrom(o *probedNode, now time.Time) {
 	case kind == verdictDead, kind == verdictOverruled:
 		n.verdict = o.verdict
 	case o.finding.Result != ResultTLS:
-		n.verdict.at = time.Time{} // until it answers, or dies
+		n.verdict.at = time.Time{} // pending until it answers or is dead
 	}
 	n.reached, n.finding = reached, o.finding
 	if reached {
@@ -126,24 +127,24 @@ func (n *probedNode) goOnFrom(o *probedNode, now time.Time) {
 	}
 }
 
-// silentAfter is how long a probe may take before requests wait.
+// silentAfter returns how long an answer may take before requests wait.
 func (n *probedNode) silentAfter() time.Duration {
 	return max(silenceLeast, silenceFactor*n.silence.usual)
 }
 
-// dead reports whether the node answered once, and does not any more.
+// dead reports whether the node is dead by its probes, overruled or not.
 func (n *probedNode) dead() bool {
 	return n.verdict.kind == verdictDead || n.verdict.kind == verdictOverruled
 }
 
-// silent reports whether the node leaves a probe unanswered, although it once answered them.
+// silent reports whether the node, which answered once, leaves a probe unanswered and is not dead yet.
 func (n *probedNode) silent(now time.Time) bool {
 	s := &n.silence
 	return n.reached && !n.dead() &&
 		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
 }
 
-// forget asks the node again at once. Nothing that it said before counts any more.
+// forget drops what the node said so far. The next probe is due.
 func (n *probedNode) forget(now time.Time) {
 	n.schedule.notBefore, n.schedule.asap = now, true
 	switch n.verdict.kind {
@@ -155,8 +156,8 @@ func (n *probedNode) forget(now time.Time) {
 	}
 }
 
-// setMark is called when discovery has begun or ceased to mark the node as the active one. The mark may come before the node
-// is ready: one that is not trusted cannot prove that it is, but is asked first.
+// setMark notes that discovery has set or removed the mark of the active node. The mark may come before the node is ready. A node
+// that is not trusted cannot prove that it is ready, but is asked.
 func (n *probedNode) setMark(active bool, now time.Time) {
 	n.forget(now)
 	n.mark = mark{active: active, saidActive: n.mark.saidActive}
@@ -169,9 +170,9 @@ func (n *probedNode) setMark(active bool, now time.Time) {
 	}
 }
 
-// unready reports whether the node, which is not trusted, is to be waited for, since it says that it is not active:
-// perhaps it was marked too early, or its mark is about to go. That is so for a moment after it was marked, and once more
-// when it ceases to say that it is active. So what answers in its place can delay requests, but neither attract nor refuse them.
+// unready reports whether requests wait for the node, which is not trusted and says that it is not active: it may have been marked
+// too early, or is about to lose its mark. They wait for readyWait after it was marked, and once more when it stops saying that
+// it is active. So an impostor can delay requests, but neither attract nor refuse them.
 func (n *probedNode) unready(f Finding) bool {
 	m, denies := &n.mark, f.Unproven.denies()
 	if denies && m.saidActive && m.active && !m.waitedLoss {
@@ -183,8 +184,8 @@ func (n *probedNode) unready(f Finding) bool {
 	return denies && !m.waitFrom.IsZero() && f.At.Before(m.waitFrom.Add(readyWait))
 }
 
-// expire ends the wait for the first answer of a node that may not be reachable at all from here, and for one that is not
-// trusted.
+// expire ends a wait that has a limit: for the first answer, since the node may not be reachable from here, and for a node that
+// is not trusted.
 func (n *probedNode) expire(now time.Time) {
 	switch v := &n.verdict; {
 	case v.kind != verdictPending || v.at.IsZero() || now.Before(v.at):
@@ -195,8 +196,8 @@ func (n *probedNode) expire(now time.Time) {
 	}
 }
 
-// take takes a finding into account and reports whether it is news.
-func (n *probedNode) take(f Finding) (news bool) {
+// apply applies a finding and reports whether anything has changed by it.
+func (n *probedNode) apply(f Finding) (news bool) {
 	if f.Result == ResultNone {
 		return false
 	}
@@ -225,7 +226,7 @@ func (n *probedNode) take(f Finding) (news bool) {
 		if s.unanswered >= n.key.probe.Fall || !n.reached && !strict {
 			n.die(strict)
 		} else if n.reached && n.verdict.kind == verdictPending {
-			n.verdict.at = time.Time{} // until the next answer, or death
+			n.verdict.at = time.Time{} // pending until it answers or is dead
 		}
 	case ResultRefused:
 		n.die(strict)
@@ -240,7 +241,7 @@ func (n *probedNode) take(f Finding) (news bool) {
 	return news
 }
 
-// die takes the node for dead, or, if it was never reachable from here, for one of which nothing can be known.
+// die makes the node dead, or unreachable if it has never answered.
 func (n *probedNode) die(strict bool) {
 	if !n.reached && !strict {
 		n.verdict = verdict{kind: verdictUnreachable}

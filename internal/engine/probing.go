@@ -12,14 +12,14 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Mode says how much the nodes' own word counts.
+// Mode says how much the nodes' own answers count.
 type Mode string
 
 // The modes.
 const (
-	ProbeOff    Mode = ""       // not at all: nodes are not asked
-	ProbeAuto   Mode = "auto"   // as far as they can be reached and trusted
-	ProbeStrict Mode = "strict" // nothing else does
+	ProbeOff    Mode = ""       // not at all: there are no probes
+	ProbeAuto   Mode = "auto"   // as far as nodes can be reached and trusted
+	ProbeStrict Mode = "strict" // nothing else counts
 )
 
 // Probe says how the nodes of a view are probed.
@@ -27,31 +27,30 @@ type Probe struct {
 	Mode     Mode
 	Interval time.Duration // between two probes of the active node
 	Timeout  time.Duration // of one probe
-	Fall     int           // so many probes in a row without an answer, and a node is dead
+	Fall     int           // a node is dead after so many probes in a row without an answer
 	TLS      *tls.Config   // not to be changed any more; nil: the defaults
 	TLSKey   [sha256.Size]byte
 }
 
-// same reports whether two settings mean the same. That of TLS is told by its key.
+// same reports whether two settings mean the same. TLSKey stands for TLS.
 func (p Probe) same(o Probe) bool {
 	p.TLS, o.TLS = nil, nil
 	return p == o
 }
 
-// The times of probes.
 const (
-	standbyFactor = 10               // intervals between two probes of a node that is not active,
-	standbyMost   = 10 * time.Second // but no longer than this
+	standbyFactor = 10               // a node that is not active is probed once in so many intervals,
+	standbyMost   = 10 * time.Second // and at least this often
 	searchLeast   = 5 * time.Millisecond
 	searchMost    = 100 * time.Millisecond
-	searchPerNode = 2 * time.Millisecond // so that a thousand nodes are not asked all the time
-	searchEager   = time.Minute          // without an active node; then its search goes on at the interval
+	searchPerNode = 2 * time.Millisecond // so that a thousand nodes are not probed all the time
+	searchEager   = time.Minute          // after so long without an active node, all are probed at the interval
 	probesAtOnce  = 64
 )
 
-// findProbed finds what probes know of a node. What discovery newly says of it since the view did so last has it asked at once;
-// its verdict stands until then, unless what marks it or its address has changed. A view that begins goes on from what another
-// one knew before.
+// findProbed finds the probed node of a member. If discovery says anything new of it, the next probe is due; the verdict stands
+// until the answer, unless the mark or the address has changed. The first time, before is the member of another view, from which
+// the verdict is carried over.
 func (v *View) findProbed(m, before *member, running bool, now time.Time) {
 	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Probe, v.selection}
 	key.probe.TLS = nil
@@ -60,7 +59,7 @@ func (v *View) findProbed(m, before *member, running bool, now time.Time) {
 	case n == nil:
 		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.own.ServerName), m.marked, now)
 		if !running && before != nil && before.probed != nil {
-			n.goOnFrom(before.probed, now)
+			n.carryOver(before.probed, now)
 		}
 		if v.started() {
 			c.nodes[key] = n
@@ -69,30 +68,30 @@ func (v *View) findProbed(m, before *member, running bool, now time.Time) {
 	case before.marked != m.marked:
 		n.setMark(m.marked, now)
 	case m.health == healthCritical && before.health > healthCritical && n.verdict.kind == verdictActive:
-		n.schedule.asap, n.silence.unconfirmed = true, true // its verdict stands until it has answered
+		n.schedule.asap, n.silence.unconfirmed = true, true
 	case !saysSame(&before.node, &m.node):
 		n.schedule.asap = true
 	}
 	m.probed = n
 }
 
-// forgetNodes forgets the nodes that no view has any more.
+// forgetNodes removes the nodes that are in no view any more.
 func (c *Cluster) forgetNodes() {
-	used := map[*probedNode]bool{}
+	needed := map[*probedNode]bool{}
 	for _, v := range c.views {
 		for i := range v.members {
-			used[v.members[i].probed] = true
+			needed[v.members[i].probed] = true
 		}
 	}
 	for key, n := range c.nodes {
-		if !used[n] {
+		if !needed[n] {
 			n.drop()
 			delete(c.nodes, key)
 		}
 	}
 }
 
-// drop closes the connection that is kept, if there is one. To close one may take a while, and the lock of the cluster is held.
+// drop closes the kept connection, if there is one. It does not wait for that, since the cluster is locked.
 func (n *probedNode) drop() {
 	if n.kept != nil {
 		go n.kept.close()
@@ -100,7 +99,7 @@ func (n *probedNode) drop() {
 	}
 }
 
-// isActive reports whether a node is the active one of any view.
+// isActive reports whether a node is the active one in any view.
 func (c *Cluster) isActive(n *probedNode) bool {
 	for _, v := range c.views {
 		if v.started() && v.incumbent() == n {
@@ -110,7 +109,7 @@ func (c *Cluster) isActive(n *probedNode) bool {
 	return false
 }
 
-// incumbent returns the active node as it is probed; nil if there is none, or it is not probed.
+// incumbent returns the active node as it is probed, nil if there is none or it is not probed.
 func (v *View) incumbent() *probedNode {
 	if m := v.member(v.current.Load().identity()); m != nil {
 		return m.probed
@@ -118,34 +117,32 @@ func (v *View) incumbent() *probedNode {
 	return nil
 }
 
-// probed has the cluster know what a probe found, and returns the connection that is to be closed.
-func (c *Cluster) probed(n *probedNode, l *probeConn, f Finding) (surplus *probeConn) {
-	surplus = l
-	c.update(func(now time.Time) bool {
+// probed takes in what a probe found. It returns the connection that is not needed any more, which the caller closes.
+func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding) (surplus *probeConn) {
+	surplus = conn
+	c.update(func(time.Time) bool {
 		n.schedule.busy = false
 		if c.nodes[n.key] != n { // no longer there
 			return false
 		}
-		silent := false
 		for _, v := range c.views {
-			if m := v.member(n.key.id); m != nil && m.probed == n && v.counts() {
+			if m := v.member(n.key.id); m != nil && m.probed == n && v.records() {
 				v.Stats().probed(f)
 			}
-			silent = silent || v.current.Load().phase.Situation == Silent
 		}
 		active := c.isActive(n)
 		if f.At.Before(n.schedule.notBefore) || f.Result == ResultActive && f.At.Before(n.schedule.claimsFrom) && !active {
 			n.schedule.asap = true
-			return silent || !now.Before(c.due)
+			return false
 		}
 		if f.Result.answered() {
 			if n.kept != nil && !n.kept.broke.Load() {
 				n.silence.breaks = 0
 			}
-			surplus, n.kept = n.kept, l
+			surplus, n.kept = n.kept, conn
 		}
 		was := n.verdict.kind
-		news := n.take(f)
+		news := n.apply(f)
 		if was != verdictActive && n.verdict.kind == verdictActive {
 			for _, v := range c.views {
 				if i := v.incumbent(); i != nil && i != n {
@@ -153,18 +150,18 @@ func (c *Cluster) probed(n *probedNode, l *probeConn, f Finding) (surplus *probe
 				}
 			}
 		}
-		if n.kept == l && l.broke.Load() { // before it was kept, so that nobody saw it
+		if n.kept == conn && conn.broke.Load() { // before it was kept, so that findBroken missed it
 			c.findBroken()
 			news = true
 		}
-		// What fails at once, such as a look-up or a route, is given time to change; so is what fails on this machine.
+		// Failures that come at once, such as those of a look-up or a route, get time until the next interval.
 		n.schedule.asap = n.schedule.asap || active && f.Result == ResultTimeout && n.reached && !n.dead()
-		return news || silent || !now.Before(c.due)
+		return news
 	})
 	return surplus
 }
 
-// findBroken looks for the kept connections that have broken, and reports whether there are any.
+// findBroken finds the kept connections that have broken, makes their nodes due, and reports whether there are any.
 func (c *Cluster) findBroken() (any bool) {
 	for _, n := range c.nodes {
 		if n.kept == nil || !n.kept.broke.Load() {
@@ -172,7 +169,7 @@ func (c *Cluster) findBroken() (any bool) {
 		}
 		any = true
 		n.drop()
-		// A node may have its reasons to close connections that are not used.
+		// Some nodes close connections that are idle.
 		if n.silence.breaks++; n.silence.breaks > breaksAtMost {
 			continue
 		}
@@ -182,7 +179,7 @@ func (c *Cluster) findBroken() (any bool) {
 	return any
 }
 
-// plan starts the probes that are due, and sets the timer for what comes next.
+// plan starts the probes that are due, and sets the timer for what is due next.
 func (c *Cluster) plan(now time.Time) {
 	next := time.Hour
 	for _, v := range c.views {
@@ -194,7 +191,7 @@ func (c *Cluster) plan(now time.Time) {
 	c.timer.Reset(next)
 }
 
-// plan starts the probes that are due for one view, and returns how long it is until something else is, next at most.
+// plan starts the probes that are due for a view. It returns the time until something else is due, at most next.
 func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 	s := v.current.Load()
 	if s.phase.Situation == Stale {
@@ -235,7 +232,7 @@ func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 	return next
 }
 
-// soonest returns the sooner of two waits. What is over already has been seen to.
+// soonest returns the shorter of two waits, unless the second is over.
 func soonest(a, b time.Duration) time.Duration {
 	if b <= 0 {
 		return a
@@ -257,11 +254,11 @@ func (v *View) search(now time.Time) time.Duration {
 	return min(max(elapsed, searchLeast), most)
 }
 
-// probe probes a node. However many nodes there are, the active one is asked at once.
+// probe probes a node. The active node does not wait for a slot.
 func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 	timeout := n.key.probe.Timeout
 	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
-	l := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
+	conn := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
 	c.probes.Go(func() {
 		if !first {
 			select {
@@ -273,16 +270,16 @@ func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 		}
 		limited, cancel := context.WithTimeout(c.ctx, timeout)
 		defer cancel()
-		f := l.ask(limited, n.key.url, n.key.leader)
+		f := conn.ask(limited, n.key.url, n.key.leader)
 		if c.ctx.Err() != nil {
-			l.close()
+			conn.close()
 			return
 		}
-		c.probed(n, l, f).close()
+		c.probed(n, conn, f).close()
 	})
 }
 
-// awaitProbes waits for the probes, whose context has ended, and closes what they left, but never for long.
+// awaitProbes waits for the probes to end, whose context has ended, but never for long.
 func (c *Cluster) awaitProbes() {
 	done := make(chan struct{})
 	go func() {

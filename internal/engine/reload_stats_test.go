@@ -90,7 +90,7 @@ func TestViewsBeginWithTheirOwn(t *testing.T) {
 			"moved":          {second.Config, second},
 			"by another tag": {third.Config, third},
 		} {
-			if got := (&View{Config: row.config, cluster: newFirst.cluster, watcher: newFirst.watcher}).like(); got != row.want {
+			if got := (&View{Config: row.config, cluster: newFirst.cluster, watcher: newFirst.watcher}).closestRunning(); got != row.want {
 				t.Errorf("%s begins with another", name)
 			}
 		}

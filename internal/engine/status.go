@@ -141,7 +141,7 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 		case old == nil || old.state == "":
 		case old.state == m.state:
 			m.stateSince = old.stateSince
-		case v.counts():
+		case v.records():
 			v.cluster.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
 		}
 	}

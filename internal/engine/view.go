@@ -46,25 +46,25 @@ type View struct {
 	derivation
 }
 
-// usage is who needs a view. It is guarded by the cluster.
+// usage is what needs a view. It is guarded by the cluster.
 type usage struct {
 	users        int    // handlers that have acquired and not released it
 	waiting      int    // requests that wait on it
-	number       uint64 // of the last config of which a handler has acquired it
-	oneOfSeveral bool   // that config has sites at other addresses on the same cluster
+	number       uint64 // of the last config in which a handler acquired it
+	oneOfSeveral bool   // that config has sites with other addresses on the same cluster
 }
 
-// derivation is what a view goes by from one state to the next. It is guarded by the cluster.
+// derivation is what a view remembers from one state to the next, besides the state. It is guarded by the cluster.
 type derivation struct {
 	began      time.Time // when it was started; zero: not yet
 	members    []member
 	lost       time.Time          // when the last active node was lost
-	lostNode   discovery.Identity // which node that is, as long as none has taken its place
-	candidates []string           // warned about last
-	unproven   discovery.Identity // active node that was warned about last because its own word does not count
+	lostNode   discovery.Identity // which one, until another node is active
+	candidates []string           // the last ones that were warned about
+	unproven   discovery.Identity // the last active node that was warned about because probes cannot verify it
 }
 
-// started reports whether the view is to be probed for, and tells of what happens.
+// started reports whether the view probes, logs and counts. Until then its config may come to nothing.
 func (v *View) started() bool { return !v.began.IsZero() }
 
 // Start starts the watcher and the probes unless they run already.
@@ -77,7 +77,7 @@ func (v *View) Start() {
 	}
 	now := time.Now()
 	v.began = now
-	v.deriveFirst(now) // and tell of it: the config may have no address for the node that was active
+	v.deriveFirst(now) // logged and counted now: the config may have no address for the node that was active
 	c.findSites()
 	c.changed.send()
 	c.plan(now)
@@ -85,15 +85,15 @@ func (v *View) Start() {
 	v.watcher.start()
 }
 
-// Release gives a view back. It is ended with its last user, or with the last request that waits on it, and the watcher
-// with its last view. Release never waits for long.
+// Release gives a view back. The view ends with its last user or the last request that waits on it, and the watcher with its
+// last view. Release never waits for long.
 func (v *View) Release(log *zap.Logger) {
 	v.logs.remove(log)
 	v.watcher.logs.remove(log)
 	v.need(-1, 0)
 }
 
-// need notes that so many more users and requests that wait need the view. It reports false if the view has ended before.
+// need adds to the users and waiting requests that need the view. It reports false if the view has ended already.
 func (v *View) need(users, waiting int) bool {
 	v.cluster.mu.Lock()
 	if v.current.Load() == nil {
@@ -108,8 +108,8 @@ func (v *View) need(users, waiting int) bool {
 	return true
 }
 
-// State returns what is known now: one atomic load. Of a view that has ended, it is what the one knows that serves its site
-// now, or what it knew last.
+// State returns what is known now: one atomic load. For a view that has ended, it is the state of the view that serves its site
+// now, else the last one of its own.
 func (v *View) State() *State {
 	if s := v.current.Load(); s != nil {
 		return s
@@ -120,16 +120,15 @@ func (v *View) State() *State {
 	return v.final
 }
 
-// Changed returns a channel that is closed when anything that views of the cluster show changes. Take it before the state that is
-// looked at.
+// Changed returns a channel that is closed when any view of the cluster gets another state. Get the channel before the state.
 func (v *View) Changed() <-chan struct{} { return v.cluster.changed.next() }
 
-// Stats returns what the view, and those that it replaced, have counted.
+// Stats returns the counters of the view, which earlier views may have begun.
 func (v *View) Stats() *Stats { return v.stats.Load() }
 
-// counts reports whether it is this view that counts, remembers and announces. While a config replaces another, two views
-// see the same things happen.
-func (v *View) counts() bool {
+// records reports whether this view counts, remembers and announces what happens. While one config replaces another, two views
+// with the same counters see it.
+func (v *View) records() bool {
 	if !v.started() {
 		return false
 	}
@@ -144,14 +143,14 @@ func (v *View) counts() bool {
 // WithoutActive returns how long no node was active since the first one was seen. It never falls: between the state with the
 // next active node and the count of the outage before it, it is what it was.
 func (v *View) WithoutActive(now time.Time) time.Duration {
-	counted := v.Stats()
-	d := counted.without.Load()
+	stats := v.Stats()
+	d := stats.without.Load()
 	if p := v.State().PhaseAt(now); p.Situation == None && !p.Time.IsZero() {
 		d += int64(max(0, now.Sub(p.Time)))
 	}
 	for {
-		shown := counted.shown.Load()
-		if d <= shown || counted.shown.CompareAndSwap(shown, d) {
+		shown := stats.shown.Load()
+		if d <= shown || stats.shown.CompareAndSwap(shown, d) {
 			return time.Duration(max(d, shown))
 		}
 	}
@@ -164,7 +163,7 @@ func (v *View) Digest() string {
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), c)))
 }
 
-// Waiting returns how many requests wait now at the site that the view serves, be it since before a reload.
+// Waiting returns how many requests wait at the site that the view serves, also those that came before a reload.
 func (v *View) Waiting() (n int64) {
 	v.cluster.mu.Lock()
 	defer v.cluster.mu.Unlock()
@@ -176,7 +175,7 @@ func (v *View) Waiting() (n int64) {
 	return n
 }
 
-// refresh derives the next state and reports whether it is another one. Until the view is started that is always the first.
+// refresh derives the next state and reports whether it differs. Until the view is started, that is the first one again.
 func (v *View) refresh(now time.Time) (changed bool) {
 	if v.started() {
 		return v.derive(v.current.Load(), now)
@@ -184,19 +183,20 @@ func (v *View) refresh(now time.Time) (changed bool) {
 	return v.deriveFirst(now)
 }
 
-// deriveFirst derives the first state, from that of the running view that has most in common with this one.
+// deriveFirst derives the first state. It follows from that of the running view that has most in common with this one, as any
+// other state follows from the one before.
 func (v *View) deriveFirst(now time.Time) (changed bool) {
-	like := v.like()
-	v.findNodes(like, now)
-	return v.derive(v.past(like, now), now)
+	from := v.closestRunning()
+	v.findNodes(from, now)
+	return v.derive(v.carryOver(from, now), now)
 }
 
-// past returns the state of another view, by the addresses of this one; without one, nothing is known.
-func (v *View) past(like *View, now time.Time) *State {
-	if like == nil {
+// carryOver returns the state of another view with the addresses of this one. Without another view, nothing is known.
+func (v *View) carryOver(from *View, now time.Time) *State {
+	if from == nil {
 		return &State{reason: discovery.ReasonStarting, LoopSeen: new(sync.Once)}
 	}
-	s := *like.current.Load()
+	s := *from.current.Load()
 	s.phase, s.reason, s.LoopSeen = s.PhaseAt(now), s.ReasonAt(now), new(sync.Once)
 	v.applyProbes(now)
 	if m := v.member(s.Node.Identity()); m != nil && m.bad == "" && s.phase.HasTarget() {
@@ -205,13 +205,13 @@ func (v *View) past(like *View, now time.Time) *State {
 	return &s
 }
 
-// like returns the running view that has most in common with this one, and knows anything; nil if there is none.
-func (v *View) like() *View {
+// closestRunning returns the running view that has most in common with this one and knows anything; nil if there is none.
+func (v *View) closestRunning() *View {
 	return v.cluster.closest(v, func(o *View) bool { return o.started() && o.current.Load().phase.Situation != Starting })
 }
 
-// findNodes takes over which nodes there are, and what discovery newly says of them since a view did so last: this one, or
-// that from which it goes on.
+// findNodes reads from the last report which nodes there are. What is new of a node is told by what another view, or this one,
+// read before.
 func (v *View) findNodes(last *View, now time.Time) {
 	var before map[discovery.Identity]*member
 	if last != nil {

@@ -232,7 +232,7 @@ func (w *watcher) announce(e Event) {
 	w.cluster.mu.Lock()
 	defer w.cluster.mu.Unlock()
 	for _, v := range w.cluster.views {
-		if v.watcher == w && v.counts() {
+		if v.watcher == w && v.records() {
 			w.cluster.pool.announce(v, e)
 		}
 	}
