@@ -15,10 +15,10 @@ import (
 type evidence int
 
 const (
-	whole   evidence = iota // it is the whole truth
-	partial                 // what it shows is right, what it lacks may be there
-	old                     // it is no news of now
-	nothing                 // there is none yet: only what the cluster knew before
+	whole   evidence = iota // it is complete
+	partial                 // the nodes that it shows are there, others may be, too
+	old                     // it is the last one before a failure
+	nothing                 // there is no answer yet, only what the cluster knew before
 )
 
 func (v *View) evidence() evidence {
@@ -34,8 +34,8 @@ func (v *View) evidence() evidence {
 	return whole
 }
 
-// derive makes the next state of all that is known: apply what probes found, elect, derive the phase, publish. It reports
-// whether the state is another one than before.
+// derive makes the next state: apply the probe results, elect, derive the phase, publish, record the transition. It reports
+// whether the state has changed.
 func (v *View) derive(prev *State, now time.Time) (changed bool) {
 	v.applyProbes(now)
 	e := v.elect(prev, now)
@@ -46,13 +46,13 @@ func (v *View) derive(prev *State, now time.Time) (changed bool) {
 	v.stamp(next, prev, now)
 	v.current.Store(next)
 	if v.started() {
-		v.transition(prev, next, e)
+		v.logTransition(prev, next, e)
 	}
 	return true
 }
 
-// next makes the next state. A node that says itself that it is active proves it; else it depends on what the last
-// report is worth whether the elected node is active or merely the last one known.
+// next returns the next state. A node that says itself that it is active is active. Otherwise it depends on the evidence whether
+// the elected node is active, or only the last one known.
 func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
@@ -95,7 +95,7 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	return next
 }
 
-// fill says who is active, and since when.
+// fill fills in the active node, and since when it is active.
 func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if next.phase.Situation == Starting {
 		return
@@ -141,9 +141,8 @@ func (v *View) loss(prev *State, e election, now time.Time) Phase {
 	return Phase{None, was.Time} // zero if there never was one
 }
 
-// keep returns the node that was active until now where the election gave none, but nothing proves that it is gone: the
-// report lacks it, or is of a time at which it was. What is known of the node itself does count: one that is critical, that
-// is dead, or that says that it is not active is not kept.
+// keep returns the node that was active until now if the election gave none, but nothing proves that it is gone: the report
+// may lack it, or is old. A node that is critical or dead, or that says that it is not active, is not kept.
 func (v *View) keep(prev *State, worth evidence) *member {
 	if v.Probe.Mode == ProbeStrict || !prev.phase.HasTarget() {
 		return nil

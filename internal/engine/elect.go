@@ -24,11 +24,11 @@ type member struct {
 	bad    string // or why it cannot be
 	own    Target // where it is probed; the zero value: nowhere
 
-	probed  *probedNode // the cluster's; nil: it is not probed. What follows is what it was when the state was made
+	probed  *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
 	verdict verdict
 	finding Finding                  // of the last probe that counted
-	latest  *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
-	leader  string                   // where it said last that it is reached, if that was asked for
+	latest  *atomic.Pointer[Finding] // the last finding now, which may differ in its times; nil: never probed
+	leader  string                   // the address that it named last as that of the leader
 
 	state      NodeState // what all of that amounts to
 	stateSince time.Time
@@ -58,7 +58,7 @@ type election struct {
 
 // elect returns the active node. It is a pure function: the order of members does not matter. The incumbent is the node
 // that is active now, preferred among equals, so that nothing moves unless something that decides has changed. It stands
-// while it is asked anew, unless only the nodes' own word counts.
+// while its next answer is pending, unless strict.
 func elect(members []member, incumbent discovery.Identity, strict bool) election {
 	if len(members) == 0 {
 		return election{reason: discovery.ReasonNoService}
@@ -101,8 +101,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	return e
 }
 
-// elect elects a node by what probes found. Once the active node is no longer what it was, another one is elected only by what
-// it says after that.
+// elect elects a node. Once the active node is lost, another one is elected only by what it says after the loss.
 func (v *View) elect(prev *State, now time.Time) election {
 	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
 	e := elect(v.members, incumbent, strict)
@@ -117,8 +116,8 @@ func (v *View) elect(prev *State, now time.Time) election {
 	return e
 }
 
-// lose is called while the active node is no longer what it was, and none has taken its place: that others said before
-// that they are active counts no more. It reports whether any did.
+// lose is called while the active node is lost and no other is active. What others claimed before the loss counts no more; it
+// reports whether any did claim to be active.
 func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 	if v.lostNode != incumbent {
 		v.lost, v.lostNode = now, incumbent
@@ -137,7 +136,7 @@ func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 	return any
 }
 
-// applyProbes takes over what probes have found.
+// applyProbes copies to the members what probes found.
 func (v *View) applyProbes(now time.Time) {
 	if v.Probe.Mode == ProbeOff {
 		return
@@ -155,16 +154,16 @@ func (v *View) applyProbes(now time.Time) {
 			n.expire(now)
 		}
 		if v.started() {
-			v.weigh(m, claimed, now)
+			v.overrule(m, claimed, now)
 		}
 		m.verdict, m.finding, m.latest, m.leader = n.verdict, n.finding, n.latest, n.leader
 		policy.locate(m)
 	}
 }
 
-// weigh weighs what probes found of a dead node against discovery, which may insist for long that it is active, and fine, while no
-// node says anything else. While there is no news of discovery, its verdict stands.
-func (v *View) weigh(m *member, claimed bool, now time.Time) {
+// overrule lets discovery overrule the probes of a dead node, if it has insisted for overruleAfter that the node is active and
+// healthy, and no node claims anything else. In an outage of discovery, nothing changes.
+func (v *View) overrule(m *member, claimed bool, now time.Time) {
 	n := m.probed
 	switch {
 	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
@@ -172,7 +171,7 @@ func (v *View) weigh(m *member, claimed bool, now time.Time) {
 			n.verdict.kind = verdictDead
 		}
 	case v.evidence() == whole && n.verdict.kind == verdictDead && now.Sub(n.verdict.at) >= overruleAfter:
-		n.verdict.kind = verdictOverruled // perhaps only this machine is cut off from it
+		n.verdict.kind = verdictOverruled // perhaps only this machine cannot reach it
 		v.cluster.log.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
 			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
 			zap.Duration("dead_for", now.Sub(n.verdict.at)))
@@ -190,8 +189,8 @@ const (
 	misaddressed             // it should be active, but has no usable address
 )
 
-// eligible says whether the node can be elected, and if something is wrong with it, what. One that stands need not have
-// answered anew, unless nothing but the nodes' own word counts, or it was waited for because it says that it is not active.
+// eligible says whether the node can be elected, and if something is wrong with it, what. A node that stands may be pending,
+// unless strict, or it is pending because it says that it is not active.
 func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {

@@ -27,7 +27,7 @@ type Event struct {
 	Kind          EventKind
 	At            time.Time
 	Cluster       string
-	Node          string // whose state changed, or that became active
+	Node          string // that became active, or whose state changed
 	URL           string
 	Previous      string // the node that was active before
 	PreviousURL   string
@@ -41,15 +41,15 @@ type Event struct {
 	PreviousState NodeState
 }
 
-// Listen has f called with each event of the pool, one after the other for each cluster. f must not wait, and must not call
-// the engine: it is called under the lock of the cluster.
+// Listen registers f, which is called with each event of the pool, in order for each cluster. f must neither wait nor call the
+// engine: the cluster is locked meanwhile.
 func (p *Pool) Listen(f func(Event)) {
 	p.listening.Lock()
 	defer p.listening.Unlock()
 	p.listeners = append(p.listeners, f)
 }
 
-// announce has all listeners hear of an event. It does not go the way of log lines: one that blocks holds up no event.
+// announce calls all listeners with an event. Events do not go through the log queue: a log that blocks holds up no event.
 func (p *Pool) announce(v *View, e Event) {
 	e.Cluster = v.Name
 	p.listening.Lock()

@@ -13,10 +13,10 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Transition is one change of who is active.
+// Transition is one change of the active node.
 type Transition struct {
 	At       time.Time
-	Active   bool   // a node became active; else none is any more
+	Active   bool   // a node became active; false: the active node was lost
 	Node     string // name of the node that became active
 	URL      string // where it is reached
 	Previous string // name of the node that was active before
@@ -29,13 +29,13 @@ type Transition struct {
 // HistoryLength is how many transitions are remembered.
 const HistoryLength = 64
 
-// history is the last transitions of a cluster.
+// history holds the last transitions of a cluster.
 type history struct {
 	mu   sync.Mutex
 	ring []Transition
 }
 
-// add reports whether a transition is news: a view that takes over may see what the one before has told already.
+// add adds a transition and reports whether it is news: a view that continues the history may see what is in it already.
 func (h *history) add(t Transition) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -79,8 +79,8 @@ func (v *View) record(t Transition, prev, next *State) {
 	v.cluster.pool.announce(v, e)
 }
 
-// transition logs and records what is new in a state, each once.
-func (v *View) transition(prev, next *State, e election) {
+// logTransition logs and records what is new in a state.
+func (v *View) logTransition(prev, next *State, e election) {
 	was, is := prev.phase.HasTarget(), next.phase.HasTarget()
 	t := Transition{At: next.Made, Active: is, Previous: prev.last.name, PrevURL: prev.last.url, Reason: next.reason, By: next.By}
 	switch {
@@ -109,8 +109,8 @@ func (v *View) transition(prev, next *State, e election) {
 	v.warnUnproven(next)
 }
 
-// warnUnproven warns once of an active node that probes can tell nothing of, because it cannot be reached from here or its
-// certificate is not trusted.
+// warnUnproven warns once of an active node that probes cannot verify, because it cannot be reached from here or its certificate
+// is not trusted.
 func (v *View) warnUnproven(next *State) {
 	m := v.member(next.Node.Identity())
 	if m == nil || m.finding.Result == ResultNone || m.node.Identity() == v.unproven {

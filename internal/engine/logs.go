@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one: a config that is
-// replaced takes its logger's files with it, while views and watchers live on.
+// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one, since the files of a logger are
+// closed with its config, while views and watchers go on.
 type loggers struct {
 	mu   sync.Mutex
 	list []*zap.Logger
@@ -42,18 +42,18 @@ func (l *loggers) latest() *zap.Logger {
 	return l.list[len(l.list)-1]
 }
 
-// logQueue writes log lines apart from what must not block: the watch loop, the probes and reloads.
+// logQueue writes log lines in a goroutine of its own, so that a slow log blocks neither the watch loop nor probes nor reloads.
 type logQueue struct {
 	once  sync.Once
 	lines chan func()
 }
 
-// logQueueLength is how many lines may be left to write: what comes on top while nothing moves is dropped.
+// logQueueLength is how many lines may wait; more are discarded.
 const logQueueLength = 256
 
 func newLogQueue() *logQueue { return &logQueue{lines: make(chan func(), logQueueLength)} }
 
-// log has a line written to the latest logger soon, in order. It never blocks.
+// log queues a line for the latest logger. It never blocks.
 func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
 	write := func() {
 		if c := to.latest().Check(level, message); c != nil {
@@ -66,10 +66,10 @@ func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields 
 	}
 }
 
-// start starts to write unless that has begun.
+// start starts the goroutine unless it runs already.
 func (q *logQueue) start(ctx context.Context) { q.once.Do(func() { go q.run(ctx) }) }
 
-// run writes until the context ends, and then what is left.
+// run writes until the context ends, and then what is left in the queue.
 func (q *logQueue) run(ctx context.Context) {
 	for ctx.Err() == nil || len(q.lines) > 0 {
 		select {

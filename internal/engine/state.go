@@ -21,7 +21,7 @@ type State struct {
 	Changes    uint64         // how often another node became active since the view began
 	Since      time.Time      // since when this node is active, or none is; zero: nothing is known yet
 	Polled     time.Time      // when discovery last answered; zero: never
-	StaleSince time.Time      // since when the node is, or was until that was too long ago, merely the last one known; zero: it is not
+	StaleSince time.Time      // since when the node is only the last one known, also once that has expired; zero: it is not
 	Made       time.Time      // when this state began
 	LoopSeen   *sync.Once     // a redirect loop to this target is logged once
 
@@ -40,7 +40,7 @@ const (
 	BySource = "discovery" // the discovery alone
 )
 
-// Phase returns the phase now. Only that of a stale node costs a look at the clock.
+// Phase returns the phase now. It reads the clock only while a node is stale.
 func (s *State) Phase() Phase {
 	if s.phase.Situation != Stale {
 		return s.phase
@@ -73,7 +73,7 @@ func (s *State) identity() discovery.Identity {
 	return s.Node.Identity()
 }
 
-// same reports whether two states differ in nothing that anybody can see.
+// same reports whether two states look the same to all readers.
 func (s *State) same(o *State) bool {
 	return s.phase == o.phase && s.reason == o.reason && s.Detail == o.Detail && s.Target == o.Target && s.By == o.By &&
 		s.Node.Identity() == o.Node.Identity() && s.Candidates == o.Candidates && s.Polled.Equal(o.Polled) &&
@@ -117,8 +117,8 @@ func (p Phase) at(now time.Time) Phase {
 }
 
 // holdUntil returns until when a request that came at a moment waits for another phase, at most hold; the zero time if it does
-// not. For the first outcome it waits a second whatever hold says, so that neither a start nor a reload turns requests away
-// for want of some milliseconds.
+// not. For the first outcome it waits at least startGrace whatever hold says, so that a start or a reload rejects no requests for
+// lack of some milliseconds.
 func (p Phase) holdUntil(came, now time.Time, hold time.Duration) (end time.Time) {
 	switch {
 	case p.Situation == Starting:

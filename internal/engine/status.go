@@ -10,7 +10,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// NodeState is what a node is like: a closed set.
+// NodeState is the state of a node: a closed set.
 type NodeState string
 
 // The states of nodes.
@@ -55,7 +55,7 @@ func (s *State) NodeStatuses() []NodeStatus {
 			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
 			Failing: failingChecks(&m.node), Probe: m.finding,
 		}
-		if m.latest != nil { // when it was asked last is no news that would make another state
+		if m.latest != nil { // a probe that finds the same makes no new state
 			list[i].Probe = *m.latest.Load()
 		}
 		if !elected {
@@ -65,7 +65,7 @@ func (s *State) NodeStatuses() []NodeStatus {
 	return list
 }
 
-// stateOf says what a member is like. A node that is not probed is what discovery says.
+// stateOf returns the state of a member. For a node that is not probed it is what discovery says.
 func (m *member) stateOf(elected bool) NodeState {
 	switch {
 	case m.health == healthMaintenance:
@@ -130,7 +130,7 @@ func quoted(ids []string) string {
 	return text
 }
 
-// stamp notes the states of the members and since when they are in them, and tells what has changed.
+// stamp notes the states of the members and since when they hold, and announces those that have changed.
 func (v *View) stamp(next, prev *State, now time.Time) {
 	before, active := byIdentity(prev.members), next.identity()
 	for i := range next.members {

@@ -27,7 +27,7 @@ const (
 	backoffMax  = 10 * time.Second       // after many failures, at most
 	queryRate   = rate.Limit(2)          // queries a second under churn,
 	queryBurst  = 10                     // after so many at once: the changes of one failover are seen as they come
-	idleAnswers = 3                      // so many answers in a row that did not wait, and the source is merely polled
+	idleAnswers = 3                      // after so many answers in a row that did not wait, the source is polled
 	waitedLeast = time.Second            // a query that took so long did wait, whatever ended it
 	pollLeast   = time.Second            // between two queries that a source does not let wait
 )
@@ -36,8 +36,8 @@ const (
 type report struct {
 	number uint64           // of the report, from 1
 	nodes  []discovery.Node // the set of the last answer; before that, what the cluster knew
-	lacks  []discovery.Node // what the answer before the doubt had besides
-	doubt  discovery.Reason // set if the last answer was not the whole truth
+	lacks  []discovery.Node // nodes of the last complete answer that an incomplete one does not show
+	doubt  discovery.Reason // set if the last answer was incomplete
 	polled time.Time        // when that answer came; zero: there was none yet
 
 	failure discovery.Reason // set if the last query failed
@@ -45,10 +45,10 @@ type report struct {
 	failing time.Time        // since when queries fail, or answers are no news
 }
 
-// all returns the nodes that the last answer shows, and then those that it may lack.
+// all returns the nodes that the last answer shows, followed by those that it may lack.
 func (r *report) all() []discovery.Node { return append(slices.Clone(r.nodes), r.lacks...) }
 
-// watcher asks one source of a cluster for as long as a view needs it.
+// watcher queries one source of a cluster for as long as a view needs it.
 type watcher struct {
 	cluster    *Cluster
 	discoverer discovery.Discoverer
@@ -62,7 +62,7 @@ type watcher struct {
 	done   chan struct{} // closed when the loop has ended
 
 	report    report           // guarded by the cluster
-	undoubted []discovery.Node // of the last answer that was the whole truth, or what the cluster knew before
+	undoubted []discovery.Node // of the last complete answer; before that, what the cluster knew
 
 	queries  [5]atomic.Uint64 // in the order of QueryResults
 	failures atomic.Int64     // in a row
@@ -178,7 +178,7 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now}
 	if a.Doubt == "" {
 		w.undoubted = a.Nodes
-	} else { // what the answer may lack is probed on
+	} else { // nodes that the answer may lack are still probed
 		shown := discovery.Identities(a.Nodes)
 		r.lacks = slices.DeleteFunc(slices.Clone(w.undoubted), func(n discovery.Node) bool { return shown[n.Identity()] })
 	}
@@ -208,7 +208,7 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	return changed
 }
 
-// failed reports a failure: what was known before stands beside it.
+// failed reports a failure, with the nodes of the last answer.
 func (w *watcher) failed(err error) {
 	r := w.latest()
 	now := time.Now()
@@ -227,7 +227,7 @@ func (w *watcher) failed(err error) {
 	w.publish(r)
 }
 
-// announce announces an event for each view that depends on this discovery, and counts.
+// announce announces an event once for each cluster name that depends on this discovery.
 func (w *watcher) announce(e Event) {
 	w.cluster.mu.Lock()
 	defer w.cluster.mu.Unlock()
@@ -238,7 +238,7 @@ func (w *watcher) announce(e Event) {
 	}
 }
 
-// publish has the cluster know a report.
+// publish hands a report to the cluster.
 func (w *watcher) publish(r report) {
 	w.cluster.update(func(now time.Time) bool {
 		r.number = w.report.number + 1
@@ -276,7 +276,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// endGrace is how long the end of a config waits for what it ends. Caddy calls it under the lock of its configs.
+// endGrace is how long Release waits for goroutines to end. Caddy calls it while its configs are locked.
 const endGrace = time.Second
 
 // await waits for the end of a goroutine whose context has ended, but never for long.
