@@ -65,3 +65,29 @@ func TestPause(t *testing.T) {
 		})
 	}
 }
+
+// There is one number of requests that wait: those that pause between two tries are among them, and health checks are not.
+func TestOneNumberOfWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, q := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t)), holding()
+		w.lose()
+		go w.Await(t.Context(), q)
+		go w.Pause(t.Context(), q, w.State(), time.Second)
+		go w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10, Uncounted: true})
+		synctest.Wait()
+		if n, m := w.Waiting(), q.Waiting(); n != 2 || m != 2 {
+			t.Errorf("%d wait at the site, %d in the queue, want 2", n, m)
+		}
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, w)
+		next.Start()
+		w.release()
+		if n := next.Waiting(); n != 2 {
+			t.Errorf("%d wait at the site after a reload, want 2", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n, m := next.Waiting(), q.Waiting(); n != 0 || m != 0 {
+			t.Errorf("%d and %d wait in the end", n, m)
+		}
+	})
+}

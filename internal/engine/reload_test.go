@@ -376,3 +376,59 @@ func TestReloadOfABelievedNode(t *testing.T) {
 		}
 	})
 }
+
+// A view that is never started probes nothing, and tells nobody what it would do: its config may come to nothing.
+func TestAConfigThatComesToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		n.node("b").answers(200)
+		settle(10 * time.Second)
+		var events []Event
+		old.pool().Listen(func(e Event) { events = append(events, e) })
+		state, lines, history, tries := old.State(), old.logs.Len(), len(old.History()), n.tries()
+		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		if s := next.State(); s.Active() || s.ReasonAt(time.Now()) != discovery.ReasonBadAddress {
+			t.Errorf("active %v, reason %s", s.Active(), s.reason)
+		}
+		synctest.Wait()
+		if got := n.tries() - tries; got != 0 {
+			t.Errorf("%d probes", got)
+		}
+		settle(10 * time.Second) // no query ends meanwhile
+		next.release()
+		synctest.Wait()
+		if old.State() != state || old.logs.Len() != lines || len(old.History()) != history || len(events) != 0 {
+			t.Errorf("another state: %t, %d lines, %d transitions, %d events", old.State() != state, old.logs.Len()-lines, len(old.History())-history, len(events))
+		}
+		if old.Stats() != next.Stats() || !old.records() {
+			t.Error("the config before does not count on")
+		}
+	})
+}
+
+// Views for which a node is the same share its probes; what they found goes on through a reload.
+func TestViewsShareProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		second := watch(t, old.pool(), old.scripted, plain(t, probing(ProbeAuto), func(c *Config) { c.MaxStale++ }))
+		settle(10 * time.Millisecond)
+		before := n.node("a").probes()
+		settle(10 * time.Second)
+		if asked := n.node("a").probes() - before; asked != 20 {
+			t.Errorf("%d probes in 10 s, want one each 500ms", asked)
+		}
+		before = n.node("b").probes()
+		next := reload{config: func(c *Config) { c.MaxStale += 2 }}.run(t, old)
+		next.Start()
+		old.release()
+		second.release()
+		synctest.Wait()
+		if asked := n.node("b").probes() - before; asked != 0 || next.State().By != ByProbe {
+			t.Errorf("%d probes for a reload, active by %s", asked, next.State().By)
+		}
+		settle(10 * time.Second)
+		if c := n.node("a").connections(); c != 1 || len(next.View.cluster.nodes) != 3 {
+			t.Errorf("%d connections, %d nodes are probed", c, len(next.View.cluster.nodes))
+		}
+	})
+}
