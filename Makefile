@@ -45,12 +45,18 @@ dist/demo:
 	@GO=$(GO) TAGS=$(TAGS) tools/build/progress.sh dist/ ./cmd/caddy ./examples/demo
 
 .PHONY: test
-test: lint formats tools ## All that CI runs: lint, and every test with the race detector
+test: lint formats tools ## All that CI runs: lint, and all tests with the race detector, of bench/ the short ones
 	$(GO) test -race -timeout 30m ./internal/testing/integration ./... # the longest begins first
+	cd bench && $(GO) test -race -short -timeout 10m ./...
 
 .PHONY: test-quick
 test-quick: ## What needs no real Consul or Vault, with the race detector: less than two minutes, no lint
 	$(GO) test -race -short -p $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) -timeout 10m ./... # one more at once than there are cores: they mostly wait
+	cd bench && $(GO) test -race -short -timeout 10m ./...
+
+.PHONY: test-bench
+test-bench: tools ## The tests of bench/ in full: each program measures something small on real servers
+	cd bench && $(GO) test -race -timeout 30m ./...
 
 .PHONY: lint
 lint: ## Check formatting, vet, staticcheck, tidiness of the modules
@@ -58,6 +64,7 @@ lint: ## Check formatting, vet, staticcheck, tidiness of the modules
 	$(GO) vet ./...
 	$(LINT) staticcheck ./...
 	$(GO) mod tidy -diff
+	cd bench && $(GO) vet ./... && $(GO) tool -modfile=../tools/lint/go.mod staticcheck ./... && $(GO) mod tidy -diff
 	cd examples/twelve-factor/todo && $(GO) vet ./... && $(GO) mod tidy -diff
 
 .PHONY: formats
@@ -68,8 +75,10 @@ formats: ## Read Dockerfile, Compose, Nomad and Kubernetes examples with the lib
 .PHONY: vet-others
 vet-others: ## Check that all of it compiles for Windows and macOS, too
 	GOOS=windows $(GO) vet ./...
+	cd bench && GOOS=windows $(GO) vet ./...
 	GOOS=windows $(GO) build -o /dev/null ./cmd/caddy
 	GOOS=darwin $(GO) vet ./...
+	cd bench && GOOS=darwin $(GO) vet ./...
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/caddy
 
 .PHONY: fmt
@@ -77,7 +86,7 @@ fmt: ## Format the code
 	$(LINT) gofumpt -w .
 
 # What a release has to pass; TESTS=test-quick leaves out what needs a real Consul and Vault. See CONTRIBUTING.md.
-TESTS ?= test
+TESTS ?= test test-bench
 
 .PHONY: release-check
 release-check: clean-tree $(TESTS) formats vet-others licences sbom reproducible vuln ## All that a release has to pass
@@ -112,23 +121,23 @@ bench: ## Benchmarks
 
 .PHONY: bench-failover
 bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
-	$(GO) build -o dist/benchfailover ./internal/testing/benchfailover
+	cd bench && $(GO) build -o ../dist/benchfailover ./failover
 	@exec dist/benchfailover -n $(BENCH_FAILOVERS) $(BENCH_FLAGS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 
 .PHONY: bench-probe
 bench-probe: tools ## What the probes of many redirectors cost Vault, and how soon all follow, into docs/benchmarks.md
-	$(GO) build -o dist/benchprobe ./internal/testing/benchprobe
+	cd bench && $(GO) build -o ../dist/benchprobe ./probe
 	@exec dist/benchprobe -out docs/benchmarks.md
 
 .PHONY: bench-front
 bench-front: ## Redirects a second, CPU, latency, memory beside nginx and HAProxy, into docs/benchmarks.md (Linux, 2 cores)
-	$(GO) build -o dist/benchfront ./internal/testing/benchfront
+	cd bench && $(GO) build -o ../dist/benchfront ./front
 	@exec dist/benchfront $(BENCH_FLAGS) -out docs/benchmarks.md
 
 # Clients that are not installed are built from Go modules or downloaded from npm; Python's are Debian's packages.
 .PHONY: clients
 clients: tools ## Real clients of Vault through redirects, before and after a failover, into docs/clients.md
-	$(GO) build -o dist/clients ./internal/testing/clients
+	cd bench && $(GO) build -o ../dist/clients ./clients
 	@exec dist/clients -out docs/clients.md
 
 .PHONY: fuzz
@@ -141,7 +150,7 @@ fuzz: ## Run each fuzzer for FUZZTIME (default 30s)
 
 .PHONY: soak
 soak: build tools ## Random faults on a real cluster under load, for SOAK_DURATION (default 10m), by SOAK_SEED
-	$(GO) build -o dist/soak ./internal/testing/soak
+	cd bench && $(GO) build -o ../dist/soak ./soak
 	@exec dist/soak -caddy ./caddy -duration $(SOAK_DURATION) -seed $(SOAK_SEED)
 
 # Programs that tests and the demo use are built once, into the user's cache folder.

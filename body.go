@@ -43,6 +43,20 @@ func drain(r *http.Request) (end func()) {
 	}
 }
 
+// undrainable reports whether nobody can notice that the client leaves while its request waits: its body is not read to the
+// end, or that cannot be known.
+func undrainable(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ContentLength != 0 && (r.ContentLength < 0 || !hasBody(r, maxDrained))
+}
+
+// refuseBody has a client be answered at once that waits to be asked for its body (Expect: 100-continue), where nobody wants
+// that body: the connection ends with the answer, or net/http would ask for the body, and wait for it, to find the next request.
+func refuseBody(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != "" {
+		closeConnection(w.Header())
+	}
+}
+
 const (
 	maxTaken = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
 	takenFor = 5 * time.Second // how long a client may take for it

@@ -193,7 +193,7 @@ func (l *FastLane) learn(now time.Time) {
 		}
 	}()
 	w := &headerOnly{header: http.Header{}}
-	l.server.ServeHTTP(w, nameless.WithContext(context.Background()))
+	l.server.ServeHTTP(w, nameless.Clone(context.Background())) // which it changes
 	l.common.Store(&common{
 		header: w.header, learned: now,
 		settled: len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > settling,

@@ -183,7 +183,7 @@ func (l *FastLane) answer(s *engine.State, with *common, exiting bool) *fastlane
 	}
 	w := &headerOnly{header: with.header.Clone()}
 	if exiting {
-		askToLeave(w.header)
+		closeConnection(w.header)
 	}
 	_ = redirect(w, &http.Request{URL: new(url.URL)}, &s.Target, "")
 	b := bytes.NewBufferString("HTTP/1.1 307 Temporary Redirect\r\n")

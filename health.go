@@ -147,7 +147,7 @@ func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, unwell *at
 
 // serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
-	s := h.view.Await(r.Context(), &patience)
+	s := h.view.Await(r.Context(), &patience, engine.Waiter{})
 	d := statusOf(s, h.discoverer.Endpoint(), time.Now())
 	if d.Healthy {
 		loop, _ := leadsBack(&s.Target, r)

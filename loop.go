@@ -86,14 +86,21 @@ func elsewhere(s *engine.State) bool {
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
 // proxies, they say so, too.
 func isLocal(r *http.Request) bool {
-	client, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	if !ok || client == "" {
-		if client, _, _ = net.SplitHostPort(r.RemoteAddr); client == "" {
-			return true // a unix socket
-		}
+	client := clientAddress(r)
+	if client == "" {
+		return true // a unix socket
 	}
 	ip, err := netip.ParseAddr(client)
 	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// clientAddress returns the IP address of the client, as far as Caddy knows it (trusted_proxies); empty over a unix socket.
+func clientAddress(r *http.Request) string {
+	if client, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok && client != "" {
+		return client
+	}
+	client, _, _ := net.SplitHostPort(r.RemoteAddr)
+	return client
 }
 
 // The mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.

@@ -122,6 +122,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Add("Vary", "Accept")
+	refuseBody(w, r)
 	if !readOnly(w, r) {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -27,13 +28,17 @@ import (
 
 // passage is the way of one request through the proxy.
 type passage struct {
+	in      *http.Request  // as it came
 	out     *http.Request  // what is sent on, without the secret headers
 	secrets http.Header    // which the transport puts back
-	body    []byte         // the whole body, if it is short; nil: it is streamed
-	upload  *upload        // the body that is streamed, nil if there is none
-	came    time.Time      // when it had arrived, with the body that is kept; hold counts from here
+	upload  *upload        // the client's body, nil if there is none
+	short   bool           // the body is read before the request is sent on
+	body    []byte         // that body, once it was read; nil: it is streamed
+	readErr error          // why it could not be read
+	came    time.Time      // hold counts from here
 	target  *engine.Target // of the present try
-	arrived atomic.Bool    // in the present try, there was a connection: the node may have got the request
+	arrived atomic.Bool    // in the present try, the request was written to a connection: the node may have got it
+	replied atomic.Bool    // in the present try, the node has begun to answer
 	repeats int            // how often it was sent again although it may have arrived
 }
 
@@ -45,20 +50,17 @@ const (
 	maxRepeats = 2
 	minPause   = 50 * time.Millisecond // between two tries
 	maxPause   = time.Second
+	// handover is how long a node that is no longer active, but lives, may take for its answer to what it was sent before.
+	handover = 5 * time.Second
 )
 
-// newPassage begins the passage of a request. A short body is read at once: then Go's server notices when the client leaves
-// while its request waits, so that no write is carried out long after its sender has given it up, and the body can be sent
-// a second time where a kept connection turns out to be closed.
-func newPassage(r *http.Request) (*passage, error) {
-	p := &passage{secrets: http.Header{}}
-	if err := p.keep(r); err != nil {
-		return nil, err
-	}
+// newPassage begins the passage of a request.
+func newPassage(r *http.Request) *passage {
+	p := &passage{in: r, secrets: http.Header{}, came: time.Now(), short: isShort(r)}
 	// The reverse proxy logs the headers of what it sends, at level DEBUG, and would leave out only some of the secret ones.
 	p.out = r.WithContext(context.WithValue(r.Context(), passageKey{}, p))
-	if p.body == nil && r.ContentLength != 0 {
-		p.upload = &upload{ReadCloser: r.Body}
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		p.upload = &upload{body: r.Body}
 		p.out.Body = p.upload
 	}
 	p.out.Header = r.Header.Clone()
@@ -69,8 +71,7 @@ func newPassage(r *http.Request) (*passage, error) {
 		}
 	}
 	p.out.Header.Add("Via", viaMark)
-	p.came = time.Now()
-	return p, nil
+	return p
 }
 
 // serveProxied proxies a request. Whatever goes wrong is answered in the form of Vault's errors and never returned: Caddy
@@ -83,13 +84,13 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		o.answer = engine.BadRequest
 		return writeErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
 	}
-	p, err := newPassage(r)
-	if err != nil {
-		o.answer = engine.BadRequest
-		return serveBrokenBody(w, err)
+	p := newPassage(r)
+	if r.ProtoMajor == 1 && p.upload != nil {
+		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
 	}
+	waiter := engine.Waiter{Client: clientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.keep}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		s := h.view.AwaitSince(r.Context(), h.queue, p.came)
+		s := h.view.Await(r.Context(), h.queue, waiter)
 		o.state, o.held = s, heldSince(p.came)
 		switch {
 		case !s.Active():
@@ -102,48 +103,119 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 			o.answer = engine.Loop
 			return h.serveLoop(w, s, true)
 		}
-		err := p.try(h.Proxy.byScheme[s.Target.Scheme()], w, &s.Target)
+		if p.keep(); p.readErr != nil {
+			o.answer = engine.BadRequest
+			return serveBrokenBody(w, p.readErr)
+		}
+		err := p.try(h, w, s)
 		if err == nil {
-			if p.brokeOff() != nil {
+			if p.upload.broken() != nil {
 				o.answer = engine.BadRequest
 			}
 			return nil
 		}
-		if cause := p.brokeOff(); cause != nil {
+		if cause := p.upload.broken(); cause != nil {
 			o.answer = engine.BadRequest
 			return serveBrokenBody(w, cause)
 		}
-		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !h.view.Pause(r.Context(), h.queue, s, pause) {
+		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !h.view.Pause(r.Context(), h.queue, waiter, s, pause) {
 			o.answer = engine.Unavailable
 			return p.serveFailure(w, err)
 		}
 	}
 }
 
-// try sends the request to a target. An error means that nothing has been answered yet.
-func (p *passage) try(proxy *reverseproxy.Handler, w http.ResponseWriter, target *engine.Target) error {
-	p.target = target
+// try sends the request to the node that is active in a state. An error means that nothing has been answered yet.
+func (p *passage) try(h *Handler, w http.ResponseWriter, s *engine.State) error {
+	p.target = &s.Target
 	p.arrived.Store(false)
-	if repl, ok := p.out.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set(serverNameKey, target.ServerName)
+	p.replied.Store(false)
+	ctx, cancel := context.WithCancelCause(p.out.Context())
+	defer cancel(nil)
+	go p.watch(ctx, cancel, h, s)
+	out := p.out.WithContext(ctx)
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set(serverNameKey, p.target.ServerName)
 	}
 	if p.body != nil {
-		p.out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
-		p.out.Body, _ = p.out.GetBody()
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
+		out.Body, _ = out.GetBody()
 	}
-	return proxy.ServeHTTP(w, p.out, nil)
+	proxy := h.Proxy.byScheme[p.target.Scheme()]
+	err := proxy.ServeHTTP(w, out, nil)
+	proxy.Transport.(*proxyTransport).afterUse()
+	return err
+}
+
+// errNodeEnded ends a try: the node has not answered, and is no longer the active one.
+var errNodeEnded = errors.New("the node is no longer active and has not answered")
+
+// watch ends a try when its node has ended: at once if that is dead and another one is active, or none has been for as long as
+// requests wait. A node that lives, but is no longer active, may answer for some seconds yet, and end what it has begun to
+// answer.
+func (p *passage) watch(ctx context.Context, cancel context.CancelCauseFunc, h *Handler, then *engine.State) {
+	tick := time.NewTicker(time.Second) // what is decided here may depend on the time alone
+	defer tick.Stop()
+	var replaced time.Time
+	for {
+		changed, s, now := h.view.Changed(), h.view.State(), time.Now()
+		fate := s.FateOf(then)
+		if fate != engine.Replaced {
+			replaced = time.Time{}
+		} else if replaced.IsZero() {
+			replaced = now
+		}
+		if phase := s.PhaseAt(now); fate == engine.Dead ||
+			fate == engine.Replaced && !p.replied.Load() && now.Sub(replaced) >= handover ||
+			phase.Situation == engine.None && !p.replied.Load() && now.Sub(phase.Time) >= h.queue.Hold {
+			cancel(errNodeEnded)
+			return
+		}
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // again reports whether a request that failed may be sent again.
 func (p *passage) again(err error) bool {
-	if refused(err) {
+	var no *refusal
+	switch {
+	case errors.As(err, &no):
+		return p.upload == nil || p.body != nil // what was streamed is gone
+	case refused(err), p.misunderstood(err):
 		return false // time does not mend it
-	}
-	if !p.arrived.Load() {
+	case !p.arrived.Load():
 		return true
 	}
 	p.repeats++
-	return p.repeats <= maxRepeats && isRead(p.out) && p.out.ContentLength == 0
+	return p.repeats <= maxRepeats && isRead(p.out.Method) && p.out.ContentLength == 0
+}
+
+// refusal is an answer by which the node has refused a request before it did anything.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// refusalOf returns the refusal that an answer of a node is, nil if it is none: a standby whose forwarding is off answers
+// with a redirect to the active node, which the client of a proxy is not to follow. Vault's other redirects stay on the host.
+func refusalOf(resp *http.Response) *refusal {
+	if resp.StatusCode != http.StatusTemporaryRedirect {
+		return nil
+	}
+	if to, err := resp.Location(); err != nil || to.Host == resp.Request.URL.Host {
+		return nil
+	}
+	return &refusal{"the Vault node is a standby, and redirects instead of forwarding"}
+}
+
+// misunderstood reports whether a node has answered what is no HTTP, or more of a header than is read.
+func (p *passage) misunderstood(err error) bool {
+	var broken *net.OpError
+	return p.replied.Load() && !errors.Is(err, errNodeEnded) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &broken)
 }
 
 // refused reports whether a handshake has failed: one side does not trust the other, or does not speak TLS.
@@ -155,9 +227,9 @@ func refused(err error) bool {
 
 // isRead reports whether a request reads. To carry it out twice changes nothing that it does not change by itself: a GET of
 // dynamic credentials makes new ones each time.
-func isRead(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, "LIST":
+func isRead(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, "LIST":
 		return true
 	}
 	return false
@@ -169,14 +241,21 @@ func (p *passage) serveFailure(w http.ResponseWriter, err error) error {
 	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {
 		code = failed.StatusCode
 	}
-	text := "the active Vault node could not be reached by the proxy: " + p.target.URL
+	text := "the active Vault node could not be reached by the proxy: "
+	var no *refusal
 	switch {
+	case errors.As(err, &no):
+		code, text = http.StatusServiceUnavailable, "the request was not carried out: "+no.text+": "
 	case refused(err):
-		text = "the proxy and the active Vault node do not agree on TLS (see proxy_tls, and the tls block of probe): " + p.target.URL
+		text = "the proxy and the active Vault node do not agree on TLS (see proxy_tls, and the tls block of probe): "
+	case p.misunderstood(err):
+		text = "the active Vault node gave an answer that is no HTTP, or whose header is too long: "
+	case errors.Is(err, errNodeEnded) && p.arrived.Load():
+		text = "the Vault node stopped being active before it answered, and may have carried out the request: "
 	case p.arrived.Load():
-		text = "the active Vault node broke the connection before it answered, and may have carried out the request: " + p.target.URL
+		text = "the active Vault node broke the connection before it answered, and may have carried out the request: "
 	}
-	return writeErrors(w, code, text)
+	return writeErrors(w, code, text+p.target.URL)
 }
 
 // proxyLeadsBack reports whether proxying a request to t would lead back to this process.
@@ -193,16 +272,20 @@ func (passageTarget) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, er
 	return []*reverseproxy.Upstream{{Dial: p.target.Authority}}, nil
 }
 
-// proxyTransport is Caddy's transport, which sends the secret headers, too, and notes whether there was a connection.
-type proxyTransport struct{ *reverseproxy.HTTPTransport }
+// proxyTransport is Caddy's transport, which sends the secret headers, too, and notes what becomes of a request.
+type proxyTransport struct {
+	*reverseproxy.HTTPTransport
+	retired atomic.Bool // its config has ended
+}
 
 // RoundTrip implements [http.RoundTripper].
 func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passageKey{}).(*passage)
 	sent := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		// It asks for another connection only if nothing has been sent by the last one, or for a read.
-		GetConn: func(string) { p.arrived.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { p.arrived.Store(true) },
+		// It asks for another connection only if the last one has not taken the request.
+		GetConn:              func(string) { p.arrived.Store(false) },
+		WroteHeaders:         func() { p.arrived.Store(true) },
+		GotFirstResponseByte: func() { p.replied.Store(true) },
 	}))
 	sent.Header = r.Header.Clone()
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // by which net/http would repeat writes; Vault knows neither
@@ -211,9 +294,47 @@ func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	for name, values := range p.secrets {
 		sent.Header[name] = values
 	}
+	forbidReplay(sent)
 	resp, err := t.HTTPTransport.RoundTrip(sent)
-	if resp != nil {
-		resp.Request = r
+	if err != nil {
+		if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would take it for the client's leaving
+			err = errNodeEnded
+		}
+		return nil, err
 	}
-	return resp, err
+	resp.Request = r
+	if no := refusalOf(resp); no != nil {
+		return nil, errors.Join(no, resp.Body.Close())
+	}
+	return resp, nil
+}
+
+// forbidReplay keeps net/http from sending a request again by itself, once for each connection that was kept and breaks. It
+// does so with reads whose body it can have again, or that have none; so these have one that is empty, and that it cannot have
+// again.
+func forbidReplay(r *http.Request) {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+	default:
+		return
+	}
+	r.GetBody = nil
+	if r.Body == nil || r.Body == http.NoBody {
+		r.Body = io.NopCloser(strings.NewReader(""))
+	}
+}
+
+// Cleanup closes the connections that no request uses, and those that requests use once they are over.
+func (t *proxyTransport) Cleanup() error {
+	t.retired.Store(true)
+	t.afterUse()
+	return t.HTTPTransport.Cleanup()
+}
+
+// afterUse is called after each request, and closes what a transport leaves whose config has ended: a moment later, since a
+// connection of HTTP/2 is in use a little longer than the request.
+func (t *proxyTransport) afterUse() {
+	if t.retired.Load() {
+		time.AfterFunc(time.Second, t.Transport.CloseIdleConnections)
+	}
 }

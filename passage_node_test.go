@@ -201,7 +201,7 @@ func TestProxyTrustInNobody(t *testing.T) {
 // Whoever turns verification off is told so, of the proxy as well.
 func TestProxyWarnsOfNoVerification(t *testing.T) {
 	r := proxyTrusting(t, served(func(http.ResponseWriter, *http.Request) {}), `{"insecure_skip_verify": true}`, "", "")
-	if lines := r.logged(t, "are not verified by the proxy"); len(lines) != 1 {
+	if lines := r.logged(t, "the proxy does not verify"); len(lines) != 1 {
 		t.Errorf("logged %d times", len(lines))
 	}
 }

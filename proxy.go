@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 )
 
 // Proxy has requests proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients that
@@ -31,7 +32,8 @@ type Proxy struct {
 	// MatchersRaw says which requests to proxy: those that match any of the sets. All of Caddy's request matchers serve. The
 	// health endpoints are never proxied. Default: none.
 	MatchersRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
-	// TLS settings of the connections to the nodes. Default: those of the probes.
+	// TLS settings of the connections to the nodes. A client certificate (cert and key) is presented for every client that is
+	// proxied. Default: those of the probes (ca, server_name, insecure_skip_verify), without their client certificate.
 	TLS *TLS `json:"tls,omitempty"`
 
 	matchers caddyhttp.MatcherSets
@@ -53,8 +55,8 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	trust := p.TLS
 	if trust == nil {
 		trust = h.trust()
-	} else if trust.InsecureSkipVerify {
-		h.logger.Warn("the certificates of the Vault nodes are not verified by the proxy: who sits in between gets the tokens and secrets of what is proxied")
+	} else {
+		trust.warn(h.logger)
 	}
 	p.byScheme = map[string]*reverseproxy.Handler{}
 	for _, scheme := range []string{"http", "https"} {
@@ -120,15 +122,32 @@ func (p *Proxy) cleanup() error {
 	return errors.Join(errs...)
 }
 
-// trust returns the TLS settings of the probes, nil if there are none.
+// trust returns whom the probes trust, nil if they say nothing of it. Their client certificate is not among it: presented for
+// whoever is proxied, it would log them in as the redirector where Vault has logins by certificate.
 func (a *Active) trust() *TLS {
+	probing := new(Probing)
 	if own, ok := a.discoverer.(selfProbing); ok {
-		return own.probing().TLS
+		probing = own.probing()
+	} else if a.Probe != nil {
+		probing = &a.Probe.Probing
 	}
-	if a.Probe != nil {
-		return a.Probe.TLS
+	if probing.TLS == nil {
+		return nil
 	}
-	return nil
+	trust := *probing.TLS
+	trust.Cert, trust.Key = "", ""
+	return &trust
+}
+
+// warn says what is dangerous about settings of the proxy that are right.
+func (t *TLS) warn(log *zap.Logger) {
+	if t.InsecureSkipVerify {
+		log.Warn("the proxy does not verify the certificates of the Vault nodes: a man in the middle gets the tokens and secrets of all requests that are proxied")
+	}
+	if t.Cert != "" {
+		log.Warn("the proxy presents a client certificate to Vault for every client that is proxied: where Vault has the auth method cert, each of them can log in with it",
+			zap.String("cert", t.Cert))
+	}
 }
 
 // matches reports whether a request is to be proxied.
@@ -174,5 +193,5 @@ func newProxyTransport(ctx caddy.Context, scheme string, trust *TLS) (*proxyTran
 	if c := transport.Transport.TLSClientConfig; scheme == "https" { // which Caddy copies for each connection
 		c.RootCAs, c.GetClientCertificate, c.InsecureSkipVerify = ours.RootCAs, ours.GetClientCertificate, ours.InsecureSkipVerify
 	}
-	return &proxyTransport{transport}, nil
+	return &proxyTransport{HTTPTransport: transport}, nil
 }

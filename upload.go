@@ -19,27 +19,50 @@ import (
 // maxKept is how many bytes of a body are read before the request is sent on.
 const maxKept = 32 << 10
 
-// keep reads the body, if it is short. Over HTTP/3, a request without a body does not say so: it shows.
-func (p *passage) keep(r *http.Request) error {
+// isShort reports whether the body of a request is read before the request is sent on: then Go's server notices when the client
+// leaves while its request waits, so that no write is carried out long after its sender has given it up, and the body can be
+// sent a second time where a kept connection turns out to be closed. Over HTTP/3, a request without a body does not say so:
+// it shows.
+func isShort(r *http.Request) bool {
 	short := r.ContentLength > 0 && r.ContentLength <= maxKept
-	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && isRead(r)
-	if !short && !unsaid || r.Header.Get("Expect") != "" || len(r.Trailer) > 0 {
-		return nil
+	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && isRead(r.Method)
+	return (short || unsaid) && r.Header.Get("Expect") == "" && len(r.Trailer) == 0
+}
+
+// keep reads the body, once, if it is short.
+func (p *passage) keep() {
+	if !p.short || p.upload == nil || p.body != nil || p.readErr != nil {
+		return
 	}
-	kept, err := io.ReadAll(io.LimitReader(r.Body, maxKept+1))
+	length := p.in.ContentLength
+	if length < 0 {
+		p.keepUnsaid()
+		return
+	}
+	body := make([]byte, length)
+	if _, p.readErr = io.ReadFull(p.upload, body); p.readErr == nil {
+		p.body = body
+		p.upload.ended.Store(true)
+	}
+}
+
+// keepUnsaid reads a body of unknown length, and streams it if it turns out to be long.
+func (p *passage) keepUnsaid() {
+	body, err := io.ReadAll(io.LimitReader(p.upload, maxKept+1))
 	switch {
 	case err != nil:
-		return err
-	case len(kept) > maxKept:
-		r.Body = joined{io.MultiReader(bytes.NewReader(kept), r.Body), r.Body}
-		return nil
-	case len(kept) == 0:
-		r.Body = http.NoBody
+		p.readErr = err
+		return
+	case len(body) > maxKept:
+		p.short = false
+		p.out.Body = joined{io.MultiReader(bytes.NewReader(body), p.upload), p.upload}
+		return
+	case len(body) == 0:
+		p.upload, p.out.Body = nil, http.NoBody
 	default:
-		p.body = kept
+		p.body = body
 	}
-	r.ContentLength = int64(len(kept))
-	return nil
+	p.out.ContentLength = int64(len(body))
 }
 
 // joined is a body of which a part was read ahead.
@@ -48,38 +71,66 @@ type joined struct {
 	io.Closer
 }
 
-// upload is a body that is streamed, and what went wrong on the client's side of it.
+// upload is the body of a request that is proxied, as the client sends it. What is left of it when the request is answered
+// is left to net/http, which reads on, or ends the connection.
 type upload struct {
-	io.ReadCloser
-	closed atomic.Bool // by whoever sends it on
+	body   io.Reader
+	ended  atomic.Bool // all of it was read
+	closed atomic.Bool // by the transport, which reads no more of it
 	failed atomic.Pointer[error]
 }
 
 // Read implements [io.Reader].
 func (u *upload) Read(b []byte) (int, error) {
-	n, err := u.ReadCloser.Read(b)
-	if err != nil && err != io.EOF && !u.closed.Load() {
+	if u.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := u.body.Read(b)
+	switch {
+	case err == io.EOF:
+		u.ended.Store(true)
+	case err != nil && !u.closed.Load():
 		u.failed.Store(&err)
 	}
 	return n, err
 }
 
-// Close implements [io.Closer].
+// Close implements [io.Closer]. It does not close the body of net/http's own request: that would be closed before its end,
+// which net/http no longer notices once the server has put a reader of its own (read_body_idle) in front of it; it would
+// then parse what is left of the body as the next request.
 func (u *upload) Close() error {
 	u.closed.Store(true)
-	return u.ReadCloser.Close()
+	return nil
 }
 
-// brokeOff returns why the client's body broke off, nil if it did not.
-func (p *passage) brokeOff() error {
-	if p.upload == nil {
+// broken returns why the client's body ended early, nil if it did not.
+func (u *upload) broken() error {
+	if u == nil {
 		return nil
 	}
-	if err := p.upload.failed.Load(); err != nil {
+	if err := u.failed.Load(); err != nil {
 		return *err
 	}
 	return nil
 }
+
+// uploadWriter writes the answer to a request over HTTP/1 that has a body. An answer that is given before the end of the body
+// is the last one on its connection.
+type uploadWriter struct {
+	*caddyhttp.ResponseWriterWrapper
+	upload *upload
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (w uploadWriter) WriteHeader(code int) {
+	if code >= http.StatusOK && !w.upload.ended.Load() {
+		closeConnection(w.Header())
+	}
+	w.ResponseWriterWrapper.WriteHeader(code)
+}
+
+// Write implements [http.ResponseWriter]. The answers of this package and of Caddy's reverse proxy write their header first.
+func (w uploadWriter) Write(b []byte) (int, error) { return w.ResponseWriterWrapper.Write(b) }
 
 // serveBrokenBody answers where the client's body broke off, or is longer than the site allows.
 func serveBrokenBody(w http.ResponseWriter, cause error) error {
@@ -87,5 +138,5 @@ func serveBrokenBody(w http.ResponseWriter, cause error) error {
 	if failed := (caddyhttp.HandlerError{}); errors.As(cause, &failed) && failed.StatusCode >= 400 && failed.StatusCode < 500 {
 		code = failed.StatusCode
 	}
-	return writeErrors(w, code, "the body of the request broke off")
+	return writeErrors(w, code, "the request body ended early")
 }

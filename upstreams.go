@@ -77,7 +77,7 @@ func (u *Upstreams) await(r *http.Request) *engine.State {
 		came = time.Now()
 		caddyhttp.SetVar(r.Context(), cameVar, came)
 	}
-	return u.view.AwaitSince(r.Context(), u.queue, came)
+	return u.view.Await(r.Context(), u.queue, engine.Waiter{Client: clientAddress(r), Came: came})
 }
 
 // count counts a request. The reverse proxy comes for each of its attempts: it counts once for each outcome.

@@ -135,25 +135,29 @@ func (h *Handler) Cleanup() error {
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with that header is malformed
-		askToLeave(w.Header())
+		closeConnection(w.Header())
 	}
 	if h.isHealth(r.URL.Path) {
 		if serve := h.healthEndpoint(r.URL.Path[len(h.healthPath):]); serve != nil {
+			refuseBody(w, r)
 			return serve(w, r)
 		}
 	}
 	path, ok := requestPath(r)
 	if !ok {
+		refuseBody(w, r)
 		h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
 		return writeErrors(w, http.StatusBadRequest, "the request target is not a path: there is nothing to redirect to")
 	}
 	if proxied, err := h.Proxy.matches(r); err != nil || proxied {
 		if err != nil { // a matcher's own failure decides nothing
+			refuseBody(w, r)
 			h.note(r, outcome{state: h.view.State(), answer: engine.BadRequest})
 			return writeErrors(w, http.StatusBadRequest, "the request could not be matched")
 		}
 		return h.serveProxied(w, r)
 	}
+	refuseBody(w, r)
 	take(w, r)
 	o := h.await(r)
 	s := o.state
@@ -176,8 +180,8 @@ func (h *Handler) isHealth(path string) bool {
 	return h.healthPath != "" && strings.HasPrefix(path, h.healthPath)
 }
 
-// askToLeave has clients on kept connections leave.
-func askToLeave(header http.Header) { header.Set("Connection", "close") }
+// closeConnection makes an answer over HTTP/1 or 2 the last one on its connection.
+func closeConnection(header http.Header) { header.Set("Connection", "close") }
 
 // decide says how a request that may be redirected is answered in a state. proven says that a loop is certain.
 func decide(s *engine.State, r *http.Request) (answer engine.Answer, proven bool) {
@@ -199,9 +203,9 @@ func (h *Handler) await(r *http.Request) outcome {
 	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
 		return outcome{state: s}
 	}
-	defer drain(r)()
-	came := time.Now()
-	s = h.view.Await(r.Context(), h.queue)
+	came, end := time.Now(), func() {}
+	defer func() { end() }()
+	s = h.view.Await(r.Context(), h.queue, engine.Waiter{Client: clientAddress(r), Came: came, Unseen: undrainable(r), Begin: func() { end = drain(r) }})
 	return outcome{state: s, held: heldSince(came)}
 }
 

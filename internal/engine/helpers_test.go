@@ -243,7 +243,7 @@ type outcome struct {
 // request asks for the active node as a request does.
 func request(ctx context.Context, v *View, q *Queue) outcome {
 	began := time.Now()
-	return outcome{activeOf(v.Await(ctx, q)), time.Since(began)}
+	return outcome{activeOf(v.Await(ctx, q, Waiter{})), time.Since(began)}
 }
 
 // wantError fails unless the error has all parts.

@@ -4,8 +4,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -16,7 +17,22 @@ type Queue struct {
 
 	Uncounted bool // its requests come from no clients of Vault: that they wait, and how it ends, is not counted
 
-	waiting atomic.Int64
+	mu      sync.Mutex
+	waiting int64
+	unseen  int64            // of them
+	clients map[string]int64 // the same by client
+}
+
+// shares is into how many parts the places of a queue are shared: no client has more than one, and those whose leaving cannot
+// be noticed have one in all.
+const shares = 10
+
+// Waiter is a request that may have to wait.
+type Waiter struct {
+	Client string    // address of its client, by which places are shared
+	Unseen bool      // nobody would notice that the client leaves
+	Came   time.Time // hold counts from here, however often it waits; zero: from now
+	Begin  func()    // called when it has a place, before it waits; may be nil
 }
 
 // HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
@@ -25,38 +41,76 @@ func (q *Queue) HoldUntil(s *State, came, now time.Time) time.Time {
 }
 
 // Waiting returns how many requests wait now.
-func (q *Queue) Waiting() int64 { return q.waiting.Load() }
+func (q *Queue) Waiting() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiting
+}
+
+// enter takes a place, and reports whether there is one for this request.
+func (q *Queue) enter(w *Waiter) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	share := max(1, q.Most/shares)
+	if q.waiting >= q.Most || q.clients[w.Client] >= share || w.Unseen && q.unseen >= share {
+		return false
+	}
+	if q.clients == nil {
+		q.clients = map[string]int64{}
+	}
+	q.waiting++
+	q.clients[w.Client]++
+	if w.Unseen {
+		q.unseen++
+	}
+	return true
+}
+
+// leave gives a place back.
+func (q *Queue) leave(w *Waiter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting--
+	if q.clients[w.Client]--; q.clients[w.Client] == 0 {
+		delete(q.clients, w.Client)
+	}
+	if w.Unseen {
+		q.unseen--
+	}
+}
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
-// or nothing is known yet, it waits for a state in which that is over, if not too many do already. Each request has one
+// or nothing is known yet, it waits for a state in which that is over, if there is a place for it. Each request has one
 // deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site
 // meanwhile, the request gets the node that either view is the first to find.
 //
 // It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it starts the
 // view, or never start it if something else fails to start.
-func (v *View) Await(ctx context.Context, q *Queue) *State {
+func (v *View) Await(ctx context.Context, q *Queue, w Waiter) *State {
 	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
 	}
-	return v.AwaitSince(ctx, q, time.Now())
+	return v.await(ctx, q, w)
 }
 
-// AwaitSince is Await with a deadline that counts from when the request came. So a request that waits several times, since it
-// did not reach the node that it got, has one deadline.
-func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State {
+func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
 	began, s := time.Now(), v.State()
+	came := cmp.Or(w.Came, began)
 	if q.HoldUntil(s, came, began).IsZero() {
 		return s
 	}
-	v, ok := v.enter(q)
+	v, ok := v.enter(q, &w)
 	if !ok {
 		return s
 	}
-	defer v.leave(q)
+	defer v.leave(q, &w)
 	if v.current.Load() == nil { // nothing will change any more
 		return s
 	}
 	v.Start()
+	if w.Begin != nil {
+		w.Begin()
+	}
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -91,13 +145,13 @@ func (v *View) AwaitSince(ctx context.Context, q *Queue, came time.Time) *State 
 
 // Pause delays the next try of a request that did not reach its node, until there is another state than s or d has passed. The
 // request takes a place in the queue meanwhile, as one that waits for a node does. Pause reports false if there is to be no
-// other try: too many requests wait already, the context has ended, or the process is about to end.
-func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) bool {
-	v, ok := v.enter(q)
+// other try: there is no place, the context has ended, or the process is about to end.
+func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.Duration) bool {
+	v, ok := v.enter(q, &w)
 	if !ok {
 		return false
 	}
-	defer v.leave(q)
+	defer v.leave(q, &w)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for end := time.Now().Add(d); ; {
@@ -111,11 +165,10 @@ func (v *View) Pause(ctx context.Context, q *Queue, s *State, d time.Duration) b
 	}
 }
 
-// enter takes a place in a queue for a request, unless too many wait already. It returns the view that the request waits on, which
-// does not end before the request leaves: if this one has ended, the one that serves its site now.
-func (v *View) enter(q *Queue) (on *View, ok bool) {
-	if q.waiting.Add(1) > q.Most {
-		q.waiting.Add(-1)
+// enter takes a place in a queue for a request, if there is one for it. It returns the view that the request waits on, which does
+// not end before the request leaves: if this one has ended, the one that serves its site now.
+func (v *View) enter(q *Queue, w *Waiter) (on *View, ok bool) {
+	if !q.enter(w) {
 		v.held(q, Overflow, 0)
 		return nil, false
 	}
@@ -130,8 +183,8 @@ func (v *View) enter(q *Queue) (on *View, ok bool) {
 }
 
 // leave gives back the place that enter took.
-func (v *View) leave(q *Queue) {
-	q.waiting.Add(-1)
+func (v *View) leave(q *Queue, w *Waiter) {
+	q.leave(w)
 	v.need(0, -q.weight())
 }
 

@@ -104,14 +104,14 @@ var boundRows = []struct {
 		time.Sleep(3 * time.Second) // it was given a node meanwhile, and has not reached it
 		w.lose()
 		began := time.Now()
-		return outcome{activeOf(w.AwaitSince(t.Context(), q, came)), time.Since(began)}
+		return outcome{activeOf(w.Await(t.Context(), q, Waiter{Came: came})), time.Since(began)}
 	}, outcome{"", 2 * time.Second}},
 	{"not at all where it comes back too late", func(t *testing.T, w *watched, q *Queue) outcome {
 		came := time.Now()
 		time.Sleep(6 * time.Second)
 		w.lose()
 		began := time.Now()
-		return outcome{activeOf(w.AwaitSince(t.Context(), q, came)), time.Since(began)}
+		return outcome{activeOf(w.Await(t.Context(), q, Waiter{Came: came})), time.Since(began)}
 	}, outcome{}},
 	{"from when the last known node is too old", func(t *testing.T, w *watched, q *Queue) outcome {
 		w.fail(errors.New("no"))
@@ -255,7 +255,7 @@ func BenchmarkAwait(b *testing.B) {
 	q, ctx := holding(), b.Context()
 	b.ReportAllocs()
 	for b.Loop() {
-		if v.Await(ctx, q) == nil {
+		if v.Await(ctx, q, Waiter{}) == nil {
 			b.Fatal("no state")
 		}
 	}

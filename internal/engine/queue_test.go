@@ -5,6 +5,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +56,7 @@ func TestPause(t *testing.T) {
 				defer cancel()
 				row.do(w, q, cancel)
 				began := time.Now()
-				if goesOn := w.Pause(ctx, q, w.State(), 2*time.Second); goesOn != row.want || time.Since(began) != row.took {
+				if goesOn := w.Pause(ctx, q, Waiter{}, w.State(), 2*time.Second); goesOn != row.want || time.Since(began) != row.took {
 					t.Errorf("%t after %s, want %t after %s", goesOn, time.Since(began), row.want, row.took)
 				}
 				if n := q.Waiting(); n != 0 {
@@ -66,14 +67,73 @@ func TestPause(t *testing.T) {
 	}
 }
 
+// No client has more than a tenth of the places, and those whose leaving nobody would notice have a tenth in all.
+func TestPlacesAreShared(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		most   int64
+		waiter func(i int) Waiter
+		want   int64
+	}{
+		{"of one client", 1000, func(int) Waiter { return Waiter{Client: "127.0.0.1"} }, 100},
+		{"of two clients", 1000, func(i int) Waiter { return Waiter{Client: []string{"127.0.0.1", "::1"}[i%2]} }, 200},
+		{"of unknown clients", 1000, func(int) Waiter { return Waiter{} }, 100},
+		{"of many clients", 1000, func(i int) Waiter { return Waiter{Client: fmt.Sprint(i)} }, 1000},
+		{"of many clients whose leaving is not seen", 1000, func(i int) Waiter { return Waiter{Client: fmt.Sprint(i), Unseen: true} }, 100},
+		{"of few", 5, func(int) Waiter { return Waiter{Client: "127.0.0.1"} }, 1},
+		{"of none", 0, func(int) Waiter { return Waiter{Client: "127.0.0.1"} }, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			q := &Queue{Most: row.most}
+			var in []*Waiter
+			for i := range 2000 {
+				if w := row.waiter(i); q.enter(&w) {
+					in = append(in, &w)
+				}
+			}
+			if q.Waiting() != row.want {
+				t.Errorf("%d wait, want %d", q.Waiting(), row.want)
+			}
+			for _, w := range in {
+				q.leave(w)
+			}
+			if q.Waiting() != 0 || q.unseen != 0 || len(q.clients) != 0 {
+				t.Errorf("%d places are left taken, %d of them unseen, by %d clients", q.Waiting(), q.unseen, len(q.clients))
+			}
+		})
+	}
+}
+
+// What is to be done before a request waits is done once it has a place, and not for one that has none.
+func TestBeginOfAWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		begun := 0
+		begin := Waiter{Begin: func() { begun++ }}
+		w.Await(t.Context(), holding(), begin)
+		if begun != 0 {
+			t.Error("begun although there is an active node")
+		}
+		w.lose()
+		w.Await(t.Context(), &Queue{Hold: time.Second}, begin)
+		if begun != 0 {
+			t.Error("begun without a place")
+		}
+		w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10}, begin)
+		if begun != 1 {
+			t.Errorf("begun %d times, want once", begun)
+		}
+	})
+}
+
 // There is one number of requests that wait: those that pause between two tries are among them, and health checks are not.
 func TestOneNumberOfWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, q := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t)), holding()
 		w.lose()
-		go w.Await(t.Context(), q)
-		go w.Pause(t.Context(), q, w.State(), time.Second)
-		go w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10, Uncounted: true})
+		go w.Await(t.Context(), q, Waiter{})
+		go w.Pause(t.Context(), q, Waiter{}, w.State(), time.Second)
+		go w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10, Uncounted: true}, Waiter{})
 		synctest.Wait()
 		if n, m := w.Waiting(), q.Waiting(); n != 2 || m != 2 {
 			t.Errorf("%d wait at the site, %d in the queue, want 2", n, m)

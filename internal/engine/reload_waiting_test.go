@@ -181,7 +181,7 @@ func TestWaitersKeepTheirSite(t *testing.T) {
 		inside := watch(t, p, s, plain(t))
 		outside.lose()
 		done := make(chan string, 1)
-		go func() { done <- outside.Await(t.Context(), holding()).Target.URL }()
+		go func() { done <- outside.Await(t.Context(), holding(), Waiter{}).Target.URL }()
 		synctest.Wait()
 		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, inside)
 		next.Start()

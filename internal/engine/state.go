@@ -65,6 +65,37 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 // Nodes returns how many nodes are registered.
 func (s *State) Nodes() int { return len(s.members) }
 
+// Fate is what has become of a node that was active, for those who wait for its answer.
+type Fate int
+
+// The fates.
+const (
+	Serving  Fate = iota // it is active, or no other node is
+	Replaced             // another node is active
+	Dead                 // the same, and this one does not answer its probes, or discovery calls it critical
+)
+
+// FateOf returns what has become of the node that was active in an earlier state.
+func (s *State) FateOf(then *State) Fate {
+	if !s.Active() || s.Target.URL == then.Target.URL {
+		return Serving
+	}
+	id := then.Node.Identity()
+	i := slices.IndexFunc(s.members, func(m member) bool { return m.node.Identity() == id })
+	if i < 0 {
+		return Replaced
+	}
+	switch m := &s.members[i]; m.verdict.kind {
+	case verdictDead:
+		return Dead
+	case verdictNone, verdictUnreachable, verdictOverruled: // only its checks tell
+		if m.health == healthCritical {
+			return Dead
+		}
+	}
+	return Replaced
+}
+
 // identity returns that of the active node, the zero value if there is none.
 func (s *State) identity() discovery.Identity {
 	if !s.Active() {

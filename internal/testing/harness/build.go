@@ -6,6 +6,7 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -14,6 +15,9 @@ import (
 	"runtime"
 	"sync"
 )
+
+// module is what Caddy is built from. The tests that ask for a build may belong to another module, such as bench/.
+const module = "github.com/vault-redirector/caddy-vault-redirect"
 
 // builds are the programs that this process has built.
 var builds struct {
@@ -45,12 +49,29 @@ func Build(ctx context.Context, race bool) (program string, err error) {
 		name += ".exe"
 	}
 	program = filepath.Join(builds.dir, name)
-	cmd := exec.CommandContext(ctx, "go", append(flags, "-o", program, "github.com/vault-redirector/caddy-vault-redirect/cmd/caddy")...)
+	root, err := moduleDir(ctx)
+	if err != nil {
+		return "", fmt.Errorf("build caddy: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(flags, "-o", program, module+"/cmd/caddy")...)
+	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build caddy: %w\n%s", err, out)
 	}
 	builds.made[race] = program
 	return program, nil
+}
+
+// moduleDir is the folder of the module.
+func moduleDir(ctx context.Context) (string, error) {
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the folder of %s: %w\n%s", module, err, &stderr)
+	}
+	return string(bytes.TrimSpace(out)), nil
 }
 
 // Main runs the tests of a package (m is a *testing.M), removes what Build has made, and returns the exit code.

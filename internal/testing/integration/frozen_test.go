@@ -203,7 +203,8 @@ func postAndLeaveHTTP2(ctx context.Context, transport *http.Transport, address s
 	return nil
 }
 
-// TestClientsThatHaveGoneTakeNoPlace has 60 clients come and go while requests are held, of which 20 find a place.
+// TestClientsThatHaveGoneTakeNoPlace has 60 clients come and go while requests are held, of which 20 find a place: a tenth
+// of all, since they have one address.
 func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 	t.Parallel()
 	for _, row := range []struct {
@@ -218,7 +219,7 @@ func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 			t.Parallel()
 			consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 			caddy := runCaddy(t, "\tservers {\n\t\tprotocols h1 h2c\n\t}", "http://{ip}:8080 {\n\tlog\n\tvault_redirect "+consul.Addr()+
-				" {\n\t\thold 30s\n\t\thold_max 20\n\t}\n}\n")
+				" {\n\t\thold 30s\n\t\thold_max 200\n\t}\n}\n")
 			address := caddy.IP + ":8080"
 			caddy.awaitTarget("http://"+address, "https://127.10.0.1:8200")
 			consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))

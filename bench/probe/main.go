@@ -1,0 +1,88 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Command probe measures what many redirectors cost: the CPU that their probes take at real Vault nodes, and how soon all of
+// them follow when Consul marks another node. It is built as benchprobe.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/vault-redirector/caddy-vault-redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+)
+
+type options struct {
+	redirectors []int         // whose cost is measured
+	span        time.Duration // of each measurement
+	watchers    int           // that follow a change
+	changes     int           // of the active node
+	out         string        // file of the Markdown, "" for none
+}
+
+func main() {
+	if harness.AsCaddy() { // this program is the Caddy that it measures
+		caddycmd.Main()
+		return
+	}
+	o := options{redirectors: []int{1, 10, 100}}
+	flag.DurationVar(&o.span, "span", 30*time.Second, "of each measurement of CPU time")
+	flag.IntVar(&o.watchers, "watchers", 1000, "number of redirectors that follow a change in Consul")
+	flag.IntVar(&o.changes, "changes", 5, "number of changes that they follow")
+	flag.StringVar(&o.out, "out", "", "`file` in which the Markdown replaces that of the last run")
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	text, err := run(ctx, o)
+	if err == nil {
+		fmt.Print(text)
+		if o.out != "" {
+			err = page.Replace(o.out, "benchprobe", text)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchprobe:", err)
+		os.Exit(1)
+	}
+}
+
+// run returns the Markdown.
+func run(ctx context.Context, o options) (string, error) {
+	machine := page.NewMachine(ctx, "consul", "vault")
+	var costs [2][]cost
+	for i, secure := range []bool{false, true} {
+		measured, err := measureCost(ctx, o, secure)
+		if err != nil {
+			return "", fmt.Errorf("cost of probes: %w", err)
+		}
+		costs[i] = measured
+	}
+	spans, err := measureFollowing(ctx, o)
+	if err != nil {
+		return "", fmt.Errorf("following a change: %w", err)
+	}
+	machine.End()
+	return markdown(o, machine, costs, spans), nil
+}
+
+// closing closes what a measurement has started, the last first.
+type closing []func() error
+
+func (c *closing) add(f func() error) { *c = append(*c, f) }
+
+func (c *closing) close(err *error) {
+	for i := len(*c) - 1; i >= 0; i-- {
+		*err = errors.Join(*err, (*c)[i]())
+	}
+}
