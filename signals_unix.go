@@ -12,11 +12,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -31,20 +33,40 @@ type logSwitch struct {
 
 const logLevelPath = "/config/logging/logs/" + caddy.DefaultLoggerName + "/level"
 
-// obeySignals has SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
+// obeySignals makes SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
 // before: that of the flags, or one that the admin API has set since.
 func obeySignals(level string) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
 		l := logSwitch{on: level}
-		for s := range signals {
+		for s := range spaced(signals, betweenSignals) {
 			if err := l.obey(s); err != nil {
 				// Not to the log: that may well be off.
 				fmt.Fprintf(os.Stderr, "%s: logging could not be changed: %v\n", s, err)
 			}
 		}
 	}()
+}
+
+// betweenSignals is the least time between two signals that are obeyed: each may cost a reload.
+const betweenSignals = 250 * time.Millisecond
+
+// spaced yields signals as they come, but none sooner than a time after the one before; of several that come meanwhile, the
+// last one.
+func spaced(signals <-chan os.Signal, least time.Duration) iter.Seq[os.Signal] {
+	return func(yield func(os.Signal) bool) {
+		for next := <-signals; yield(next); {
+			next = nil
+			for pause := time.After(least); pause != nil || next == nil; {
+				select {
+				case next = <-signals:
+				case <-pause:
+					pause = nil
+				}
+			}
+		}
+	}
 }
 
 func (l *logSwitch) obey(s os.Signal) error {
