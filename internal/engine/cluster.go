@@ -93,7 +93,7 @@ func (c *Cluster) find(key string, config Config) *View {
 		}
 	}
 	for _, o := range c.views {
-		if o.watcher == v.watcher && o.Config.same(config) {
+		if o.watcher == v.watcher && o.Config.key() == config.key() {
 			return o
 		}
 	}

@@ -32,12 +32,6 @@ type Probe struct {
 	TLSKey   [sha256.Size]byte
 }
 
-// same reports whether two settings mean the same. TLSKey stands for TLS.
-func (p Probe) same(o Probe) bool {
-	p.TLS, o.TLS = nil, nil
-	return p == o
-}
-
 const (
 	standbyFactor = 10               // a node that is not active is probed once in so many intervals,
 	standbyMost   = 10 * time.Second // and at least this often
@@ -52,8 +46,7 @@ const (
 // until the answer, unless the mark or the address has changed. The first time, before is the member of another view, from which
 // the verdict is carried over.
 func (v *View) findProbed(m, before *member, running bool, now time.Time) {
-	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Probe, v.selection}
-	key.probe.TLS = nil
+	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Config.key().Probe, v.selection}
 	n := c.nodes[key]
 	switch {
 	case n == nil:

@@ -25,9 +25,10 @@ type Config struct {
 	selection discovery.Selection // the discoverer's
 }
 
-// same reports whether two configs can share a view.
-func (c Config) same(o Config) bool {
-	return c.Probe.same(o.Probe) && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
+// key returns what tells configs apart: TLSKey stands for TLS.
+func (c Config) key() Config {
+	c.Probe.TLS = nil
+	return c
 }
 
 // View elects the active node of a cluster by one config, for any number of readers. It is shared by all handlers whose config
@@ -158,9 +159,7 @@ func (v *View) WithoutActive(now time.Time) time.Duration {
 
 // Digest tells the view from others of the same name, in hexadecimal.
 func (v *View) Digest() string {
-	c := v.Config
-	c.Probe.TLS = nil
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), c)))
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), v.Config.key())))
 }
 
 // Waiting returns how many requests wait at the site that the view serves, also those that came before a reload.
