@@ -91,7 +91,7 @@ func TestUnverifiedIsSaid(t *testing.T) {
 		{"of probes", "", handlerJSON(consul.URL(), `, "probe": {"tls": {"insecure_skip_verify": true}}`), []string{"Vault nodes"}},
 		{
 			"of nodes without Consul", "",
-			`{"handler": "vault_redirect", "discovery": {"source": "vault", "urls": ["https://127.0.0.1:1"], "tls": {"insecure_skip_verify": true}}}`,
+			`{"handler": "vault_redirect", "discovery": {"source": "vault", "urls": ["https://127.0.0.1:1"]}, "probe": {"tls": {"insecure_skip_verify": true}}}`,
 			[]string{"Vault nodes"},
 		},
 	} {

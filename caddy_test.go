@@ -96,10 +96,10 @@ func (r *liveCaddy) logged(t *testing.T, text string) (lines []string) {
 	return lines
 }
 
-// proxyJSON is the config of a reverse proxy to the active node. more begins with a comma.
-func proxyJSON(consul *standin.Consul, options, more string) string {
-	return fmt.Sprintf(`{"handler": "reverse_proxy", "dynamic_upstreams": {"source": "vault_active",
-		"discovery": {"source": "consul", "address": %q} %s} %s}`, consul.Addr(), unprobed(options), more)
+// proxyJSON is the config of a handler that proxies everything. more begins with a comma.
+func proxyJSON(consul *standin.Consul, more string) string {
+	return fmt.Sprintf(`{"handler": "vault_redirect", "discovery": {"source": "consul", "address": %q}, "proxy": {"match": [{"path": ["*"]}]} %s}`,
+		consul.Addr(), unprobed(more))
 }
 
 // A node that refuses connections for a moment, and is back at its address, is tried again: that the proxy has set the
@@ -112,8 +112,8 @@ func TestProxyRetriesTheSameNode(t *testing.T) {
 		name, more string
 		tls        *tls.Config
 	}{
-		{"over TLS", fmt.Sprintf(`"transport": {"protocol": "http", "tls": {"ca": {"provider": "file", "pem_files": [%q]}}}`, ca), &tls.Config{Certificates: server.TLS.Certificates}},
-		{"with header_up Host", `"headers": {"request": {"set": {"Host": ["{http.reverse_proxy.upstream.hostport}"]}}}`, nil},
+		{"over TLS", fmt.Sprintf(`, "probe": {"mode": "auto", "tls": {"ca": %q}}`, ca), &tls.Config{Certificates: server.TLS.Certificates}},
+		{"plain", `, "scheme": "http"`, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			v, err := standin.NewVaultTLS("", "vault-1", row.tls)
@@ -125,7 +125,7 @@ func TestProxyRetriesTheSameNode(t *testing.T) {
 			host, port := hostPortOf(t, v.Addr())
 			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 			site := run(t, "", func(int) string {
-				return proxyJSON(consul, "", `, "load_balancing": {"try_duration": "10s"}, `+row.more)
+				return proxyJSON(consul, row.more)
 			})
 			if resp, body := site.get(t, "vault.example.com"); resp.StatusCode != http.StatusOK {
 				t.Fatalf("before: status %d, %s", resp.StatusCode, body)
@@ -154,13 +154,13 @@ func TestProxyToItselfEnds(t *testing.T) {
 			consul := newConsul(t)
 			site := run(t, `, "logs": {}`, func(port int) string {
 				consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress(host), standin.Port(port)))
-				return proxyJSON(consul, "", "")
+				return proxyJSON(consul, `, "scheme": "http"`)
 			})
 			resp, body := site.get(t, "vault.example.com")
 			if resp.StatusCode < 500 {
 				t.Errorf("status %d: %s", resp.StatusCode, body)
 			}
-			if lines := site.logged(t, "correct api_addr"); len(lines) != 1 {
+			if lines := site.logged(t, "redirect loop"); len(lines) != 1 || !strings.Contains(body, "correct api_addr") {
 				t.Errorf("%d lines name the loop, want 1: %s", len(lines), lines)
 			}
 			soon(t, "the access log", func() bool { return len(site.logged(t, "handled request")) > 0 })
@@ -186,7 +186,7 @@ func TestProxyToItsOwnName(t *testing.T) {
 	dns.register(t, "vault.example.test").set("127.0.0.1")
 	_, port := hostPortOf(t, v.Addr())
 	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(port)))
-	site := run(t, "", func(int) string { return proxyJSON(consul, "", "") })
+	site := run(t, "", func(int) string { return proxyJSON(consul, `, "scheme": "http"`) })
 	if resp, body := site.get(t, fmt.Sprintf("vault.example.test:%d", port)); resp.StatusCode != http.StatusOK {
 		t.Errorf("status %d: %s", resp.StatusCode, body)
 	}
@@ -199,7 +199,7 @@ func TestProxyMarksOnce(t *testing.T) {
 	defer node.Close()
 	host, port := hostPortOf(t, node.Listener.Addr().String())
 	consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
-	site := run(t, "", func(int) string { return proxyJSON(consul, "", "") })
+	site := run(t, "", func(int) string { return proxyJSON(consul, `, "scheme": "http"`) })
 	if resp, body := site.get(t, "vault.example.com", "Via", "1.1 other"); resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d: %s", resp.StatusCode, body)
 	}

@@ -6,7 +6,6 @@
 package vaultredirect
 
 import (
-	"maps"
 	"math"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
@@ -59,12 +59,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	            insecure_skip_verify
 //	        }
 //	    }
-//	    vault <url>... {
-//	        interval <duration>
-//	        timeout  <duration>
-//	        fall     <number>
-//	        tls { ... }
-//	    }
+//	    vault <url>...
 //	    scheme      https|http
 //	    redirect_to auto|node_name|node_address|service_address|tagged:<key>|leader|<template>
 //	    port        <port>
@@ -95,22 +90,6 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // 127.0.0.1:8500. There is either consul or vault.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
-	return h.Active.parse(d, options{
-		"health_path": checked(d, text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
-		"log_health":  flag(d, &h.LogHealth),
-		"proxy":       func() error { return h.proxy().parseMatcher(d) },
-		"proxy_tls": func() error {
-			p := h.proxy()
-			p.TLS = new(TLS)
-			return p.TLS.parse(d)
-		},
-		"retry_after": duration(d, &h.RetryAfter, time.Nanosecond),
-	})
-}
-
-// parse parses what follows the name of a directive or module: the address of Consul and a block with the options of
-// Active and more.
-func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 	var (
 		through Consul
 		vault   *Vault
@@ -122,8 +101,8 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 			return err
 		}
 	}
-	o := options{
-		"name": text(d, &a.Name),
+	err := block.Parse(d, block.Options{
+		"name": block.Text(d, &h.Name),
 		"consul": func() error {
 			other = true
 			return through.parse(d)
@@ -132,39 +111,44 @@ func (a *Active) parse(d *caddyfile.Dispenser, more options) error {
 			vault = new(Vault)
 			return vault.parse(d)
 		},
-		"scheme": text(d, &a.Scheme, "https", "http"),
-		"redirect_to": checked(d, text(d, &a.RedirectTo), func() error {
-			_, err := engine.NewAddressing("", a.RedirectTo, 0)
+		"scheme": block.Text(d, &h.Scheme, "https", "http"),
+		"redirect_to": block.Checked(d, block.Text(d, &h.RedirectTo), func() error {
+			_, err := engine.NewAddressing("", h.RedirectTo, 0)
 			return err
 		}),
-		"port": number(d, &a.Port, 65535),
+		"port": block.Number(d, &h.Port, 65535),
 		"max_stale": func() error {
-			a.MaxStale = new(caddy.Duration)
-			return duration(d, a.MaxStale, 0)()
+			h.MaxStale = new(caddy.Duration)
+			return block.Duration(d, h.MaxStale, 0)()
 		},
 		"hold": func() error {
-			a.Hold = new(caddy.Duration)
-			return duration(d, a.Hold, 0)()
+			h.Hold = new(caddy.Duration)
+			return block.Duration(d, h.Hold, 0)()
 		},
-		"hold_max": number(d, &a.HoldMax, math.MaxInt32),
+		"hold_max": block.Number(d, &h.HoldMax, math.MaxInt32),
 		"probe": func() error {
-			a.Probe = new(Probe)
-			return a.Probe.parse(d)
+			h.Probe = new(Probe)
+			return h.Probe.parse(d)
 		},
-	}
-	maps.Copy(o, more)
-	if err := parseBlock(d, o); err != nil {
-		return err
-	}
+		"health_path": block.Checked(d, block.Text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
+		"log_health":  block.Flag(d, &h.LogHealth),
+		"proxy":       func() error { return h.proxy().parseMatcher(d) },
+		"proxy_tls": func() error {
+			p := h.proxy()
+			p.TLS = new(TLS)
+			return p.TLS.parse(d)
+		},
+		"retry_after": block.Duration(d, &h.RetryAfter, time.Nanosecond),
+	}, "proxy")
 	switch {
+	case err != nil:
+		return err
 	case vault != nil && other:
 		return d.Err("consul and vault are mutually exclusive")
-	case vault != nil && a.Probe != nil:
-		return d.Err("vault probes by itself: put interval, timeout, fall and tls into its block instead of probe")
 	case vault != nil:
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(vault, "source", "vault", nil)
 	default:
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
 	}
 	return nil
 }
@@ -183,7 +167,7 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 			return d.Errf("vault: %v", err)
 		}
 	}
-	return parseBlock(d, v.Probing.options(d))
+	return nil
 }
 
 // parse parses the consul block, at whose name d is.
@@ -197,19 +181,19 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	err := parseBlock(d, options{
-		"service":       checked(d, text(d, &c.Service), func() error { return checkService(c.Service) }),
-		"active_by":     text(d, &c.ActiveBy, discovery.ByAuto, discovery.ByTag, discovery.ByCheck),
-		"tag":           text(d, &c.Tag),
-		"check_id":      text(d, &c.CheckID),
-		"token":         token(d, &c.Token),
-		"token_file":    text(d, &c.TokenFile),
-		"datacenter":    text(d, &c.Datacenter),
-		"namespace":     text(d, &c.Namespace),
-		"partition":     text(d, &c.Partition),
-		"peer":          text(d, &c.Peer),
-		"consistency":   text(d, &c.Consistency, consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent),
-		"poll_interval": checked(d, duration(d, &c.PollInterval, 0), func() error { return checkPollInterval(c.PollInterval) }),
+	err := block.Parse(d, block.Options{
+		"service":       block.Checked(d, block.Text(d, &c.Service), func() error { return checkService(c.Service) }),
+		"active_by":     block.Text(d, &c.ActiveBy, discovery.ByAuto, discovery.ByTag, discovery.ByCheck),
+		"tag":           block.Text(d, &c.Tag),
+		"check_id":      block.Text(d, &c.CheckID),
+		"token":         block.Token(d, &c.Token),
+		"token_file":    block.Text(d, &c.TokenFile),
+		"datacenter":    block.Text(d, &c.Datacenter),
+		"namespace":     block.Text(d, &c.Namespace),
+		"partition":     block.Text(d, &c.Partition),
+		"peer":          block.Text(d, &c.Peer),
+		"consistency":   block.Text(d, &c.Consistency, consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent),
+		"poll_interval": block.Checked(d, block.Duration(d, &c.PollInterval, 0), func() error { return checkPollInterval(c.PollInterval) }),
 		"tls": func() error {
 			c.TLS = new(TLS)
 			return c.TLS.parse(d)
@@ -239,12 +223,12 @@ func (t *TLS) parse(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("tls: unexpected argument %q: its settings go in a block", d.Val())
 	}
-	err := parseBlock(d, options{
-		"ca":                   text(d, &t.CA),
-		"cert":                 text(d, &t.Cert),
-		"key":                  text(d, &t.Key),
-		"server_name":          text(d, &t.ServerName),
-		"insecure_skip_verify": flag(d, &t.InsecureSkipVerify),
+	err := block.Parse(d, block.Options{
+		"ca":                   block.Text(d, &t.CA),
+		"cert":                 block.Text(d, &t.Cert),
+		"key":                  block.Text(d, &t.Key),
+		"server_name":          block.Text(d, &t.ServerName),
+		"insecure_skip_verify": block.Flag(d, &t.InsecureSkipVerify),
 	})
 	if err == nil {
 		err = t.checkPair()

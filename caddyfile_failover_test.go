@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the config of failovers: hold, probe, discovery vault, upstreams.
+// This file holds the tests of the config of failovers: hold, probe, discovery vault.
 
 package vaultredirect
 
@@ -27,12 +27,8 @@ func TestCaddyfileFailover(t *testing.T) {
 		},
 		{"vault", "vault_redirect {\nvault https://a:8200 http://b\n}", `{"discovery":{"source":"vault","urls":["https://a:8200","http://b"]},"handler":"vault_redirect"}`},
 		{
-			"vault with all", "vault_redirect {\nvault {$NO:https://a} {env.B} {\ninterval 1s\ntimeout 2s\nfall 1\ntls {\ninsecure_skip_verify\n}\n}\nredirect_to leader\n}",
-			`{"discovery":{"fall":1,"interval":1000000000,"source":"vault","timeout":2000000000,"tls":{"insecure_skip_verify":true},"urls":["https://a","{env.B}"]},"handler":"vault_redirect","redirect_to":"leader"}`,
-		},
-		{
-			"upstreams", "reverse_proxy {\ndynamic vault_active a:1 {\nconsul {\nservice v\n}\nname n\nprobe off\nhold 1s\nport 8300\n}\n}",
-			`{"dynamic_upstreams":{"discovery":{"address":"a:1","service":"v","source":"consul"},"hold":1000000000,"name":"n","port":8300,"probe":{"mode":"off"},"source":"vault_active"},"handler":"reverse_proxy"}`,
+			"vault with all", "vault_redirect {\nvault {$NO:https://a} {env.B}\nprobe strict 1s {\ntimeout 2s\nfall 1\ntls {\ninsecure_skip_verify\n}\n}\nredirect_to leader\n}",
+			`{"discovery":{"source":"vault","urls":["https://a","{env.B}"]},"handler":"vault_redirect","probe":{"fall":1,"interval":1000000000,"mode":"strict","timeout":2000000000,"tls":{"insecure_skip_verify":true}},"redirect_to":"leader"}`,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -63,15 +59,12 @@ func TestCaddyfileFailoverRefuses(t *testing.T) {
 		{"probe off with a block", "vault_redirect {\nprobe off {\ninterval 1s\n}\n}", []string{"Caddyfile:", "probe off"}},
 		{"fall 0", "vault_redirect {\nprobe {\nfall 0\n}\n}", []string{"Caddyfile:4", "fall", `"0"`, "1 to 100"}},
 		{"fall 101", "vault_redirect {\nprobe {\nfall 101\n}\n}", []string{"Caddyfile:4", "fall", "1 to 100"}},
-		{"fall of vault", "vault_redirect {\nvault https://a {\nfall 0\n}\n}", []string{"Caddyfile:4", "fall", "1 to 100"}},
-		{"mode of vault", "vault_redirect {\nvault https://a {\nmode auto\n}\n}", []string{"Caddyfile:4", `"mode"`, "fall, interval, timeout, tls"}},
+		{"vault with a block", "vault_redirect {\nvault https://a {\nfall 1\n}\n}", []string{"Caddyfile:3", "vault", "block"}},
 		{"vault without URL", "vault_redirect {\nvault\n}", []string{"Caddyfile:3", "vault", "https://vault-0.example.com:8200"}},
 		{"vault by name", "vault_redirect {\nvault vault-0:8200\n}", []string{"Caddyfile:3", "vault-0:8200", "https://"}},
-		{"short interval", "vault_redirect {\nvault https://a {\ninterval 10ms\n}\n}", []string{"Caddyfile:4", "interval", "50ms"}},
+		{"short interval", "vault_redirect {\nvault https://a\nprobe {\ninterval 10ms\n}\n}", []string{"Caddyfile:5", "interval", "50ms"}},
 		{"vault and consul", "vault_redirect {\nvault https://a\nconsul\n}", []string{"Caddyfile:", "mutually exclusive"}},
 		{"vault and address", "vault_redirect a:1 {\nvault https://a\n}", []string{"Caddyfile:", "mutually exclusive"}},
-		{"vault and probe", "vault_redirect {\nvault https://a\nprobe\n}", []string{"Caddyfile:", "probes by itself"}},
-		{"health_path of upstreams", "reverse_proxy {\ndynamic vault_active {\nhealth_path /x\n}\n}", []string{"Caddyfile:4", "health_path", "hold"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := adaptDirective(tc.text)
@@ -88,8 +81,7 @@ func TestValidateFailoverJSON(t *testing.T) {
 		want         []string // nil: valid
 	}{
 		{"all of it", handler(`,"name":"n","hold":"5s","hold_max":1024,"probe":{"mode":"auto","interval":"1s","timeout":"1s","fall":3,"tls":{}}`), nil},
-		{"vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"],"interval":"1s","timeout":"1s","fall":1,"tls":{}},"redirect_to":"leader"`), nil},
-		{"upstreams", `{"handler":"reverse_proxy","dynamic_upstreams":{"source":"vault_active","discovery":{"source":"consul"},"hold":0}}`, nil},
+		{"vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{"interval":"1s","timeout":"1s","fall":1,"tls":{}},"redirect_to":"leader"`), nil},
 		{"negative hold", handler(`,"hold":-1`), []string{"hold", "negative"}},
 		{"negative hold_max", handler(`,"hold_max":-1`), []string{"hold_max", "negative"}},
 		{"short interval", handler(`,"probe":{"interval":"49ms"}`), []string{"probe", "interval", "49ms", "50ms"}},
@@ -100,13 +92,13 @@ func TestValidateFailoverJSON(t *testing.T) {
 		{"mode of probes", handler(`,"probe":{"mode":"sometimes"}`), []string{"probe", "mode", `"sometimes"`, "auto, strict or off"}},
 		{"fall", handler(`,"probe":{"fall":-1}`), []string{"probe", "fall", "-1", "between 1 and 100"}},
 		{"great fall", handler(`,"probe":{"fall":101}`), []string{"probe", "fall", "101"}},
-		{"fall of vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"],"fall":101}`), []string{"probe", "fall"}},
-		{"mode of vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"],"mode":"off"}`), []string{`unknown field "mode"`}},
+		{"fall of vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{"fall":101}`), []string{"probe", "fall"}},
+		{"mode of vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{"mode":"off"}`), []string{"probe", "mode", "strict"}},
+		{"interval of vault", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"],"interval":"1s"}`), []string{`unknown field "interval"`}},
 		{"probe off with settings", handler(`,"probe":{"mode":"off","interval":"1s"}`), []string{"probe", "off"}},
-		{"vault and probe", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{}`), []string{"probe", "by itself"}},
+		{"vault and probe auto", handler(`,"discovery":{"source":"vault","urls":["https://a:8200"]},"probe":{"mode":"auto"}`), []string{"probe", "auto", "strict"}},
 		{"vault and scheme", handler(`,"scheme":"https","discovery":{"source":"vault","urls":["http://a:8200"]}`), []string{"scheme", "http://a:8200"}},
 		{"vault without URLs", handler(`,"discovery":{"source":"vault"}`), []string{"urls", "https://"}},
-		{"upstreams with a health_path", `{"handler":"reverse_proxy","dynamic_upstreams":{"source":"vault_active","health_path":"off"}}`, []string{`unknown field "health_path"`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			err := validate(tc.config)

@@ -42,7 +42,7 @@ Asks Consul and the Vault nodes what vault_redirect would ask them, from this
 machine, and says what is right, what is wrong, and what to do about it. It
 needs no running Caddy, listens on nothing and sends no token to Vault.
 
-What to check is every vault_redirect and vault_active of a config file
+What to check is every vault_redirect handler of a config file
 (Caddyfile or JSON), or the Consul agent at CONSUL_HOST_PORT, or the nodes that
 --vault names. Without any of these it is the Consul agent that CONSUL_HTTP_ADDR
 names, else 127.0.0.1:8500. The environment variables of Consul's own client
@@ -102,12 +102,12 @@ func check(fs caddycmd.Flags) ([]doctor.Report, error) {
 	defer cancel()
 	d, secrets := doctor.New(), []string{os.Getenv(api.HTTPTokenEnvName)}
 	for _, c := range list {
-		config, err := c.active.complete(ctx)
+		config, err := c.handler.complete(ctx)
 		if err != nil {
 			return nil, c.wrap(err)
 		}
-		secrets = append(secrets, secretsOf(c.active.discoverer)...)
-		if err := d.Add(c.active.discoverer, config, c.sites...); err != nil {
+		secrets = append(secrets, secretsOf(c.handler.discoverer)...)
+		if err := d.Add(c.handler.discoverer, config, c.sites...); err != nil {
 			return nil, c.wrap(err)
 		}
 	}
@@ -143,15 +143,15 @@ func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
 	case config != "":
 		return suspectsByConfig(config, fs.String("adapter"))
 	}
-	a := &Active{Scheme: scheme}
+	h := &Handler{Scheme: scheme}
 	if len(vault) > 0 {
 		for _, u := range vault {
 			if _, err := nodes.ParseURL(u); err != nil {
 				return nil, fmt.Errorf("--vault: %w", err)
 			}
 		}
-		a.DiscoveryRaw = caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)
-		return []*suspect{{active: a}}, nil
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)
+		return []*suspect{{handler: h}}, nil
 	}
 	through := Consul{Address: fs.Arg(0), TokenFile: tokenFile}
 	if through.Address != "" {
@@ -165,8 +165,8 @@ func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
 	if err := checkTokenFile(tokenFile); err != nil {
 		return nil, err
 	}
-	a.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
-	return []*suspect{{active: a}}, nil
+	h.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
+	return []*suspect{{handler: h}}, nil
 }
 
 // checkTokenFile checks that the file can be read. The error does not repeat its name, which may well be the token itself.

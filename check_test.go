@@ -170,9 +170,7 @@ func TestCheckFindsAllHandlers(t *testing.T) {
 		"b": map[string]any{
 			"listen": []string{"127.0.0.1:18202"},
 			"routes": []any{map[string]any{"handle": []any{map[string]any{
-				"handler": "reverse_proxy", "dynamic_upstreams": map[string]any{
-					"source": "vault_active", "name": "two", "discovery": map[string]any{"source": "vault", "urls": []string{c.Vaults[0].URL()}},
-				},
+				"handler": "vault_redirect", "name": "two", "discovery": map[string]any{"source": "vault", "urls": []string{c.Vaults[0].URL()}},
 			}}}},
 		},
 	}}}}
@@ -223,7 +221,7 @@ func TestCheckRefusesBadInput(t *testing.T) {
 		{[]string{"--config", none, "--adapter", "nope"}, `no adapter "nope"`},
 		{[]string{"--config", none, "--scheme", "http"}, "do not go with --config"},
 		{[]string{"--config", "/no/such/file"}, "no such file"},
-		{[]string{"--config", none}, "neither a vault_redirect nor a vault_active"},
+		{[]string{"--config", none}, "no vault_redirect handler found"},
 		{[]string{"--config", broken}, "nonsense"},
 		{[]string{"--config", badJSON}, "not valid JSON"},
 		{[]string{"--config", badOption}, "routes[0]: hold: -1ns is negative"},

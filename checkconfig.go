@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the command check finds the handlers and upstreams in a config file.
+// This file holds how the command check finds the handlers in a config file.
 
 package vaultredirect
 
@@ -23,11 +23,11 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 )
 
-// suspect is what is to be checked: the options of a handler or of upstreams, and the site that they belong to.
+// suspect is what is to be checked: a handler, and the site that it belongs to.
 type suspect struct {
-	active *Active
-	sites  []doctor.Site
-	path   string // in the config; empty where there is none
+	handler *Handler
+	sites   []doctor.Site
+	path    string // in the config; empty where there is none
 }
 
 // wrap says where in the config an error is.
@@ -38,7 +38,7 @@ func (c *suspect) wrap(err error) error {
 	return fmt.Errorf("%s: %w", c.path, err)
 }
 
-// suspectsByConfig returns all handlers and upstreams in a config file.
+// suspectsByConfig returns all handlers in a config file.
 func suspectsByConfig(file, adapter string) ([]*suspect, error) {
 	raw, err := readConfig(file, adapter)
 	if err != nil {
@@ -53,7 +53,7 @@ func suspectsByConfig(file, adapter string) ([]*suspect, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if len(f.found) == 0 {
-		return nil, fmt.Errorf("%s: there is neither a vault_redirect nor a vault_active in it", file)
+		return nil, fmt.Errorf("%s: no vault_redirect handler found", file)
 	}
 	return f.found, nil
 }
@@ -109,11 +109,8 @@ func (f *finder) find(value any, path string, s scope) error {
 		}
 	case map[string]any:
 		s = s.enter(v)
-		switch {
-		case v["handler"] == "vault_redirect":
-			return f.add(v, "handler", path, s)
-		case v["source"] == "vault_active":
-			return f.add(v, "source", path, s)
+		if v["handler"] == "vault_redirect" {
+			return f.add(v, path, s)
 		}
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			if err := f.find(v[key], strings.TrimPrefix(path+"."+key, "."), s); err != nil {
@@ -124,33 +121,23 @@ func (f *finder) find(value any, path string, s scope) error {
 	return nil
 }
 
-// add adds a handler or a source of upstreams.
-func (f *finder) add(object map[string]any, key, path string, s scope) error {
+// add adds a handler.
+func (f *finder) add(object map[string]any, path string, s scope) error {
 	rest := maps.Clone(object)
-	delete(rest, key)
+	delete(rest, "handler")
 	raw, err := json.Marshal(rest)
 	if err != nil {
 		return err
 	}
-	c := &suspect{path: path}
-	if key == "handler" {
-		h := new(Handler)
-		if err = caddy.StrictUnmarshalJSON(raw, h); err == nil {
-			err = h.Validate()
-		}
-		c.active = &h.Active
-	} else {
-		u := new(Upstreams)
-		if err = caddy.StrictUnmarshalJSON(raw, u); err == nil {
-			err = u.Validate()
-		}
-		c.active = &u.Active
+	c := &suspect{path: path, handler: new(Handler)}
+	if err = caddy.StrictUnmarshalJSON(raw, c.handler); err == nil {
+		err = c.handler.Validate()
 	}
 	if err != nil {
 		return c.wrap(err)
 	}
 	if len(s.listen) > 0 {
-		c.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: key == "source"}}
+		c.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https()}}
 	}
 	f.found = append(f.found, c)
 	return nil

@@ -34,7 +34,7 @@ func TestCleanupReleasesOnce(t *testing.T) {
 	if err := errors.Join(new(Handler).Cleanup(), (&Handler{}).Cleanup()); err != nil {
 		t.Errorf("of a handler that was never provisioned: %v", err)
 	}
-	failed := &Handler{Active: Active{Scheme: "ftp"}}
+	failed := &Handler{Scheme: "ftp"}
 	ctx, cancel := newContext(t)
 	defer cancel()
 	if err := failed.Provision(ctx); err == nil {

@@ -18,25 +18,25 @@ import (
 type cluster struct {
 	name   string
 	view   *engine.View
-	fronts []*Active // that use it
+	fronts []*Handler // that use it
 }
 
-// fronts are the handlers and upstreams that use a view now.
+// fronts are the handlers that use a view now.
 var fronts struct {
 	sync.Mutex
-	list []*Active
+	list []*Handler
 }
 
-func addFront(a *Active) {
+func addFront(a *Handler) {
 	fronts.Lock()
 	defer fronts.Unlock()
 	fronts.list = append(fronts.list, a)
 }
 
-func removeFront(a *Active) {
+func removeFront(a *Handler) {
 	fronts.Lock()
 	defer fronts.Unlock()
-	fronts.list = slices.DeleteFunc(fronts.list, func(o *Active) bool { return o == a })
+	fronts.list = slices.DeleteFunc(fronts.list, func(o *Handler) bool { return o == a })
 }
 
 // clusters returns the clusters that the running config watches, by name. Where several views have the same name, all but
@@ -65,12 +65,12 @@ func clusters() []cluster {
 	return list
 }
 
-// usersOfViews returns the views of the running config with the handlers and upstreams that use them.
-func usersOfViews() map[*engine.View][]*Active {
+// usersOfViews returns the views of the running config with the handlers that use them.
+func usersOfViews() map[*engine.View][]*Handler {
 	app := runningApp()
 	fronts.Lock()
 	defer fronts.Unlock()
-	users := map[*engine.View][]*Active{}
+	users := map[*engine.View][]*Handler{}
 	for _, a := range fronts.list {
 		if a.app == app {
 			users[a.view] = append(users[a.view], a)

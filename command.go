@@ -20,6 +20,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/spf13/cobra"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/logswitch"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
@@ -54,7 +56,7 @@ says. Where there are no such signals, a request to it does the same:
     curl --json '"INFO"'  localhost:2019/config/logging/logs/default/level
     curl --json '"FATAL"' localhost:2019/config/logging/logs/default/level
 
-Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
+Everything else is easier with a Caddyfile: see ` + instance.SourceURL + `.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			f := cmd.Flags()
 			f.CountP("verbose", "v", "Log more: -v for INFO, with a line per request; -vv for DEBUG (default: WARN)")
@@ -77,7 +79,7 @@ Everything else is easier with a Caddyfile: see ` + sourceURL + `.`,
 // runCommand runs Caddy with the config that the flags stand for.
 func runCommand(fs caddycmd.Flags) (int, error) {
 	if fs.Bool("version") {
-		fmt.Printf("vault-redirector %s (see <%s> for source code)\n", version(), sourceURL)
+		fmt.Printf("vault-redirector %s (see <%s> for source code)\n", instance.Version(), instance.SourceURL)
 		return caddy.ExitCodeSuccess, nil
 	}
 	config, err := commandConfig(fs)
@@ -89,7 +91,7 @@ func runCommand(fs caddycmd.Flags) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	verbose, _ := fs.GetCount("verbose") // commandConfig has read it
-	obeySignals(logLevelOf(verbose))
+	logswitch.ObeySignals(logLevelOf(verbose))
 	select {}
 }
 
@@ -143,7 +145,7 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		}
 	}
 
-	handler := Handler{Active: commandActive(fs, vault, seconds)}
+	handler := commandHandler(fs, vault, seconds)
 	return &caddy.Config{
 		Admin:   &caddy.AdminConfig{Config: &caddy.ConfigSettings{Persist: new(bool)}},
 		Logging: commandLogging(verbose, fs.Bool("log-disable")),
@@ -151,36 +153,35 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	}, nil
 }
 
-// commandActive returns how the active node is found.
-func commandActive(fs caddycmd.Flags, vault []string, seconds float64) Active {
+// commandHandler returns the handler that the flags stand for.
+func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler {
 	every := caddy.Duration(seconds * float64(time.Second))
 	if len(vault) > 0 {
-		v := Vault{URLs: vault}
+		h := Handler{DiscoveryRaw: caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)}
 		if fs.Changed("poll-interval") {
-			v.Interval = every
+			h.Probe = &Probe{Interval: every}
 		}
-		a := Active{DiscoveryRaw: caddyconfig.JSONModuleObject(v, "source", "vault", nil)}
 		if fs.Bool("https") {
-			a.Scheme = "https"
+			h.Scheme = "https"
 		}
-		return a
+		return h
 	}
 	consul := Consul{Address: fs.Arg(0), PollInterval: max(every, caddy.Duration(minPoll))}
 	if check := fs.String("checkid"); check != "" {
 		consul.ActiveBy, consul.CheckID = discovery.ByCheck, check
 	}
-	a := Active{
+	h := Handler{
 		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
 		Scheme:       "http",
 		RedirectTo:   engine.ToNodeName,
 	}
 	if fs.Bool("https") {
-		a.Scheme = "https"
+		h.Scheme = "https"
 	}
 	if fs.Bool("ip") {
-		a.RedirectTo = engine.ToNodeAddress
+		h.RedirectTo = engine.ToNodeAddress
 	}
-	return a
+	return h
 }
 
 // commandApps returns the apps: one server with nothing but the handler.
@@ -218,9 +219,6 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 // Names are compared as Go writes them.
 var secretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}
 
-// logOff is the level at which nothing is logged: no message has it.
-const logOff = "FATAL"
-
 // logLevelOf returns the level of the log for the number of -v.
 func logLevelOf(verbose int) string {
 	return []string{"WARN", "INFO", "DEBUG"}[min(verbose, 2)]
@@ -230,7 +228,7 @@ func logLevelOf(verbose int) string {
 func commandLogging(verbose int, disable bool) *caddy.Logging {
 	level := logLevelOf(verbose)
 	if disable {
-		level = logOff
+		level = logswitch.Off
 	}
 	fields := map[string]any{}
 	for _, name := range secretHeaders {

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
@@ -94,7 +95,7 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 	})
 	stopping := func() {
 		e.end() // it does not wait for a handler that blocks
-		beginDraining(ctx)
+		instance.BeginShutdown(ctx)
 	}
 	for name, f := range map[string]func(){"started": e.begin, "stopping": stopping} {
 		if err := e.events.On(name, onEvent{f}); err != nil {
@@ -158,7 +159,7 @@ func (e *emitter) take() (event engine.Event, ok bool) {
 // eventData returns what a handler gets to know. The values end up as arguments of commands and in URLs: they are
 // numbers, words of closed sets, URLs whose host was checked, and names.
 func eventData(e engine.Event) map[string]any {
-	d := map[string]any{"cluster": e.Cluster, "instance": instance}
+	d := map[string]any{"cluster": e.Cluster, "instance": instance.ID}
 	switch e.Kind {
 	case engine.ActiveChanged:
 		d["node"], d["url"], d["previous_node"], d["previous_url"] = safeName(e.Node), e.URL, safeName(e.Previous), e.PreviousURL

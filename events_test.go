@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -99,7 +100,7 @@ func (c *testCaddy) awaitEvent(name string, n int) map[string]any {
 		c.t.Errorf("%s: %v", name, err)
 	}
 	data := maps.Clone(e.Data)
-	if data["instance"] != instance {
+	if data["instance"] != instance.ID {
 		c.t.Errorf("%s: instance %v", name, data["instance"])
 	}
 	delete(data, "instance")

@@ -122,7 +122,7 @@ func drainBody(res *http.Response) {
 // handlerOfView returns a handler that has the view of the only cluster, for those who wait for its state.
 func handlerOfView(t *testing.T) *Handler {
 	t.Helper()
-	return &Handler{Active: Active{view: clusters()[0].view}}
+	return &Handler{view: clusters()[0].view}
 }
 
 // TestFastLaneTLS has Caddy's server serve HTTP/2, and the lane say what Caddy's server says of HTTP/3.

@@ -146,7 +146,7 @@ func TestNoAccessLogs(t *testing.T) {
 }
 
 // runningFront returns the only handler of the running config.
-func runningFront(t *testing.T) *Active {
+func runningFront(t *testing.T) *Handler {
 	t.Helper()
 	for _, users := range usersOfViews() {
 		return users[0]
@@ -227,7 +227,7 @@ func BenchmarkRedirectNoted(b *testing.B) {
 		replacer, log bool
 	}{{"bare", false, false}, {"replacer", true, false}, {"replacer and log", true, true}} {
 		b.Run(row.name, func(b *testing.B) {
-			h := &Handler{Active: Active{queue: new(engine.Queue), view: benchView(b), logged: row.log}, memory: new(memory)}
+			h := &Handler{queue: new(engine.Queue), view: benchView(b), logged: row.log, memory: new(memory)}
 			r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/x?version=2", nil)
 			server := new(caddyhttp.Server)
 			w := &noWriter{http.Header{}}
@@ -246,7 +246,7 @@ func BenchmarkRedirectNoted(b *testing.B) {
 			continue
 		}
 		b.Run(row.name+", without ours", func(b *testing.B) {
-			h := &Handler{Active: Active{queue: new(engine.Queue), view: benchView(b)}, memory: new(memory)}
+			h := &Handler{queue: new(engine.Queue), view: benchView(b), memory: new(memory)}
 			r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/x?version=2", nil)
 			server := new(caddyhttp.Server)
 			w := &noWriter{http.Header{}}

@@ -9,10 +9,7 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
-	"runtime/debug"
 	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,28 +17,8 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 )
-
-// What the status document says of the program itself.
-const (
-	application = "vault-redirector" // the name of the original, which monitoring may look for
-	modulePath  = "github.com/vault-redirector/caddy-vault-redirect"
-	sourceURL   = "https://" + modulePath
-)
-
-// version is that of this module in the running program: a release such as 1.2.3, or dev.
-var version = sync.OnceValue(func() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "dev"
-	}
-	for _, m := range append(info.Deps, &info.Main) {
-		if m.Path == modulePath && m.Replace == nil && m.Version != "" && m.Version != "(devel)" && !strings.HasPrefix(m.Version, "v0.0.0") {
-			return strings.TrimPrefix(m.Version, "v")
-		}
-	}
-	return "dev"
-})
 
 // status is the status document. The first seven keys are those of vault-redirector, with their meaning.
 type status struct {
@@ -68,7 +45,7 @@ type status struct {
 // statusOf returns the document for a state at a time. Anybody may read it: it quotes nothing that another machine said.
 func statusOf(s *engine.State, endpoint string, now time.Time) status {
 	d := status{
-		Healthy: s.PhaseAt(now).HasTarget(), Application: application, Version: version(), Source: sourceURL, ConsulHostPort: endpoint,
+		Healthy: s.PhaseAt(now).HasTarget(), Application: instance.Application, Version: instance.Version(), Source: instance.SourceURL, ConsulHostPort: endpoint,
 		LastConsulPoll: moment(s.Polled), StaleSince: moment(s.StaleSince),
 		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
 	}
@@ -115,7 +92,7 @@ func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	if reason := s.ReasonAt(now); !s.PhaseAt(now).HasTarget() && blind(reason) {
 		d["ready"], d["reason"], d["detail"] = false, reason, explain(reason)
 	}
-	if draining, in := drainingIn(r); draining {
+	if draining, in := instance.ShuttingDown(r); draining {
 		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
 	}
 	return h.answerCheck(w, r, &h.memory.unready, d["ready"] == true, d)
@@ -160,7 +137,7 @@ func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 			d.Healthy, d.Reason, d.ActiveVault, d.RedirectURL = false, discovery.ReasonBadAddress, nil, ""
 		}
 	}
-	if d.Draining, d.ShutdownIn = drainingIn(r); d.Draining {
+	if d.Draining, d.ShutdownIn = instance.ShuttingDown(r); d.Draining {
 		d.Healthy = false
 	}
 	return h.answerCheck(w, r, &h.memory.unwell, d.Healthy, d)

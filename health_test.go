@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -45,7 +46,7 @@ func TestHealth(t *testing.T) {
 	}
 	delete(doc, "last_consul_poll")
 	want := map[string]any{
-		"healthy": true, "application": "vault-redirector", "version": "dev", "source": sourceURL,
+		"healthy": true, "application": "vault-redirector", "version": "dev", "source": instance.SourceURL,
 		"consul_host_port": consul.Addr(), "active_vault": "127.10.0.1:8200",
 		"reason": "ok", "active_node": "vault-1", "redirect_url": "https://127.10.0.1:8200",
 		"nodes": 2.0, "candidates": 1.0, "changes": 1.0,
@@ -186,7 +187,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 		{"an address that Consul has", handlerJSON(odd.Addr(), ""), discovery.ReasonBadAddress, "PLANTED"},
 		{"files of a client certificate", handlerWith(mutual.URL(), fmt.Sprintf(`"tls": {"cert": %q, "key": %q, "insecure_skip_verify": true}`, cert, key), ""), discovery.ReasonConsulUnreachable, dir},
 		{"what a node says", handlerJSON(registered.Addr(), `, "scheme": "http", "probe": {"mode": "strict", "interval": "50ms"}`), discovery.ReasonUnhealthy, "probe: "},
-		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"], "interval": "50ms"}}`, banner), discovery.ReasonUnhealthy, "probe: "},
+		{"what answers at the node's address", fmt.Sprintf(`{"discovery": {"source": "vault", "urls": ["http://%s"]}, "probe": {"interval": "50ms"}}`, banner), discovery.ReasonUnhealthy, "probe: "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h, end := newHandler(t, row.config)

@@ -248,7 +248,7 @@ func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node)
 	}
 	view.Start()
 	h = &Handler{
-		Active:     Active{view: view, queue: new(engine.Queue), discoverer: g, logger: log},
+		view: view, queue: new(engine.Queue), discoverer: g, logger: log,
 		healthPath: defaultHealthPath, retryAfter: []string{"1"},
 	}
 	for changed := view.Changed(); view.State().Phase().Situation == engine.Starting; changed = view.Changed() {

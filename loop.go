@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -105,25 +106,7 @@ func clientAddress(r *http.Request) string {
 
 // The mark of this process in requests that it proxies, in the form of a pseudonym of a proxy.
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
-var viaMark = "1.1 vault-redirect-" + instance
-
-// passVar is the variable of a request that has got the mark here: a retry is no return.
-const passVar = "vault_redirect.marked"
-
-// mark has a request that is about to be proxied carry the mark of this process, and reports whether it came with it: then
-// this process has proxied it before.
-func mark(r *http.Request) (comesBack bool) {
-	if caddyhttp.GetVar(r.Context(), passVar) == nil {
-		if marked(r) {
-			return true
-		}
-		caddyhttp.SetVar(r.Context(), passVar, true)
-	}
-	if !marked(r) {
-		r.Header.Add("Via", viaMark)
-	}
-	return false
-}
+var viaMark = "1.1 vault-redirect-" + instance.ID
 
 // marked reports whether a request carries the mark. Whoever is in between may have put several into one line.
 func marked(r *http.Request) bool {

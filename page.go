@@ -22,6 +22,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 )
 
 func init() {
@@ -213,10 +215,10 @@ func (p *StatusPage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("unexpected argument %q: after a matcher, which begins with / or @ or is *, settings go in a block", d.Val())
 	}
-	return parseBlock(d, options{
+	return block.Parse(d, block.Options{
 		"refresh": func() error {
 			p.Refresh = new(caddy.Duration)
-			return checked(d, duration(d, p.Refresh, 0), func() error { return checkRefresh(time.Duration(*p.Refresh)) })()
+			return block.Checked(d, block.Duration(d, p.Refresh, 0), func() error { return checkRefresh(time.Duration(*p.Refresh)) })()
 		},
 	})
 }

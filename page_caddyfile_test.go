@@ -68,7 +68,7 @@ func TestStatusPageCaddyfileErrors(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"argument", "vault_redirect_status 5s", `unexpected argument "5s": after a matcher, which begins with / or @ or is *, settings go in a block`},
 		{"two paths", "vault_redirect_status /a /b", `unexpected argument "/b"`},
-		{"unknown option", "vault_redirect_status {\nrefrehs 5s\n}", `unknown option "refrehs": there are refresh, at Caddyfile:3`},
+		{"unknown option", "vault_redirect_status {\nrefrehs 5s\n}", `unknown option "refrehs"; expected one of: refresh, at Caddyfile:3`},
 		{"twice", "vault_redirect_status {\nrefresh 5s\nrefresh 6s\n}", "refresh is given twice, at Caddyfile:4"},
 		{"no value", "vault_redirect_status {\nrefresh\n}", "refresh: a value is missing, at Caddyfile:3"},
 		{"two values", "vault_redirect_status {\nrefresh 5s 6s\n}", "refresh: it takes one value, not 2"},

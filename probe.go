@@ -15,11 +15,19 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // Probe says whether the nodes themselves are asked if they are active, with GET /v1/sys/health at the address that
 // redirects lead to (and, with redirect_to leader, GET /v1/sys/leader), and how much their word counts. No token is sent.
+//
+// Each probe uses a connection of its own (with TLS sessions resumed), so that a closed listener or a changed address is
+// noticed; the one before is kept until then, since its break tells of a death at once. While the active node leaves a probe
+// unanswered for three times as long as it usually takes, and at least for 100ms, requests wait for what it turns out to be,
+// as long as hold lets them. Other nodes are asked every 10 intervals, at least every 10s; all are asked at once when the
+// active node is lost, and each of which discovery has something new.
 type Probe struct {
 	// Mode says how much the word of a node counts:
 	//
@@ -34,18 +42,8 @@ type Probe struct {
 	//   - off: nodes are not asked.
 	//
 	// A node that is in maintenance in Consul is never used, whatever it says. One whose checks are critical is used only
-	// if it says itself that it is active. Default: auto.
+	// if it says itself that it is active. Default: auto; with discovery vault, strict, which is the only one there.
 	Mode string `json:"mode,omitempty"`
-
-	Probing
-}
-
-// Probing says how nodes are asked. Each probe uses a connection of its own (with TLS sessions resumed), so that a closed
-// listener or a changed address is noticed; the one before is kept until then, since its break tells of a death at once.
-// While the active node leaves a probe unanswered for three times as long as it usually takes, and at least for 100ms,
-// requests wait for what it turns out to be, as long as hold lets them. Other nodes are asked every 10 intervals, at
-// least every 10s; all are asked at once when the active node is lost, and each of which discovery has something new.
-type Probing struct {
 	// Interval between two probes of the active node. At least 50ms. Default: 500ms.
 	Interval caddy.Duration `json:"interval,omitempty"`
 	// Timeout of one probe. At least 50ms. Default: 1s.
@@ -70,21 +68,29 @@ const (
 	probeOff    = "off"
 )
 
-// mode returns the mode as the engine names it.
-func (p *Probe) mode() (engine.Mode, error) {
-	switch p.Mode {
-	case "", probeAuto:
-		return engine.ProbeAuto, nil
-	case probeStrict:
+// mode returns the mode as the engine names it, by what the discovery says that marks the active node.
+func (p *Probe) mode(by string) (engine.Mode, error) {
+	switch mode := p.Mode; {
+	case by == discovery.ByProbe && (mode == "" || mode == probeStrict):
 		return engine.ProbeStrict, nil
-	case probeOff:
+	case by == discovery.ByProbe:
+		return "", fmt.Errorf("mode: %q does not go with this discovery: nobody but the nodes themselves knows which is active, so that it is strict", mode)
+	case mode == "", mode == probeAuto:
+		return engine.ProbeAuto, nil
+	case mode == probeStrict:
+		return engine.ProbeStrict, nil
+	case mode == probeOff:
 		return engine.ProbeOff, nil
 	}
 	return "", fmt.Errorf("mode: %q is not auto, strict or off", p.Mode)
 }
 
 // engine completes and checks the settings.
-func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
+func (p *Probe) engine(by string) (engine.Probe, error) {
+	mode, err := p.mode(by)
+	if err != nil {
+		return engine.Probe{}, err
+	}
 	if mode == engine.ProbeOff {
 		return engine.Probe{}, p.checkOff()
 	}
@@ -107,8 +113,7 @@ func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
 	if p.TLS != nil {
 		settings = *p.TLS
 	}
-	err := settings.expand(caddy.NewReplacer())
-	if err != nil {
+	if err := settings.expand(caddy.NewReplacer()); err != nil {
 		return c, err
 	}
 	c.TLS, c.TLSKey, err = settings.config()
@@ -116,8 +121,8 @@ func (p *Probing) engine(mode engine.Mode) (engine.Probe, error) {
 }
 
 // checkOff checks the settings of probes that are off.
-func (p *Probing) checkOff() error {
-	if *p != (Probing{}) {
+func (p *Probe) checkOff() error {
+	if *p != (Probe{Mode: p.Mode}) {
 		return errors.New("mode off goes without interval, timeout, fall and tls")
 	}
 	return nil
@@ -132,7 +137,7 @@ func checkProbe(name string, d time.Duration) error {
 
 // parse parses the probe option, at whose name d is.
 func (p *Probe) parse(d *caddyfile.Dispenser) error {
-	o := p.Probing.options(d)
+	o := p.options(d)
 	args := d.RemainingArgs()
 	if len(args) > 0 && slices.Contains([]string{probeAuto, probeStrict, probeOff}, args[0]) {
 		p.Mode, args = args[0], args[1:]
@@ -154,7 +159,7 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	if p.Mode == probeOff && len(args) > 0 {
 		return d.Err("probe off: takes no interval")
 	}
-	if err := parseBlock(d, o); err != nil || p.Mode != probeOff {
+	if err := block.Parse(d, o); err != nil || p.Mode != probeOff {
 		return err
 	}
 	if err := p.checkOff(); err != nil {
@@ -163,12 +168,12 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// options are those of probes wherever they are set.
-func (p *Probing) options(d *caddyfile.Dispenser) options {
-	return options{
-		"interval": checked(d, duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
-		"timeout":  checked(d, duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
-		"fall":     number(d, &p.Fall, maxFall),
+// options are those of its block.
+func (p *Probe) options(d *caddyfile.Dispenser) block.Options {
+	return block.Options{
+		"interval": block.Checked(d, block.Duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
+		"timeout":  block.Checked(d, block.Duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
+		"fall":     block.Number(d, &p.Fall, maxFall),
 		"tls": func() error {
 			p.TLS = new(TLS)
 			return p.TLS.parse(d)

@@ -266,21 +266,27 @@ func TestProbesOutliveNewIndexes(t *testing.T) {
 func TestSelectionByProbeNeedsProbes(t *testing.T) {
 	for _, row := range []struct {
 		by    string
-		mode  engine.Mode
+		mode  string
+		want  engine.Mode
 		wrong string
 	}{
-		{discovery.ByTag, engine.ProbeOff, ""},
-		{discovery.ByAuto, engine.ProbeAuto, ""},
-		{discovery.ByCheck, engine.ProbeStrict, ""},
-		{discovery.ByProbe, engine.ProbeStrict, ""},
-		{discovery.ByProbe, engine.ProbeAuto, "needs probe strict"},
-		{discovery.ByProbe, engine.ProbeOff, "needs probe strict"},
-		{"", engine.ProbeStrict, "selects by"},
-		{"Tag", engine.ProbeStrict, "selects by"},
+		{discovery.ByTag, probeOff, engine.ProbeOff, ""},
+		{discovery.ByAuto, probeAuto, engine.ProbeAuto, ""},
+		{discovery.ByAuto, "", engine.ProbeAuto, ""},
+		{discovery.ByCheck, probeStrict, engine.ProbeStrict, ""},
+		{discovery.ByProbe, probeStrict, engine.ProbeStrict, ""},
+		{discovery.ByProbe, "", engine.ProbeStrict, ""},
+		{discovery.ByProbe, probeAuto, "", "so that it is strict"},
+		{discovery.ByProbe, probeOff, "", "so that it is strict"},
+		{"", probeStrict, engine.ProbeStrict, "selects by"},
+		{"Tag", probeStrict, engine.ProbeStrict, "selects by"},
 	} {
-		err := checkSelection(&standin.Given{By: discovery.Selection{Mode: row.by}}, row.mode)
-		if row.wrong == "" && err != nil || row.wrong != "" && (err == nil || !strings.Contains(err.Error(), row.wrong)) {
-			t.Errorf("by %q with probes %q: %v, want %q", row.by, row.mode, err, row.wrong)
+		mode, err := (&Probe{Mode: row.mode}).mode(row.by)
+		if err == nil {
+			err = checkSelection(&standin.Given{By: discovery.Selection{Mode: row.by}})
+		}
+		if mode != row.want || row.wrong == "" && err != nil || row.wrong != "" && (err == nil || !strings.Contains(err.Error(), row.wrong)) {
+			t.Errorf("by %q with probes %q: mode %q, %v, want %q", row.by, row.mode, mode, err, row.wrong)
 		}
 	}
 }

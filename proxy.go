@@ -124,17 +124,11 @@ func (p *Proxy) cleanup() error {
 
 // trust returns whom the probes trust, nil if they say nothing of it. Their client certificate is not among it: presented for
 // whoever is proxied, it would log them in as the redirector where Vault has logins by certificate.
-func (a *Active) trust() *TLS {
-	probing := new(Probing)
-	if own, ok := a.discoverer.(selfProbing); ok {
-		probing = own.probing()
-	} else if a.Probe != nil {
-		probing = &a.Probe.Probing
-	}
-	if probing.TLS == nil {
+func (h *Handler) trust() *TLS {
+	if h.Probe == nil || h.Probe.TLS == nil {
 		return nil
 	}
-	trust := *probing.TLS
+	trust := *h.Probe.TLS
 	trust.Cert, trust.Key = "", ""
 	return &trust
 }

@@ -7,21 +7,15 @@ package vaultredirect
 
 import (
 	"cmp"
-	"crypto/rand"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
-)
-
-// instance tells this process from other copies.
-var (
-	instance = strings.ToLower(rand.Text()[:12])
-	started  = time.Now()
 )
 
 // statusDocument is what an operator may know of this process.
@@ -114,7 +108,7 @@ type historyEntry struct {
 // statusNow returns the status of the process.
 func statusNow() statusDocument {
 	d := statusDocument{
-		Version: version(), Instance: instance, Started: started.UTC(), Draining: caddy.Exiting(), Shutdown: shutdownAt.Load(), Clusters: []clusterStatus{},
+		Version: instance.Version(), Instance: instance.ID, Started: instance.Started.UTC(), Draining: caddy.Exiting(), Shutdown: instance.ShutdownAt(), Clusters: []clusterStatus{},
 	}
 	now := time.Now()
 	for _, c := range clusters() {

@@ -28,8 +28,6 @@ type Vault struct {
 	// their certificates must be for the name. Names are looked up every 10s. May have global placeholders.
 	URLs []string `json:"urls,omitempty"`
 
-	Probing
-
 	nodes []discovery.Node // as the URLs name them
 }
 
@@ -97,8 +95,6 @@ func (v *Vault) Cluster() string { return "vault\x00" + v.nodes[0].ID }
 // clusterName is the default name of the cluster.
 func (v *Vault) clusterName() string { return v.nodes[0].Name }
 
-func (v *Vault) probing() *Probing { return &v.Probing }
-
 func (v *Vault) checkScheme(scheme string) error {
 	for _, n := range v.nodes {
 		if scheme != "" && scheme != n.Scheme {
@@ -112,5 +108,4 @@ func (v *Vault) checkScheme(scheme string) error {
 var (
 	_ caddy.Provisioner    = (*Vault)(nil)
 	_ discovery.Discoverer = (*Vault)(nil)
-	_ selfProbing          = (*Vault)(nil)
 )

@@ -62,7 +62,7 @@ func TestVaultDiscovery(t *testing.T) {
 	t.Cleanup(c.Close)
 	c.Consul.Close()
 	urls := fmt.Sprintf("%q, %q, %q", c.Vaults[0].URL(), c.Vaults[1].URL(), c.Vaults[2].URL())
-	h := provisionJSON(t, `{"hold": 0, "discovery": {"source": "vault", "urls": [`+urls+`], "interval": "50ms", "timeout": "1s"}}`)
+	h := provisionJSON(t, `{"hold": 0, "discovery": {"source": "vault", "urls": [`+urls+`]}, "probe": {"interval": "50ms", "timeout": "1s"}}`)
 	untilTarget(t, h, c.Vaults[0])
 	for range 2 {
 		untilTarget(t, h, c.StepDown())

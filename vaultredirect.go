@@ -12,6 +12,7 @@ package vaultredirect
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,7 +38,50 @@ func init() { caddy.RegisterModule(Handler{}) }
 // While a failover goes on, requests wait for the next active node. While there is none, it answers 503 with a Retry-After
 // header, in the form in which Vault reports errors. It never passes a request on to the next handler.
 type Handler struct {
-	Active
+	// Name of the cluster, in metrics, status and events. Default: the name of the service in Consul, or the host of the
+	// first URL.
+	Name string `json:"name,omitempty"`
+	// DiscoveryRaw says where the Vault nodes are found. Default: Consul, as its environment variables say, else at
+	// 127.0.0.1:8500.
+	DiscoveryRaw json.RawMessage `json:"discovery,omitempty" caddy:"namespace=http.vault_redirect.discovery inline_key=source"`
+	// Scheme of the redirect: https, or http for a Vault without TLS. Vault's own client follows no redirect from https
+	// to http. Default: https; with discovery vault, that of the URL.
+	Scheme string `json:"scheme,omitempty"`
+	// RedirectTo says which address of the node to redirect to:
+	//
+	// - auto: the service address that Vault registered (the host of its api_addr), else the node's name
+	// - node_name: the name of Consul's node
+	// - node_address: the address of Consul's node
+	// - service_address: the service address, else the address of the node
+	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
+	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes, and is auto where they
+	//   never reached the node or do not trust its certificate
+	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
+	//   {node}.vault.example.com
+	//
+	// A node whose address is not a host name or an IP address is not redirected to, and one whose address is a loopback
+	// address only for clients on this machine. Default: auto.
+	RedirectTo string `json:"redirect_to,omitempty"`
+	// Port of the redirect. Default: the one that is registered, or that of the address which redirect_to names by tagged:KEY
+	// or leader; with discovery vault, that of the URL.
+	Port int `json:"port,omitempty"`
+	// MaxStale is how long the last known node is used while Consul cannot be asked, from the first query that failed;
+	// after that, requests get 503. 0 drops the node at the first failure. A node that answers its probes and says that it
+	// is active is used for as long as it does. Default: 5m.
+	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
+	// Hold is how long requests wait for the next active node when one is lost, instead of being turned away with 503:
+	// each at most for as long as this, and none later than this after the loss. A cluster that never had an active node,
+	// or that lost it longer ago, is not waited for. With probes, requests wait as well while the active node leaves its
+	// probe unanswered. A request leaves when its client does. 0 turns waiting off, but for up to 1s at the start.
+	// Default: 50s, which is longer than a failover on Consul storage takes, and shorter than the 60s after which Vault's
+	// clients give up.
+	Hold *caddy.Duration `json:"hold,omitempty"`
+	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Of these places, one client
+	// address has at most a tenth, as have, in all, those whose client could leave unnoticed. Each request that waits costs
+	// about 10 KiB of memory, on top of the 20 KiB that Go's server takes for a connection. Default: 10000.
+	HoldMax int `json:"hold_max,omitempty"`
+	// Probe has the nodes themselves asked whether they are active. Default: mode auto.
+	Probe *Probe `json:"probe,omitempty"`
 
 	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
 	// HEAD with 200 if a request would be redirected now and with 503 if not, or when this process is about to end, and with
@@ -58,6 +102,14 @@ type Handler struct {
 	healthPath string
 	retryAfter []string
 	memory     *memory
+	discoverer discovery.Discoverer
+	view       *engine.View
+	queue      *engine.Queue
+	release    func() // gives the view back, once
+	logger     *zap.Logger
+	app        *App   // of the same config
+	server     string // name of the server that it belongs to
+	logged     bool   // the server has access logs
 }
 
 // memory is what a handler remembers of requests.
@@ -90,7 +142,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.memory = new(memory)
 	retryAfter := cmp.Or(time.Duration(h.RetryAfter), defaultRetryAfter)
 	h.retryAfter = []string{strconv.FormatInt(int64((retryAfter+time.Second-1)/time.Second), 10)}
-	if err := h.Active.provision(ctx); err != nil {
+	if err := h.provisionView(ctx); err != nil {
 		return err
 	}
 	if h.Proxy != nil {
@@ -109,7 +161,7 @@ func (h *Handler) Validate() error {
 	if h.RetryAfter < 0 {
 		return fmt.Errorf("retry_after: %s is negative", time.Duration(h.RetryAfter))
 	}
-	return h.Active.validate()
+	return h.validateView()
 }
 
 func checkHealthPath(path string) error {
@@ -125,7 +177,7 @@ func checkHealthPath(path string) error {
 
 // Cleanup releases what Provision took.
 func (h *Handler) Cleanup() error {
-	err := h.Active.cleanup()
+	err := h.cleanupView()
 	if h.Proxy != nil {
 		err = errors.Join(err, h.Proxy.cleanup())
 	}

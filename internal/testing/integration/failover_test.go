@@ -208,20 +208,10 @@ func TestProxyForClientsThatCannotFollow(t *testing.T) {
 	mountKV(t, c)
 	caddy := runCaddy(t, "", `
 http://{ip}:8080 {
-	@cannot header X-Requested-With XMLHttpRequest
-	handle @cannot {
-		reverse_proxy {
-			dynamic vault_active `+c.Consuls[0].HTTPAddr+` {
-				scheme http
-				hold 30s
-			}
-		}
-	}
-	handle {
-		vault_redirect `+c.Consuls[0].HTTPAddr+` {
-			scheme http
-			hold 30s
-		}
+	vault_redirect `+c.Consuls[0].HTTPAddr+` {
+		scheme http
+		hold 30s
+		proxy header X-Requested-With XMLHttpRequest
 	}
 }`)
 	site := "http://" + caddy.IP + ":8080"

@@ -19,7 +19,7 @@ func byVaults(c *cluster.Cluster, options string) string {
 	for _, v := range c.Vaults {
 		urls += " " + v.URL
 	}
-	return "http://{ip}:8080 {\n\tvault_redirect {\n\t\tvault" + urls + " {\n\t\t\tinterval 250ms\n\t\t}\n" + options + "\n\t}\n}\n"
+	return "http://{ip}:8080 {\n\tvault_redirect {\n\t\tvault" + urls + "\n\t\tprobe 250ms\n" + options + "\n\t}\n}\n"
 }
 
 func TestDiscoveryWithoutConsul(t *testing.T) {

@@ -3,7 +3,7 @@
 
 //go:build unix
 
-package vaultredirect
+package logswitch
 
 import (
 	"os"

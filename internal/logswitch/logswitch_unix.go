@@ -1,11 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the signals by which the command vault-redirect turns logging on and off, as vault-redirector did.
-
 //go:build unix
 
-package vaultredirect
+package logswitch
 
 import (
 	"cmp"
@@ -33,9 +31,9 @@ type logSwitch struct {
 
 const logLevelPath = "/config/logging/logs/" + caddy.DefaultLoggerName + "/level"
 
-// obeySignals makes SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
+// ObeySignals makes SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
 // before: that of the flags, or one that the admin API has set since.
-func obeySignals(level string) {
+func ObeySignals(level string) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
@@ -74,7 +72,7 @@ func (l *logSwitch) obey(s os.Signal) error {
 	if err != nil {
 		return err
 	}
-	off := level == "PANIC" || level == logOff
+	off := level == "PANIC" || level == Off
 	if !off {
 		l.on = level
 	}
@@ -84,7 +82,7 @@ func (l *logSwitch) obey(s os.Signal) error {
 			return nil
 		}
 		caddy.Log().Warn("logging is turned off by SIGUSR2; SIGUSR1 turns it on", pid)
-		return setLogLevel(logOff)
+		return setLogLevel(Off)
 	}
 	if off {
 		if err := setLogLevel(l.on); err != nil {

@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the options of a block are parsed, each kind in one way.
-
-package vaultredirect
+// Package block parses the options of a Caddyfile block, each kind in one way.
+package block
 
 import (
 	"slices"
@@ -15,22 +14,22 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// options has the parsers of a block's options by name.
-type options map[string]func() error
+// Options has the parsers of a block's options by name.
+type Options map[string]func() error
 
-// parseBlock parses a block, in which each option may stand once.
-func parseBlock(d *caddyfile.Dispenser, o options) error {
+// Parse parses a block, in which each option may stand once, but for those that are repeatable.
+func Parse(d *caddyfile.Dispenser, o Options, repeatable ...string) error {
 	seen, last := map[string]bool{}, ""
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
 		parse, ok := o[name]
 		if name == "{" {
-			return d.Errf("%s: takes no block", last)
+			return d.Errf("%s does not take a block", last)
 		}
 		if !ok {
-			return d.Errf("unknown option %q: there are %s", name, strings.Join(o.names(), ", "))
+			return d.Errf("unknown option %q; expected one of: %s", name, strings.Join(o.names(), ", "))
 		}
-		if seen[name] && name != "proxy" {
+		if seen[name] && !slices.Contains(repeatable, name) {
 			return d.Errf("%s is given twice", name)
 		}
 		seen[name], last = true, name
@@ -41,7 +40,7 @@ func parseBlock(d *caddyfile.Dispenser, o options) error {
 	return nil
 }
 
-func (o options) names() []string {
+func (o Options) names() []string {
 	var names []string
 	for name := range o {
 		names = append(names, name)
@@ -50,8 +49,8 @@ func (o options) names() []string {
 	return names
 }
 
-// text parses the one argument of an option, which is one of some values if there are any.
-func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
+// Text parses the one argument of an option, which is one of some values if there are any.
+func Text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 	return func() error {
 		name := d.Val()
 		args := d.RemainingArgs()
@@ -68,8 +67,8 @@ func text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 	}
 }
 
-// flag parses an option that takes no argument.
-func flag(d *caddyfile.Dispenser, to *bool) func() error {
+// Flag parses an option that takes no argument.
+func Flag(d *caddyfile.Dispenser, to *bool) func() error {
 	return func() error {
 		name := d.Val()
 		*to = true
@@ -80,8 +79,8 @@ func flag(d *caddyfile.Dispenser, to *bool) func() error {
 	}
 }
 
-// token parses the one argument of the option token, which may be empty.
-func token(d *caddyfile.Dispenser, to **string) func() error {
+// Token parses the one argument of the option token, which may be empty.
+func Token(d *caddyfile.Dispenser, to **string) func() error {
 	return func() error {
 		args := d.RemainingArgs()
 		if len(args) != 1 {
@@ -92,12 +91,12 @@ func token(d *caddyfile.Dispenser, to **string) func() error {
 	}
 }
 
-// number parses the one argument of an option as a number from 1 to most.
-func number(d *caddyfile.Dispenser, to *int, most int) func() error {
+// Number parses the one argument of an option as a number from 1 to most.
+func Number(d *caddyfile.Dispenser, to *int, most int) func() error {
 	return func() error {
 		name := d.Val()
 		var value string
-		if err := text(d, &value)(); err != nil {
+		if err := Text(d, &value)(); err != nil {
 			return err
 		}
 		n, err := strconv.Atoi(value)
@@ -109,12 +108,12 @@ func number(d *caddyfile.Dispenser, to *int, most int) func() error {
 	}
 }
 
-// duration parses the one argument of an option as a duration that is not below least.
-func duration(d *caddyfile.Dispenser, to *caddy.Duration, least time.Duration) func() error {
+// Duration parses the one argument of an option as a duration that is not below least.
+func Duration(d *caddyfile.Dispenser, to *caddy.Duration, least time.Duration) func() error {
 	return func() error {
 		name := d.Val()
 		var value string
-		if err := text(d, &value)(); err != nil {
+		if err := Text(d, &value)(); err != nil {
 			return err
 		}
 		parsed, err := caddy.ParseDuration(value)
@@ -129,8 +128,8 @@ func duration(d *caddyfile.Dispenser, to *caddy.Duration, least time.Duration) f
 	}
 }
 
-// checked adds a check to a parser, so that the error names the file and the line.
-func checked(d *caddyfile.Dispenser, parse, check func() error) func() error {
+// Checked adds a check to a parser, so that the error names the file and the line.
+func Checked(d *caddyfile.Dispenser, parse, check func() error) func() error {
 	return func() error {
 		if err := parse(); err != nil {
 			return err

@@ -1,0 +1,87 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+// Package instance tells of this process: which version of the plugin it runs, since when, and whether it is about to end.
+package instance
+
+import (
+	"crypto/rand"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+const (
+	// Application is the name of the program that this one continues, which monitoring may look for.
+	Application = "vault-redirector"
+	modulePath  = "github.com/vault-redirector/caddy-vault-redirect"
+	// SourceURL is where the source of the plugin is.
+	SourceURL = "https://" + modulePath
+)
+
+// Version is that of the plugin in the running program: a release such as 1.2.3, or dev.
+var Version = sync.OnceValue(func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "dev"
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == modulePath && m.Replace == nil && m.Version != "" && m.Version != "(devel)" && !strings.HasPrefix(m.Version, "v0.0.0") {
+			return strings.TrimPrefix(m.Version, "v")
+		}
+	}
+	return "dev"
+})
+
+// ID tells this process from other copies; Started is when it began.
+var (
+	ID      = strings.ToLower(rand.Text()[:12])
+	Started = time.Now()
+)
+
+var shutdownAt atomic.Pointer[time.Time]
+
+// ShutdownAt returns when the listeners close, nil while the process is not about to end.
+func ShutdownAt() *time.Time { return shutdownAt.Load() }
+
+// BeginShutdown is called when a config ends, before its apps stop. With the process, and with a shutdown_delay, the time
+// of draining begins.
+func BeginShutdown(ctx caddy.Context) {
+	if !caddy.Exiting() {
+		return
+	}
+	var delay time.Duration
+	if app, err := ctx.AppIfConfigured("http"); err == nil {
+		delay = time.Duration(app.(*caddyhttp.App).ShutdownDelay)
+	}
+	at := time.Now().Add(delay).UTC()
+	shutdownAt.Store(&at)
+	if delay > 0 {
+		ctx.Logger().Info("draining: health checks fail from now on, while requests are still answered", zap.Duration("shutdown_delay", delay))
+	}
+}
+
+// ShuttingDown reports whether the process or its server is about to end, and in what time the listener closes.
+func ShuttingDown(r *http.Request) (draining bool, in string) {
+	draining = caddy.Exiting()
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return draining, ""
+	}
+	if down, _ := repl.Get("http.shutting_down"); down == true {
+		draining = true
+	}
+	if left, ok := repl.Get("http.time_until_shutdown"); ok && draining {
+		if d, ok := left.(time.Duration); ok {
+			in = max(0, d).Round(100 * time.Millisecond).String()
+		}
+	}
+	return draining, in
+}

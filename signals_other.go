@@ -1,9 +1,0 @@
-// SPDX-FileCopyrightText: 2026 The vault_redirect authors
-// SPDX-License-Identifier: MIT
-
-//go:build !unix
-
-package vaultredirect
-
-// obeySignals does nothing where there are no such signals: the admin API sets the level of the log.
-func obeySignals(string) {}
