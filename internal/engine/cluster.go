@@ -107,7 +107,7 @@ func (c *Cluster) place(v *View, number uint64) {
 		if o == v || o.number != number {
 			continue
 		}
-		if o.Stats() == v.Stats() { // those of v, which nothing was known to need when o was acquired
+		if o.Stats() == v.Stats() { // o was acquired first, and took the counters that v continues
 			o.stats.Store(c.statsFor(o, number))
 		}
 		if o.Addressing != v.Addressing {
