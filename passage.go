@@ -120,7 +120,7 @@ func (h *Handler) serveProxied(w http.ResponseWriter, r *http.Request) error {
 		}
 		if !p.again(err) || time.Since(p.came) >= h.queue.Hold || !h.view.Pause(r.Context(), h.queue, waiter, s, pause) {
 			o.answer = engine.Unavailable
-			return p.serveFailure(w, err)
+			return p.serveFailure(w, err, h.retryAfter)
 		}
 	}
 }
@@ -236,7 +236,7 @@ func isRead(method string) bool {
 }
 
 // serveFailure answers where the request could not be brought to a node, or no answer came back.
-func (p *passage) serveFailure(w http.ResponseWriter, err error) error {
+func (p *passage) serveFailure(w http.ResponseWriter, err error, retryAfter []string) error {
 	code := http.StatusBadGateway
 	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {
 		code = failed.StatusCode
@@ -245,6 +245,7 @@ func (p *passage) serveFailure(w http.ResponseWriter, err error) error {
 	var no *refusal
 	switch {
 	case errors.As(err, &no):
+		w.Header()["Retry-After"] = retryAfter
 		code, text = http.StatusServiceUnavailable, "the request was not carried out: "+no.text+": "
 	case refused(err):
 		text = "the proxy and the active Vault node do not agree on TLS (see proxy_tls, and the tls block of probe): "

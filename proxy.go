@@ -55,9 +55,8 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	trust := p.TLS
 	if trust == nil {
 		trust = h.trust()
-	} else {
-		trust.warn(h.logger)
 	}
+	trust.warn(h.logger)
 	p.byScheme = map[string]*reverseproxy.Handler{}
 	for _, scheme := range []string{"http", "https"} {
 		transport, err := newProxyTransport(ctx, scheme, trust)
@@ -135,6 +134,9 @@ func (h *Handler) trust() *TLS {
 
 // warn says what is dangerous about settings of the proxy that are right.
 func (t *TLS) warn(log *zap.Logger) {
+	if t == nil {
+		return
+	}
 	if t.InsecureSkipVerify {
 		log.Warn("the proxy does not verify the certificates of the Vault nodes: a man in the middle gets the tokens and secrets of all requests that are proxied")
 	}

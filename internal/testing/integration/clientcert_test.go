@@ -42,7 +42,8 @@ http://{ip}:8001 {
 }
 http://{ip}:8002 {
 	vault_redirect {
-		vault `+c.Vaults[0].URL+` {
+		vault `+c.Vaults[0].URL+`
+		probe {
 			`+whole+`
 		}
 		`+proxied+`
