@@ -183,9 +183,13 @@ func until(t testing.TB, h *Handler, what string, ok func(*engine.State) bool) {
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for s := h.redirector.View.State(); !ok(s); s = h.redirector.View.State() {
+	for {
+		changed, s := h.redirector.View.Changed(), h.redirector.View.State()
+		if ok(s) {
+			return
+		}
 		select {
-		case <-s.Changed():
+		case <-changed:
 		case <-tick.C:
 		case <-deadline:
 			t.Fatalf("%s: still reason %s (%s), url %q", what, s.ReasonAt(time.Now()), s.Detail, s.Target.URL)
@@ -255,8 +259,8 @@ func handlerOf(t testing.TB, scheme, redirectTo string, nodes ...discovery.Node)
 		redirector: &redirect.Redirector{View: view, Queue: new(engine.Queue), RetryAfter: []string{"1"}, Log: log},
 		discoverer: g, logger: log, healthPath: defaultHealthPath, last: new(lastReported),
 	}
-	for s := view.State(); s.Phase().Situation == engine.Starting; s = view.State() {
-		<-s.Changed()
+	for changed := view.Changed(); view.State().Phase().Situation == engine.Starting; changed = view.Changed() {
+		<-changed
 	}
 	return h, func() { view.Release(log) }
 }

@@ -98,7 +98,7 @@ func wantGoroutines(t *testing.T, want int) {
 		stacks = string(buffer[:runtime.Stack(buffer, true)])
 		n = 0
 		for stack := range strings.SplitSeq(stacks, "\n\n") {
-			for _, f := range []string{"engine.(*watcher).run(", "engine.(*teller).run(", "engine.(*View).run(", "engine.(*prober).", "(*Transport).", "(*persistConn)."} {
+			for _, f := range []string{"engine.(*watcher).run(", "engine.(*logQueue).run(", "engine.(*View).", "engine.(*Cluster).", "(*Transport).", "(*persistConn)."} {
 				if strings.Contains(stack, f) {
 					n++
 					break
@@ -113,8 +113,8 @@ func wantGoroutines(t *testing.T, want int) {
 }
 
 // perWatcher is how many goroutines a watcher has that waits for Consul: its own, that of its log lines, and the
-// connection's two. A view has one.
-const perWatcher, perView = 4, 1
+// connection's two. Views have none.
+const perWatcher = 4
 
 // loader returns a function that has Caddy load a config with handlers and other apps, as a reload does.
 func loader(t *testing.T) func(apps string, handlers ...string) error {
@@ -175,7 +175,7 @@ func (r *reloads) wantAsBefore(t *testing.T) {
 	wantReferences(t, r.key2, 2)
 	wantOpen(t, r.one, 1)
 	wantOpen(t, r.two, 1)
-	wantGoroutines(t, 2*perWatcher+4*perView)
+	wantGoroutines(t, 2*perWatcher)
 }
 
 // TestReloadsGiveBackWhatTheyTake reloads with handlers on two discoveries, changes what they ask, and fails at each step.

@@ -35,11 +35,12 @@ func elect(t *testing.T, g *standin.Given, redirectTo string) *engine.State {
 	}
 	defer view.Release(log)
 	view.Start()
-	for s := view.State(); ; s = view.State() {
-		if s.Phase().Situation != engine.Starting {
+	for {
+		changed := view.Changed()
+		if s := view.State(); s.Phase().Situation != engine.Starting {
 			return s
 		}
-		<-s.Changed()
+		<-changed
 	}
 }
 

@@ -91,11 +91,11 @@ func (d *Doctor) Look(ctx context.Context, timeout time.Duration) []Seen {
 // settle waits until discovery has answered or failed, and each node was probed: once, or as often as it takes to call one
 // dead that does not answer in time.
 func (p *patient) settle(ctx context.Context) {
-	for began := time.Now(); !p.settled(time.Since(began)); {
+	for began, changed := time.Now(), p.view.Changed(); !p.settled(time.Since(began)); changed = p.view.Changed() {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.view.State().Changed():
+		case <-changed:
 		case <-time.After(20 * time.Millisecond): // a failed query may change no state, and a probe that finds nothing new neither
 		}
 	}

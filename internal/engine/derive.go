@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the next state follows from an election and from what the last report is worth.
-
 package engine
 
 import (
@@ -17,14 +15,14 @@ import (
 type evidence int
 
 const (
-	whole   evidence = iota // it is the whole truth
-	partial                 // what it shows is right, what it lacks may be there
-	old                     // it is no news of now
-	nothing                 // there is none yet: only what a predecessor knew
+	whole   evidence = iota // it is complete
+	partial                 // the nodes that it shows are there, others may be, too
+	old                     // it is the last one before a failure
+	nothing                 // there is no answer yet, only what the cluster knew before
 )
 
 func (v *View) evidence() evidence {
-	r := &v.report
+	r := &v.watcher.report
 	switch {
 	case r.number == 0:
 		return nothing
@@ -36,15 +34,32 @@ func (v *View) evidence() evidence {
 	return whole
 }
 
-// derive makes the next state. A node that says itself that it is active proves it; else it depends on what the last
-// report is worth whether the elected node is active or merely the last one known.
-func (v *View) derive(prev *State, e election, now time.Time) *State {
+// derive makes the next state: apply the probe results, elect, derive the phase, publish, record the transition. It reports
+// whether the state has changed.
+func (v *View) derive(prev *State, now time.Time) (changed bool) {
+	v.applyProbes(now)
+	e := v.elect(prev, now)
+	next, is := v.next(prev, e, now), v.current.Load()
+	if is != nil && next.same(is) && (is == prev || !v.started()) {
+		return false
+	}
+	v.stamp(next, prev, now)
+	v.current.Store(next)
+	if v.started() {
+		v.logTransition(prev, next, e)
+	}
+	return true
+}
+
+// next returns the next state. A node that says itself that it is active is active. Otherwise it depends on the evidence whether
+// the elected node is active, or only the last one known.
+func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...), changed: make(chan struct{}),
+		Polled: v.watcher.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...),
 	}
 	if next.Polled.IsZero() {
-		next.Polled = prev.Polled // that of the predecessor
+		next.Polled = prev.Polled // of another watcher
 	}
 	worth, node := v.evidence(), e.elected
 	if node == nil && worth != whole || worth == nothing && !node.claims() {
@@ -54,7 +69,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 	case worth == nothing && !node.claims() && (node != nil || !prev.phase.HasTarget()):
 		next.reason, next.Detail = prev.reason, prev.Detail
 	case worth == old, worth == partial && e.elected == nil:
-		next.reason, next.Detail = cmp.Or(v.report.failure, v.report.doubt), cmp.Or(v.report.detail, e.detail)
+		next.reason, next.Detail = cmp.Or(v.watcher.report.failure, v.watcher.report.doubt), cmp.Or(v.watcher.report.detail, e.detail)
 	}
 	switch {
 	case node == nil:
@@ -70,7 +85,7 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 	case worth == nothing:
 		next.phase, next.StaleSince = prev.phase, prev.StaleSince
 	default:
-		next.StaleSince = firstOf(prev.StaleSince, v.report.failing, now)
+		next.StaleSince = cmp.Or(prev.StaleSince, v.watcher.report.failing, now)
 		next.phase = Phase{Stale, next.StaleSince.Add(v.MaxStale)}
 	}
 	if next.phase = next.phase.at(now); node != nil && !next.phase.HasTarget() {
@@ -80,13 +95,13 @@ func (v *View) derive(prev *State, e election, now time.Time) *State {
 	return next
 }
 
-// fill says who is active, and since when.
+// fill fills in the active node, and since when it is active.
 func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if next.phase.Situation == Starting {
 		return
 	}
 	if node == nil {
-		next.Since = firstOf(next.phase.Time, prev.Since, now)
+		next.Since = cmp.Or(next.phase.Time, prev.Since, now)
 		return
 	}
 	next.Node, next.Target, next.By = node.node, node.target, BySource
@@ -105,8 +120,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 
 // presence is the phase in which a node is active.
 func (v *View) presence(prev *State, node *member, now time.Time) Phase {
-	s := v.prober.subjects[node.node.Identity()]
-	if s == nil || !s.silent(now) {
+	if node.probed == nil || !node.probed.silent(now) {
 		return Phase{Situation: Active}
 	}
 	if prev.phase.Situation == Silent && prev.identity() == node.node.Identity() {
@@ -119,7 +133,7 @@ func (v *View) presence(prev *State, node *member, now time.Time) Phase {
 func (v *View) loss(prev *State, e election, now time.Time) Phase {
 	was := prev.PhaseAt(now)
 	switch {
-	case was.Situation == Starting && (e.pending || v.report.number == 0):
+	case was.Situation == Starting && (e.pending || v.watcher.report.number == 0):
 		return was
 	case was.HasTarget():
 		return Phase{None, now}
@@ -127,26 +141,15 @@ func (v *View) loss(prev *State, e election, now time.Time) Phase {
 	return Phase{None, was.Time} // zero if there never was one
 }
 
-// keep returns the node that was active until now where the election gave none, but nothing proves that it is gone: the
-// report lacks it, or is of a time at which it was. What is known of the node itself does count: one that is critical, that
-// is dead, or that says that it is not active is not kept.
+// keep returns the node that was active until now if the election gave none, but nothing proves that it is gone: the report
+// may lack it, or is old. A node that is critical or dead, or that says that it is not active, is not kept.
 func (v *View) keep(prev *State, worth evidence) *member {
 	if v.Probe.Mode == ProbeStrict || !prev.phase.HasTarget() {
 		return nil
 	}
 	m := v.member(prev.Node.Identity())
-	if m == nil || m.health <= healthCritical || m.bad != "" || m.word == WordDead || m.word == WordPassive || worth == partial && !m.hidden {
+	if m == nil || m.health <= healthCritical || m.bad != "" || m.verdict.kind == verdictDead || m.verdict.kind == verdictNotActive || worth == partial && !m.hidden {
 		return nil
 	}
 	return m
-}
-
-// firstOf returns the first of several times that is set.
-func firstOf(times ...time.Time) (t time.Time) {
-	for _, t = range times {
-		if !t.IsZero() {
-			break
-		}
-	}
-	return t
 }

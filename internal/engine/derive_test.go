@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what a state is worth: outages, stale nodes, doubtful answers.
-
 package engine
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the rules by which one node is elected.
-
 package engine
 
 import (
@@ -10,35 +8,42 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // member is a node with all that decides whether it is the active one.
 type member struct {
-	node    discovery.Node
-	hidden  bool   // the last answer does not show it, and may lack it
-	marked  bool   // discovery marks it as the active one
-	index   uint64 // of what marks it
-	health  health
-	target  Target // where it is reached,
-	bad     string // or why it cannot be
-	word    Word
-	finding Finding   // of the last probe that counted
-	since   time.Time // since when probes find the same
-	reached bool      // it has answered a probe there once
-	leader  string    // where it said last that it is reached, if that was asked for
+	node   discovery.Node
+	hidden bool   // the last answer does not show it, and may lack it
+	marked bool   // discovery marks it as the active one
+	index  uint64 // of what marks it
+	health health
+	target Target // where it is reached,
+	bad    string // or why it cannot be
+	own    Target // where it is probed; the zero value: nowhere
 
-	probeURL  string     // where it is probed; empty: nowhere
-	probeName string     // what the certificate there must be for
-	known     *addresses // what its name stood for; nil: never looked up
+	probed  *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
+	verdict verdict
+	finding Finding                  // of the last probe that counted
+	latest  *atomic.Pointer[Finding] // the last finding now, which may differ in its times; nil: never probed
+	leader  string                   // the address that it named last as that of the leader
 
-	latest     *atomic.Pointer[Finding] // the finding as it is now: when, and how fast; nil: never probed
-	state      NodeState                // what all of that amounts to
+	state      NodeState // what all of that amounts to
 	stateSince time.Time
 }
 
 // claims reports whether there is a node that says itself that it is active.
-func (m *member) claims() bool { return m != nil && m.word == WordActive }
+func (m *member) claims() bool { return m != nil && m.verdict.kind == verdictActive }
+
+func byIdentity(members []member) map[discovery.Identity]*member {
+	m := make(map[discovery.Identity]*member, len(members))
+	for i := range members {
+		m[members[i].node.Identity()] = &members[i]
+	}
+	return m
+}
 
 // election is the outcome of elect.
 type election struct {
@@ -53,7 +58,7 @@ type election struct {
 
 // elect returns the active node. It is a pure function: the order of members does not matter. The incumbent is the node
 // that is active now, preferred among equals, so that nothing moves unless something that decides has changed. It stands
-// while it is asked anew, unless only the nodes' own word counts.
+// while its next answer is pending, unless strict.
 func elect(members []member, incumbent discovery.Identity, strict bool) election {
 	if len(members) == 0 {
 		return election{reason: discovery.ReasonNoService}
@@ -96,6 +101,83 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	return e
 }
 
+// elect elects a node. Once the active node is lost, another one is elected only by what it says after the loss.
+func (v *View) elect(prev *State, now time.Time) election {
+	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
+	e := elect(v.members, incumbent, strict)
+	switch {
+	case !v.started():
+	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || v.member(incumbent).claims()):
+		v.lostNode = discovery.Identity{}
+	case v.lose(incumbent, now):
+		v.applyProbes(now)
+		e = elect(v.members, incumbent, strict)
+	}
+	return e
+}
+
+// lose is called while the active node is lost and no other is active. What others claimed before the loss counts no more; it
+// reports whether any did claim to be active.
+func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
+	if v.lostNode != incumbent {
+		v.lost, v.lostNode = now, incumbent
+	}
+	for i := range v.members {
+		n := v.members[i].probed
+		if n == nil || n.key.id == incumbent {
+			continue
+		}
+		n.schedule.claimsFrom = v.lost
+		if n.verdict.kind == verdictActive && n.finding.At.Before(v.lost) {
+			n.forget(now)
+			any = true
+		}
+	}
+	return any
+}
+
+// applyProbes copies to the members what probes found.
+func (v *View) applyProbes(now time.Time) {
+	if v.Probe.Mode == ProbeOff {
+		return
+	}
+	claimed := slices.ContainsFunc(v.members, func(m member) bool { return m.probed != nil && m.probed.verdict.kind == verdictActive })
+	policy := policy{v.selection, v.Addressing}
+	for i := range v.members {
+		m := &v.members[i]
+		n := m.probed
+		if n == nil {
+			m.verdict = verdict{kind: verdictNotActive} // it has no usable address
+			continue
+		}
+		if v.Probe.Mode == ProbeAuto {
+			n.expire(now)
+		}
+		if v.started() {
+			v.overrule(m, claimed, now)
+		}
+		m.verdict, m.finding, m.latest, m.leader = n.verdict, n.finding, n.latest, n.leader
+		policy.locate(m)
+	}
+}
+
+// overrule lets discovery overrule the probes of a dead node, if it has insisted for overruleAfter that the node is active and
+// healthy, and no node claims anything else. In an outage of discovery, nothing changes.
+func (v *View) overrule(m *member, claimed bool, now time.Time) {
+	n := m.probed
+	switch {
+	case claimed, !m.marked, m.health != healthPassing, v.Probe.Mode != ProbeAuto:
+		if n.verdict.kind == verdictOverruled {
+			n.verdict.kind = verdictDead
+		}
+	case v.evidence() == whole && n.verdict.kind == verdictDead && now.Sub(n.verdict.at) >= overruleAfter:
+		n.verdict.kind = verdictOverruled // perhaps only this machine cannot reach it
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
+			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
+			zap.Duration("dead_for", now.Sub(n.verdict.at)))
+	}
+}
+
 // eligibility is what keeps a node from being elected.
 type eligibility int
 
@@ -107,8 +189,8 @@ const (
 	misaddressed             // it should be active, but has no usable address
 )
 
-// eligible says whether the node can be elected, and if something is wrong with it, what. One that stands need not have
-// answered anew, unless nothing but the nodes' own word counts, or it was waited for because it says that it is not active.
+// eligible says whether the node can be elected, and if something is wrong with it, what. A node that stands may be pending,
+// unless strict, or it is pending because it says that it is not active.
 func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
@@ -122,11 +204,11 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return misaddressed, who + m.bad
 	case m.claims():
 		return eligible, ""
-	case m.word == WordDead, m.word == WordPassive && m.finding.Result != ResultStandby:
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
 		return failing, who + "probe: " + m.finding.Detail
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		return ineligible, ""
-	case m.word == WordPending && (strict || !stands || m.finding.Unproven.denies()):
+	case m.verdict.kind == verdictPending && (strict || !stands || m.finding.Unproven.denies()):
 		return pending, ""
 	case m.health == healthCritical:
 		return failing, who + "a check is critical"

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the rules by which one node is elected.
-
 package engine
 
 import (
@@ -131,8 +129,10 @@ var choiceRows = []electRow{
 func TestElectChooses(t *testing.T) { runElectRows(t, choiceRows) }
 
 // said gives a member the word of its node, and what its last probe found.
-func said(word Word, result Result) func(*member) {
-	return func(m *member) { m.word, m.finding.Result, m.finding.Detail = word, result, string(result) }
+func said(kind verdictKind, result Result) func(*member) {
+	return func(m *member) {
+		m.verdict.kind, m.finding.Result, m.finding.Detail = kind, result, string(result)
+	}
 }
 
 func ofCluster(id string) func(*member) { return func(m *member) { m.finding.ClusterID = id } }
@@ -150,12 +150,12 @@ type wordRow struct {
 }
 
 var (
-	saysActive  = said(WordActive, ResultActive)
-	saysStandby = said(WordPassive, ResultStandby)
-	saysSealed  = said(WordPassive, ResultSealed)
-	isDead      = said(WordDead, ResultRefused)
-	isPending   = said(WordPending, ResultNone)
-	isAlive     = said(WordAlive, ResultTLS)
+	saysActive  = said(verdictActive, ResultActive)
+	saysStandby = said(verdictNotActive, ResultStandby)
+	saysSealed  = said(verdictNotActive, ResultSealed)
+	isDead      = said(verdictDead, ResultRefused)
+	isPending   = said(verdictPending, ResultNone)
+	isAlive     = said(verdictAliveOnly, ResultTLS)
 	isHidden    = func(m *member) { saysActive(m); m.hidden = true }
 
 	critical    = withNodeCheck("serfHealth2", "critical")

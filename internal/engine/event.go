@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is told to whoever listens.
-
 package engine
 
 import (
@@ -29,7 +27,7 @@ type Event struct {
 	Kind          EventKind
 	At            time.Time
 	Cluster       string
-	Node          string // whose state changed, or that became active
+	Node          string // that became active, or whose state changed
 	URL           string
 	Previous      string // the node that was active before
 	PreviousURL   string
@@ -43,29 +41,21 @@ type Event struct {
 	PreviousState NodeState
 }
 
-// Listen has f called with each event of the pool, one after the other for each cluster, until stop is called. f must not
-// wait, and must not call the engine: whoever elects the active node calls it.
-func (p *Pool) Listen(f func(Event)) (stop func()) {
-	l := &listener{f}
+// Listen registers f, which is called with each event of the pool, in order for each cluster. f must neither wait nor call the
+// engine: the cluster is locked meanwhile.
+func (p *Pool) Listen(f func(Event)) {
 	p.listening.Lock()
 	defer p.listening.Unlock()
-	p.listeners = append(p.listeners, l)
-	return func() {
-		p.listening.Lock()
-		defer p.listening.Unlock()
-		p.listeners = slices.DeleteFunc(p.listeners, func(o *listener) bool { return o == l })
-	}
+	p.listeners = append(p.listeners, f)
 }
 
-type listener struct{ hear func(Event) }
-
-// announce has all listeners hear of an event. It does not go the way of log lines: one that blocks holds up no event.
+// announce calls all listeners with an event. Events do not go through the log queue: a log that blocks holds up no event.
 func (p *Pool) announce(v *View, e Event) {
 	e.Cluster = v.Name
 	p.listening.Lock()
 	listeners := slices.Clone(p.listeners)
 	p.listening.Unlock()
-	for _, l := range listeners {
-		l.hear(e)
+	for _, hear := range listeners {
+		hear(e)
 	}
 }

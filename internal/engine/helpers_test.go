@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of the engine share: a scripted discovery, and a view on it.
-
 package engine
 
 import (
@@ -25,8 +23,8 @@ import (
 // scripted is a discovery whose answers a test writes. It answers queries with an index as Consul does: when there is
 // something newer, or when the wait is over.
 type scripted struct {
-	key, cluster string // default: that of the pointer
-	selection    discovery.Selection
+	key, named string // default: that of the pointer
+	selection  discovery.Selection
 
 	mu      sync.Mutex
 	answer  discovery.Answer
@@ -125,7 +123,7 @@ func (s *scripted) queries() []scriptedQuery {
 }
 
 func (s *scripted) Key() string                     { return s.key }
-func (s *scripted) Cluster() string                 { return s.cluster }
+func (s *scripted) Cluster() string                 { return s.named }
 func (s *scripted) Selection() discovery.Selection  { return s.selection }
 func (s *scripted) MaxWait() time.Duration          { return 30 * time.Second }
 func (s *scripted) Endpoint() string                { return "scripted" }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is remembered and told of transitions.
-
 package engine
 
 import (
@@ -15,10 +13,10 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Transition is one change of who is active.
+// Transition is one change of the active node.
 type Transition struct {
 	At       time.Time
-	Active   bool   // a node became active; else none is any more
+	Active   bool   // a node became active; false: the active node was lost
 	Node     string // name of the node that became active
 	URL      string // where it is reached
 	Previous string // name of the node that was active before
@@ -31,13 +29,13 @@ type Transition struct {
 // HistoryLength is how many transitions are remembered.
 const HistoryLength = 64
 
-// history is the last transitions of a cluster.
+// history holds the last transitions of a cluster.
 type history struct {
 	mu   sync.Mutex
 	ring []Transition
 }
 
-// add reports whether a transition is news: a view that takes over may see what the one before has told already.
+// add adds a transition and reports whether it is news: a view that continues the history may see what is in it already.
 func (h *history) add(t Transition) (news bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,12 +63,12 @@ func (v *View) History() []Transition {
 	return list
 }
 
-// turn remembers, counts and announces a change of who is active.
-func (v *View) turn(t Transition, prev, next *State) {
-	if !v.counts() || !v.Stats().history.add(t) {
+// record remembers, counts and announces a change of the active node.
+func (v *View) record(t Transition, prev, next *State) {
+	if !v.records() || !v.Stats().history.add(t) {
 		return
 	}
-	v.Stats().turned(t)
+	v.Stats().changedBy(t)
 	e := Event{
 		Kind: ActiveChanged, At: t.At, Node: t.Node, URL: t.URL, Previous: t.Previous, PreviousURL: t.PrevURL,
 		Reason: t.Reason, By: t.By, Gap: t.Gap, Changes: next.Changes,
@@ -78,11 +76,11 @@ func (v *View) turn(t Transition, prev, next *State) {
 	if !t.Active {
 		e.Kind, e.Active = ActiveLost, t.At.Sub(prev.Since)
 	}
-	v.pool.announce(v, e)
+	v.cluster.pool.announce(v, e)
 }
 
-// tell tells transitions, each once.
-func (v *View) tell(prev, next *State, e election) {
+// logTransition logs and records what is new in a state.
+func (v *View) logTransition(prev, next *State, e election) {
 	was, is := prev.phase.HasTarget(), next.phase.HasTarget()
 	t := Transition{At: next.Made, Active: is, Previous: prev.last.name, PrevURL: prev.last.url, Reason: next.reason, By: next.By}
 	switch {
@@ -91,13 +89,13 @@ func (v *View) tell(prev, next *State, e election) {
 		if !was && !prev.phase.Time.IsZero() {
 			t.Gap = next.Made.Sub(prev.phase.Time)
 		}
-		v.turn(t, prev, next)
-		v.watcher.teller.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
+		v.record(t, prev, next)
+		v.cluster.log.log(&v.logs, zap.InfoLevel, "active node", zap.String("node", t.Node), zap.String("url", t.URL), zap.String("previous", t.PrevURL))
 	case !is && next.phase.Situation != Starting && (was || prev.reason != next.reason):
 		if was {
-			v.turn(t, prev, next)
+			v.record(t, prev, next)
 		}
-		v.watcher.teller.log(&v.logs, zap.WarnLevel, "no active node", zap.String("reason", string(next.reason)), zap.String("detail", next.Detail),
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "no active node", zap.String("reason", string(next.reason)), zap.String("detail", next.Detail),
 			zap.Int("nodes", next.Nodes()), zap.String("previous", t.PrevURL))
 	}
 	if len(e.candidates) > 1 && !slices.Equal(e.candidates, v.candidates) {
@@ -105,22 +103,22 @@ func (v *View) tell(prev, next *State, e election) {
 		if e.clusters {
 			message = "nodes of different Vault clusters are active under one service name"
 		}
-		v.watcher.teller.log(&v.logs, zap.WarnLevel, message, zap.Strings("nodes", e.candidates), zap.String("elected", e.elected.node.Identity().String()))
+		v.cluster.log.log(&v.logs, zap.WarnLevel, message, zap.Strings("nodes", e.candidates), zap.String("elected", e.elected.node.Identity().String()))
 	}
 	v.candidates = e.candidates
-	v.tellUnproven(next)
+	v.warnUnproven(next)
 }
 
-// tellUnproven warns once of an active node that probes can tell nothing of, because it cannot be reached from here or its
-// certificate is not trusted.
-func (v *View) tellUnproven(next *State) {
-	m, s := v.member(next.Node.Identity()), v.prober.subjects[next.Node.Identity()]
-	if m == nil || s == nil || m.claims() || s.believed || s.finding.Result == ResultNone || m.node.Identity() == v.unproven {
+// warnUnproven warns once of an active node that probes cannot verify, because it cannot be reached from here or its certificate
+// is not trusted.
+func (v *View) warnUnproven(next *State) {
+	m := v.member(next.Node.Identity())
+	if m == nil || m.finding.Result == ResultNone || m.node.Identity() == v.unproven {
 		return
 	}
-	if m.word == WordUntold || m.word == WordAlive {
+	if m.verdict.kind == verdictUnreachable || m.verdict.kind == verdictAliveOnly {
 		v.unproven = m.node.Identity()
-		v.watcher.teller.log(&v.logs, zap.WarnLevel, "probes prove nothing of the active node, so discovery alone is believed",
-			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", s.finding.Detail))
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "probes prove nothing of the active node, so discovery alone is believed",
+			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", m.finding.Detail))
 	}
 }

@@ -1,11 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how a request waits for the active node.
-
 package engine
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -16,7 +15,7 @@ type Queue struct {
 	Hold time.Duration // how long a request waits at most, and how long after the loss of a node any does
 	Most int64         // how many wait at once
 
-	Uncounted bool // what becomes of those who wait is not counted: they are no clients of Vault
+	Uncounted bool // its requests come from no clients of Vault: that they wait, and how it ends, is not counted
 
 	mu      sync.Mutex
 	waiting int64
@@ -34,6 +33,11 @@ type Waiter struct {
 	Unseen bool      // nobody would notice that the client leaves
 	Came   time.Time // hold counts from here, however often it waits; zero: from now
 	Begin  func()    // called when it has a place, before it waits; may be nil
+}
+
+// HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
+func (q *Queue) HoldUntil(s *State, came, now time.Time) time.Time {
+	return s.PhaseAt(now).holdUntil(came, now, q.Hold)
 }
 
 // Waiting returns how many requests wait now.
@@ -77,35 +81,33 @@ func (q *Queue) leave(w *Waiter) {
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
 // or nothing is known yet, it waits for a state in which that is over, if there is a place for it. Each request has one
-// deadline; it leaves early when its context ends or the process is about to. If another config takes the place of the
-// view's meanwhile, the request is given the node that either is the first to know.
+// deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site
+// meanwhile, the request gets the node that either view is the first to find.
 //
-// It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it comes
-// to starting the view, or never come to that if something else fails to start.
+// It starts a view that does not run yet: a request shows that the config is run, and Caddy may serve it before it starts the
+// view, or never start it if something else fails to start.
 func (v *View) Await(ctx context.Context, q *Queue, w Waiter) *State {
-	if s := v.current.Load(); s.phase.Situation == Active {
+	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
 	}
-	return v.await(ctx, q, v.State(), w)
+	return v.await(ctx, q, w)
 }
 
-func (v *View) await(ctx context.Context, q *Queue, s *State, w Waiter) *State {
-	began := time.Now()
-	came := firstOf(w.Came, began)
-	if s.waitsUntil(came, began, q.Hold).IsZero() {
+func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
+	began, s := time.Now(), v.State()
+	came := cmp.Or(w.Came, began)
+	if q.HoldUntil(s, came, began).IsZero() {
 		return s
 	}
-	if !q.enter(&w) {
-		v.held(q, Overflow, 0)
+	v, ok := v.enter(q, &w)
+	if !ok {
 		return s
 	}
-	defer q.leave(&w)
-	on := v.pool.enter(v)
-	if on == nil {
+	defer v.leave(q, &w)
+	if v.current.Load() == nil { // nothing will change any more
 		return s
 	}
-	defer on.leave()
-	on.first.Start()
+	v.Start()
 	if w.Begin != nil {
 		w.Begin()
 	}
@@ -113,70 +115,106 @@ func (v *View) await(ctx context.Context, q *Queue, s *State, w Waiter) *State {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for lost := false; ; {
-		now, next := time.Now(), on.heir.State()
-		s = on.first.State()
-		end, last := s.waitsUntil(came, now, q.Hold), next.waitsUntil(came, now, q.Hold)
+		changed, site := v.Changed(), v.servedBy()
+		now, own, served := time.Now(), v.State(), site.State()
+		end, last := q.HoldUntil(own, came, now), q.HoldUntil(served, came, now)
 		switch {
-		case last.IsZero() && next.Active():
-			on.heir.held(q, Released, now.Sub(began))
-			return next
-		case end.IsZero() && s.Active():
-			on.first.held(q, Released, now.Sub(began))
-			return s
+		case last.IsZero() && served.Active():
+			site.held(q, Released, now.Sub(began))
+			return served
+		case end.IsZero() && own.Active():
+			v.held(q, Released, now.Sub(began))
+			return own
 		case end.IsZero() && last.IsZero():
-			if lost { // who waits for the first outcome only does not wait in vain
-				on.heir.held(q, Expired, now.Sub(began))
+			if lost { // else it waited for the first outcome, which is no hold that was in vain
+				site.held(q, Expired, now.Sub(began))
 			}
-			return next
+			return served
 		case last.After(end):
 			end = last
 		}
-		lost = lost || s.phase.Situation != Starting
+		lost = lost || own.phase.Situation != Starting
 		timer.Reset(end.Sub(now))
-		select {
-		case <-s.changed: // closed for all who wait, at once
-		case <-next.changed:
-		case <-on.retired:
-			on.follow()
-		case <-timer.C:
-		case <-v.pool.ending:
-			on.heir.held(q, Shutdown, time.Since(began))
-			return on.heir.State()
-		case <-ctx.Done():
-			on.heir.held(q, Abandoned, time.Since(began))
-			return on.heir.State()
+		if why, over := v.wait(ctx, changed, timer.C); over {
+			site = v.servedBy()
+			site.held(q, why, time.Since(began))
+			return site.State()
 		}
 	}
 }
 
-// waitsUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
-func (s *State) waitsUntil(came, now time.Time, hold time.Duration) time.Time {
-	if end, ok := s.PhaseAt(now).waitUntil(came, hold); ok && end.After(now) {
-		return end
-	}
-	return time.Time{}
-}
-
-// Pause has a request that could not be brought to its node wait for another state than s, or for d to pass: then it is to be
-// tried again. It takes a place in the queue, as one that waits for a node does. It reports false where the request is not to
-// go on: too many wait already, its context has ended, or the process is about to.
+// Pause delays the next try of a request that did not reach its node, until there is another state than s or d has passed. The
+// request takes a place in the queue meanwhile, as one that waits for a node does. Pause reports false if there is to be no
+// other try: there is no place, the context has ended, or the process is about to end.
 func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.Duration) bool {
-	if !q.enter(&w) {
-		v.held(q, Overflow, 0)
+	v, ok := v.enter(q, &w)
+	if !ok {
 		return false
 	}
-	defer q.leave(&w)
+	defer v.leave(q, &w)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-s.changed:
-	case <-timer.C:
-	case <-v.pool.ending:
-		return false
-	case <-ctx.Done():
-		return false
+	for end := time.Now().Add(d); ; {
+		changed := v.Changed()
+		if v.State() != s && v.servedBy().State() != s || !time.Now().Before(end) {
+			return true
+		}
+		if _, over := v.wait(ctx, changed, timer.C); over {
+			return false
+		}
 	}
-	return true
+}
+
+// enter takes a place in a queue for a request, if there is one for it. It returns the view that the request waits on, which does
+// not end before the request leaves: if this one has ended, the one that serves its site now.
+func (v *View) enter(q *Queue, w *Waiter) (on *View, ok bool) {
+	if !q.enter(w) {
+		v.held(q, Overflow, 0)
+		return nil, false
+	}
+	for on = v; !on.need(0, q.weight()); {
+		next, _ := v.cluster.pool.serving(on)
+		if next == nil {
+			break
+		}
+		on = next
+	}
+	return on, true
+}
+
+// leave gives back the place that enter took.
+func (v *View) leave(q *Queue, w *Waiter) {
+	q.leave(w)
+	v.need(0, -q.weight())
+}
+
+// weight is how much a request adds to the number of those that wait.
+func (q *Queue) weight() int {
+	if q.Uncounted {
+		return 0
+	}
+	return 1
+}
+
+// wait waits until the cluster changes or a timer fires. It reports whether the wait is over before that, and why.
+func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) (why HoldEnd, over bool) {
+	select {
+	case <-changed:
+	case <-timer:
+	case <-v.cluster.pool.ending:
+		return Shutdown, true
+	case <-ctx.Done():
+		return Abandoned, true
+	}
+	return 0, false
+}
+
+// servedBy returns the view that serves the site of this one, itself if none does.
+func (v *View) servedBy() *View {
+	if site := v.site.Load(); site != nil {
+		return site
+	}
+	return v
 }
 
 // held counts the end of a wait.

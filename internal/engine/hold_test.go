@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of requests that wait for the next active node, in synthetic time.
-
 package engine
 
 import (
@@ -85,13 +83,13 @@ var boundRows = []struct {
 	}, outcome{"", time.Second}},
 	{"by the end of the process", func(t *testing.T, w *watched, q *Queue) outcome {
 		w.lose()
-		time.AfterFunc(time.Second, w.pool.End)
+		time.AfterFunc(time.Second, w.pool().End)
 		return request(t.Context(), w.View, q)
 	}, outcome{"", time.Second}},
 	{"after the end of the process has begun", func(t *testing.T, w *watched, q *Queue) outcome {
 		w.lose()
-		w.pool.End()
-		w.pool.End()
+		w.pool().End()
+		w.pool().End()
 		return request(t.Context(), w.View, q)
 	}, outcome{}},
 	{"again after another loss", func(t *testing.T, w *watched, q *Queue) outcome {
@@ -172,7 +170,7 @@ func TestWaitUntilIsBoundedByTheRequest(t *testing.T) {
 		came := time.Now()
 		time.Sleep(4 * time.Second)
 		again := Phase{None, time.Now()}
-		if end, ok := again.waitUntil(came, 5*time.Second); !ok || !end.Equal(came.Add(5*time.Second)) {
+		if end := again.holdUntil(came, time.Now(), 5*time.Second); !end.Equal(came.Add(5 * time.Second)) {
 			t.Errorf("until %s after it came, want 5s", end.Sub(came))
 		}
 	})
@@ -219,7 +217,7 @@ func TestRequestsWaitForTheFirstAnswer(t *testing.T) {
 	t.Run("are counted, and end with the process", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w, q := hanging(t), holding()
-			time.AfterFunc(time.Second, w.pool.End)
+			time.AfterFunc(time.Second, w.pool().End)
 			go request(t.Context(), w.View, q)
 			synctest.Wait()
 			if n := q.Waiting(); n != 1 {
@@ -252,7 +250,7 @@ func TestARequestStartsTheView(t *testing.T) {
 
 // BenchmarkAwait is what each request pays while a node is active.
 func BenchmarkAwait(b *testing.B) {
-	v := &View{pool: NewPool()}
+	v := new(View)
 	v.current.Store(&State{phase: Phase{Situation: Active}})
 	q, ctx := holding(), b.Context()
 	b.ReportAllocs()

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how log lines are written by what outlives a config, and without ever waiting for a log.
-
 package engine
 
 import (
@@ -14,8 +12,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one: a config that is
-// replaced takes its logger's files with it, while views and watchers live on.
+// loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one, since the files of a logger are
+// closed with its config, while views and watchers go on.
 type loggers struct {
 	mu   sync.Mutex
 	list []*zap.Logger
@@ -44,47 +42,40 @@ func (l *loggers) latest() *zap.Logger {
 	return l.list[len(l.list)-1]
 }
 
-// teller does what may block, such as writing a log line or running somebody's handler of events, apart from what must
-// not: the watch loop, the probes and reloads.
-type teller struct{ queue chan func() }
+// logQueue writes log lines in a goroutine of its own, so that a slow log blocks neither the watch loop nor probes nor reloads.
+type logQueue struct {
+	once  sync.Once
+	lines chan func()
+}
 
-// tellerQueue is how much may be left to tell: what comes on top while nothing moves is dropped.
-const tellerQueue = 256
+// logQueueLength is how many lines may wait; more are discarded.
+const logQueueLength = 256
 
-func newTeller() *teller { return &teller{make(chan func(), tellerQueue)} }
+func newLogQueue() *logQueue { return &logQueue{lines: make(chan func(), logQueueLength)} }
 
-// tell has f called soon, in order. It never blocks.
-func (t *teller) tell(f func()) {
+// log queues a line for the latest logger. It never blocks.
+func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
+	write := func() {
+		if c := to.latest().Check(level, message); c != nil {
+			c.Write(fields...)
+		}
+	}
 	select {
-	case t.queue <- f:
+	case q.lines <- write:
 	default:
 	}
 }
 
-// log writes a line to the latest logger.
-func (t *teller) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
-	t.tell(func() {
-		if c := to.latest().Check(level, message); c != nil {
-			c.Write(fields...)
-		}
-	})
-}
+// start starts the goroutine unless it runs already.
+func (q *logQueue) start(ctx context.Context) { q.once.Do(func() { go q.run(ctx) }) }
 
-// run tells until the context ends, and then what is left.
-func (t *teller) run(ctx context.Context) {
-	for {
+// run writes until the context ends, and then what is left in the queue.
+func (q *logQueue) run(ctx context.Context) {
+	for ctx.Err() == nil || len(q.lines) > 0 {
 		select {
-		case f := <-t.queue:
-			f()
+		case write := <-q.lines:
+			write()
 		case <-ctx.Done():
-			for {
-				select {
-				case f := <-t.queue:
-					f()
-				default:
-					return
-				}
-			}
 		}
 	}
 }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of log lines.
-
 package engine
 
 import (
@@ -87,7 +85,7 @@ func TestALogThatBlocks(t *testing.T) {
 		}
 		v.Start()
 		w := &watched{s, v, log, nil, nil}
-		for i := range uint64(tellerQueue / 3) { // several lines each
+		for i := range uint64(logQueueLength / 3) { // several lines each
 			synctest.Wait()
 			w.expect(t, "a", discovery.ReasonOK)
 			s.fail(fmt.Errorf("failure %d", i))
@@ -100,8 +98,8 @@ func TestALogThatBlocks(t *testing.T) {
 			s.say(answerOf(6+i, "a"))
 			settle(backoffMax)
 		}
-		if n := len(v.watcher.teller.queue); n != tellerQueue {
-			t.Fatalf("%d lines wait, want a full queue: %d", n, tellerQueue)
+		if n := len(v.cluster.log.lines); n != logQueueLength {
+			t.Fatalf("%d lines wait, want a full queue: %d", n, logQueueLength)
 		}
 		began := time.Now()
 		v.Release(log)

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how what discovery says of nodes is read: what marks the active one, and what its checks amount to.
-
 package engine
 
 import (
@@ -19,7 +17,7 @@ type policy struct {
 	addressing Addressing
 }
 
-// members returns the nodes with what is to be read off them by themselves.
+// members returns the nodes with what discovery says of them.
 func (p policy) members(nodes []discovery.Node) []member {
 	marks := marksOf(p.selection, nodes)
 	members := make([]member, len(nodes))
@@ -33,11 +31,11 @@ func (p policy) members(nodes []discovery.Node) []member {
 	return members
 }
 
-// locate finds where a member is reached, and where it is probed. With redirect_to leader, that is where it said last that it
-// is, be it while it claims to be active or until it has been asked again; before it has, its own address.
+// locate finds where a member is probed, which is its own address, and where it is reached. With redirect_to leader, that is the
+// address that the node named last, also while its next answer is pending; its own until it has named one.
 func (p policy) locate(m *member) {
 	t, err := p.addressing.target(&m.node, "")
-	m.target, m.bad, m.probeURL, m.probeName = t, "", t.URL, t.ServerName
+	m.target, m.own, m.bad = t, t, ""
 	if err != nil {
 		m.bad = err.Error()
 		return
@@ -130,8 +128,8 @@ func allServiceChecksPass(n *discovery.Node) (index uint64, marked bool) {
 	return index, marked
 }
 
-// saysSame reports whether two registrations of an instance say the same. That one was written again, or that a check
-// passed once more, makes an index rise and nothing else.
+// saysSame reports whether two registrations of an instance are equal but for their indexes. Those rise also when a registration is
+// written again, or a check passes once more.
 func saysSame(a, b *discovery.Node) bool {
 	plain := func(n discovery.Node) discovery.Node {
 		n.Index = 0

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of nodes whose names are looked up.
-
 package engine
 
 import (
@@ -54,7 +52,7 @@ func namedNode(t *testing.T) (*network, *Pool, *dialer) {
 	n, p := newNetwork(t)
 	n.change(func() { n.names["name"] = "a" })
 	n.node("a").answers(200)
-	d := newDialer(p.dial, nil, "name", nil)
+	d := newDialer(p.dial, nil, "name")
 	if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
 		t.Fatalf("%+v", f)
 	}
@@ -70,11 +68,11 @@ func TestSlowNames(t *testing.T) {
 			t.Errorf("%+v, want active after 500ms", f)
 		}
 		// A name that was never looked up leads nowhere.
-		if f := asks(t, newDialer(p.dial, nil, "name", nil), "http://name:8200", func() {}); f.Result != ResultTimeout {
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultTimeout {
 			t.Errorf("%+v, want a timeout", f)
 		}
 		n.change(func() { n.slowDNS, n.noDNS = false, errNoName })
-		if f := asks(t, newDialer(p.dial, nil, "name", nil), "http://name:8200", func() {}); f.Result != ResultOther {
+		if f := asks(t, newDialer(p.dial, nil, "name"), "http://name:8200", func() {}); f.Result != ResultOther {
 			t.Errorf("%+v, want other", f)
 		}
 	})
@@ -98,7 +96,7 @@ func TestNamesOfSeveralAddresses(t *testing.T) {
 		n, p := newNetwork(t)
 		n.add(t, "127.0.0.7").answers(200)
 		n.change(func() { n.names["name"] = "127.0.0.7" })
-		d := newDialer(p.dial, nil, "name", nil)
+		d := newDialer(p.dial, nil, "name")
 		for _, stuck := range []bool{false, true} {
 			n.change(func() { n.stuck = stuck })
 			if f := asks(t, d, "http://name:8200", func() {}); f.Result != ResultActive {
@@ -117,7 +115,7 @@ func TestReloadWithoutNames(t *testing.T) {
 				n.change(func() { n.names["vault.example.com"] = "a" })
 				n.node("a").answers(200)
 				s := newScripted(discovery.Answer{Index: 5, Nodes: []discovery.Node{{Name: "vault.example.com", ID: "vault", Port: 8200, Tags: []string{"active"}}}})
-				s.cluster = "vault"
+				s.named = "vault"
 				old := watch(t, p, s, plain(t, probing(mode)))
 				n.change(func() { n.noDNS = errNoName })
 				for _, change := range []reload{

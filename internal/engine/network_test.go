@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds a network in memory with scripted Vault nodes on it, for probes in synthetic time.
-
 package engine
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the life of views and watchers: shared, begun, replaced, released.
-
 package engine
 
 import (
@@ -46,8 +44,8 @@ func TestViewsAreShared(t *testing.T) {
 		same.release()
 		other.release()
 		users(1)
-		if n := len(p.Views()); n != 1 || len(w.watcher.views) != 1 || s.isClosed() {
-			t.Errorf("%d views, %d at the watcher, source closed: %v", n, len(w.watcher.views), s.isClosed())
+		if n := len(p.Views()); n != 1 || len(p.all()) != 1 || s.isClosed() {
+			t.Errorf("%d views, %d at the watcher, source closed: %v", n, len(p.all()), s.isClosed())
 		}
 		w.release()
 		users(0)
@@ -158,13 +156,13 @@ func TestReleaseLeavesNoGoroutines(t *testing.T) {
 			w.release()
 			w = next
 			synctest.Wait()
-			if running := goroutines("engine.(*View).run"); running != 1 {
+			if running := p.running(); running != 1 {
 				t.Fatalf("%d views run", running)
 			}
 		}
 		w.release()
 		synctest.Wait()
-		for _, what := range []string{"engine.(*View)", "engine.(*watcher)", "engine.(*prober)", "engine.(*teller)", "engine.(*line)", "http.(*persistConn)"} {
+		for _, what := range []string{"engine.(*View)", "engine.(*Cluster)", "engine.(*watcher)", "engine.(*logQueue)", "engine.(*probeConn)", "http.(*persistConn)"} {
 			if running := goroutines(what); running != 0 {
 				t.Errorf("%d goroutines in %s", running, what)
 			}
@@ -204,7 +202,7 @@ func TestHoldOutlivesItsConfig(t *testing.T) {
 			t.Errorf("%+v, want b after 2s", o)
 		}
 		synctest.Wait()
-		if running := goroutines("engine.(*View).run"); running != 1 {
+		if running := p.running(); running != 1 {
 			t.Errorf("%d views run, want that of the new config", running)
 		}
 	})
@@ -216,7 +214,7 @@ func TestRequestsAfterTheEndOfTheirConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, s2, p := newScripted(answerOf(5, "a")), newScripted(answerOf(5, "a")), NewPool()
-				s.key, s.cluster, s2.key, s2.cluster = "one", "vault", key, "vault"
+				s.key, s.named, s2.key, s2.named = "one", "vault", key, "vault"
 				old := watch(t, p, s, plain(t))
 				next := watch(t, p, s2, plain(t, func(c *Config) { c.MaxStale = time.Hour }))
 				old.release()

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what is counted of those who wait, and of those who wait between two tries.
-
 package engine
 
 import (
@@ -48,7 +46,7 @@ func TestPause(t *testing.T) {
 		"for a while":               {func(*watched, *Queue, func()) {}, true, 2 * time.Second},
 		"until another state":       {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.lose) }, true, time.Second},
 		"unless the client is gone": {func(_ *watched, _ *Queue, cancel func()) { time.AfterFunc(time.Second, cancel) }, false, time.Second},
-		"unless the process ends":   {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.pool.End) }, false, time.Second},
+		"unless the process ends":   {func(w *watched, _ *Queue, _ func()) { time.AfterFunc(time.Second, w.pool().End) }, false, time.Second},
 		"unless too many wait":      {func(_ *watched, q *Queue, _ func()) { q.Most = 0 }, false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -124,6 +122,32 @@ func TestBeginOfAWait(t *testing.T) {
 		w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10}, begin)
 		if begun != 1 {
 			t.Errorf("begun %d times, want once", begun)
+		}
+	})
+}
+
+// There is one number of requests that wait: those that pause between two tries are among them, and health checks are not.
+func TestOneNumberOfWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, q := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t)), holding()
+		w.lose()
+		go w.Await(t.Context(), q, Waiter{})
+		go w.Pause(t.Context(), q, Waiter{}, w.State(), time.Second)
+		go w.Await(t.Context(), &Queue{Hold: time.Second, Most: 10, Uncounted: true}, Waiter{})
+		synctest.Wait()
+		if n, m := w.Waiting(), q.Waiting(); n != 2 || m != 2 {
+			t.Errorf("%d wait at the site, %d in the queue, want 2", n, m)
+		}
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, w)
+		next.Start()
+		w.release()
+		if n := next.Waiting(); n != 2 {
+			t.Errorf("%d wait at the site after a reload, want 2", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n, m := next.Waiting(), q.Waiting(); n != 0 || m != 0 {
+			t.Errorf("%d and %d wait in the end", n, m)
 		}
 	})
 }

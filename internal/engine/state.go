@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the state that readers see.
-
 package engine
 
 import (
@@ -23,7 +21,7 @@ type State struct {
 	Changes    uint64         // how often another node became active since the view began
 	Since      time.Time      // since when this node is active, or none is; zero: nothing is known yet
 	Polled     time.Time      // when discovery last answered; zero: never
-	StaleSince time.Time      // since when the node is, or was until that was too long ago, merely the last one known; zero: it is not
+	StaleSince time.Time      // since when the node is only the last one known, also once that has expired; zero: it is not
 	Made       time.Time      // when this state began
 	LoopSeen   *sync.Once     // a redirect loop to this target is logged once
 
@@ -31,8 +29,6 @@ type State struct {
 	reason  discovery.Reason
 	last    reached // the node that is active, or was last
 	members []member
-	changed chan struct{} // closed when a newer state replaces this one
-	ended   *State        // set in what stands for the state of a view that has ended: the last one
 }
 
 // reached is a node and where it is reached.
@@ -44,7 +40,7 @@ const (
 	BySource = "discovery" // the discovery alone
 )
 
-// Phase returns the phase now. Only that of a stale node costs a look at the clock.
+// Phase returns the phase now. It reads the clock only while a node is stale.
 func (s *State) Phase() Phase {
 	if s.phase.Situation != Stale {
 		return s.phase
@@ -66,9 +62,6 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 	return s.reason
 }
 
-// Changed is closed when a newer state replaces this one.
-func (s *State) Changed() <-chan struct{} { return s.changed }
-
 // Nodes returns how many nodes are registered.
 func (s *State) Nodes() int { return len(s.members) }
 
@@ -89,11 +82,16 @@ func (s *State) FateOf(then *State) Fate {
 	}
 	id := then.Node.Identity()
 	i := slices.IndexFunc(s.members, func(m member) bool { return m.node.Identity() == id })
-	switch {
-	case i < 0:
+	if i < 0 {
 		return Replaced
-	case s.members[i].word == WordDead, s.members[i].word == WordUntold && s.members[i].health == healthCritical:
+	}
+	switch m := &s.members[i]; m.verdict.kind {
+	case verdictDead:
 		return Dead
+	case verdictNone, verdictUnreachable, verdictOverruled: // only its checks tell
+		if m.health == healthCritical {
+			return Dead
+		}
 	}
 	return Replaced
 }
@@ -106,13 +104,69 @@ func (s *State) identity() discovery.Identity {
 	return s.Node.Identity()
 }
 
-// same reports whether two states differ in nothing that anybody can see.
+// same reports whether two states look the same to all readers.
 func (s *State) same(o *State) bool {
 	return s.phase == o.phase && s.reason == o.reason && s.Detail == o.Detail && s.Target == o.Target && s.By == o.By &&
 		s.Node.Identity() == o.Node.Identity() && s.Candidates == o.Candidates && s.Polled.Equal(o.Polled) &&
 		s.StaleSince.Equal(o.StaleSince) &&
 		slices.EqualFunc(s.members, o.members, func(a, b member) bool {
-			return a.node.Identity() == b.node.Identity() && a.word == b.word && a.hidden == b.hidden && a.marked == b.marked &&
+			return a.node.Identity() == b.node.Identity() && a.verdict.kind == b.verdict.kind && a.hidden == b.hidden && a.marked == b.marked &&
 				a.health == b.health && a.target == b.target && a.bad == b.bad && a.finding.same(b.finding)
 		})
 }
+
+// Situation is the kind of a phase. The set is closed.
+type Situation int
+
+// The situations.
+const (
+	Starting Situation = iota // nothing is known yet, not even a failure
+	Active                    // a node is active
+	Silent                    // a node is active, but leaves a probe unanswered since
+	Stale                     // discovery proves nothing any more: the last known node is used until
+	None                      // no node is active since; the zero time: none ever was
+)
+
+// Phase is a situation with the one time that belongs to it: since when a node is silent or none is active, or until when
+// a stale node is used.
+type Phase struct {
+	Situation Situation
+	Time      time.Time
+}
+
+// HasTarget reports whether there is a node to redirect to.
+func (p Phase) HasTarget() bool {
+	return p.Situation == Active || p.Situation == Silent || p.Situation == Stale
+}
+
+// at returns the phase that one is at a later moment. Only the use of a stale node ends by itself.
+func (p Phase) at(now time.Time) Phase {
+	if p.Situation == Stale && !now.Before(p.Time) {
+		return Phase{None, p.Time}
+	}
+	return p
+}
+
+// holdUntil returns until when a request that came at a moment waits for another phase, at most hold; the zero time if it does
+// not. For the first outcome it waits at least startGrace whatever hold says, so that a start or a reload rejects no requests for
+// lack of some milliseconds.
+func (p Phase) holdUntil(came, now time.Time, hold time.Duration) (end time.Time) {
+	switch {
+	case p.Situation == Starting:
+		end = came.Add(max(hold, startGrace))
+	case p.Situation == Silent:
+		end = came.Add(hold)
+	case p.Situation == None && !p.Time.IsZero():
+		end = came.Add(hold)
+		if byLoss := p.Time.Add(hold); byLoss.Before(end) {
+			end = byLoss
+		}
+	}
+	if !end.After(now) {
+		return time.Time{}
+	}
+	return end
+}
+
+// startGrace is how long requests wait for the first outcome, at least.
+const startGrace = time.Second

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what a view counts. Counting never locks.
-
 package engine
 
 import (
@@ -58,23 +56,23 @@ var QueryResults = []discovery.Reason{
 	discovery.ReasonOK, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable, discovery.ReasonConsulError,
 }
 
-// LossReasons is the closed set of why no node was active any more.
+// LossReasons is the closed set of why the active node was lost.
 var LossReasons = []discovery.Reason{
 	discovery.ReasonNoService, discovery.ReasonNoActive, discovery.ReasonUnhealthy, discovery.ReasonBadAddress, discovery.ReasonStaleExpired, "other",
 }
 
-// Stats is what a view has counted. It lives on in the view that replaces it: counters that fall, as copies of them would
-// when the old view counts on for some time, are taken for new ones. It is safe for concurrent use.
+// Stats are the counters and the history of a view. A view that replaces another one continues them: a copy would fall behind
+// while the old view still counts, and a counter that falls looks like a new one. They are safe for concurrent use, and counting
+// never locks.
 type Stats struct {
-	counter atomic.Pointer[View] // which counts what happens to the cluster; requests and waits count wherever they are
 	history history
 
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
 	losses  [6]atomic.Uint64  // in the order of LossReasons
 	probes  [10]atomic.Uint64 // in the order of Results
-	without atomic.Int64      // nanoseconds without an active node, but for those that go on
-	shown   atomic.Int64      // the most of them that were shown, with those that go on
+	without atomic.Int64      // nanoseconds without an active node, without the present outage
+	shown   atomic.Int64      // the largest value that WithoutActive has returned
 	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
 
 	Failovers *Histogram // from a loss to the next active node
@@ -99,7 +97,7 @@ func (s *Stats) Answers(a Answer) uint64 { return s.answers[a].Load() }
 // Holds returns how many waits ended in a way.
 func (s *Stats) Holds(e HoldEnd) uint64 { return s.holds[e].Load() }
 
-// Losses returns how often no node was active any more, by reason.
+// Losses returns how often the active node was lost, by reason.
 func (s *Stats) Losses(r discovery.Reason) uint64 { return s.losses[indexOf(LossReasons, r)].Load() }
 
 // Probes returns how many probes had a result.
@@ -129,8 +127,8 @@ func (s *Stats) probed(f Finding) {
 	}
 }
 
-// turned counts a change of who is active.
-func (s *Stats) turned(t Transition) {
+// changedBy counts a change of the active node.
+func (s *Stats) changedBy(t Transition) {
 	s.changed.Store(t.At.UnixNano())
 	if !t.Active {
 		s.losses[indexOf(LossReasons, t.Reason)].Add(1)

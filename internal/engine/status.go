@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what there is to say of each node to an operator.
-
 package engine
 
 import (
@@ -12,7 +10,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// NodeState is what a node is like: a closed set.
+// NodeState is the state of a node: a closed set.
 type NodeState string
 
 // The states of nodes.
@@ -57,7 +55,7 @@ func (s *State) NodeStatuses() []NodeStatus {
 			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
 			Failing: failingChecks(&m.node), Probe: m.finding,
 		}
-		if m.latest != nil { // when it was asked last is no news that would make another state
+		if m.latest != nil { // a probe that finds the same makes no new state
 			list[i].Probe = *m.latest.Load()
 		}
 		if !elected {
@@ -67,18 +65,18 @@ func (s *State) NodeStatuses() []NodeStatus {
 	return list
 }
 
-// stateOf says what a member is like. A node that is not probed is what discovery says.
+// stateOf returns the state of a member. For a node that is not probed it is what discovery says.
 func (m *member) stateOf(elected bool) NodeState {
 	switch {
 	case m.health == healthMaintenance:
 		return NodeMaintenance
 	case m.bad != "":
 		return NodeBadAddress
-	case m.word == WordDead:
+	case m.verdict.kind == verdictDead:
 		return NodeUnreachable
-	case m.word == WordActive:
+	case m.verdict.kind == verdictActive:
 		return NodeActive
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		switch m.finding.Result {
 		case ResultStandby:
 			return NodeStandby
@@ -105,13 +103,13 @@ func (m *member) why() string {
 		return "in maintenance in Consul"
 	case m.bad != "":
 		return m.bad
-	case m.word == WordDead, m.word == WordPassive && m.finding.Result != ResultStandby:
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
 		return "probe: " + m.finding.Detail
-	case m.word == WordPassive:
+	case m.verdict.kind == verdictNotActive:
 		return m.finding.Detail
 	case m.health == healthCritical && !m.claims():
 		return "critical: " + quoted(failingChecks(&m.node))
-	case m.word == WordPending:
+	case m.verdict.kind == verdictPending:
 		return "has not answered its first probe yet"
 	case !m.marked && !m.claims():
 		return "not marked as active"
@@ -132,13 +130,9 @@ func quoted(ids []string) string {
 	return text
 }
 
-// stamp notes the states of the members and since when they are in them, and tells what has changed.
+// stamp notes the states of the members and since when they hold, and announces those that have changed.
 func (v *View) stamp(next, prev *State, now time.Time) {
-	before := make(map[discovery.Identity]*member, len(prev.members))
-	for i := range prev.members {
-		before[prev.members[i].node.Identity()] = &prev.members[i]
-	}
-	active := next.identity()
+	before, active := byIdentity(prev.members), next.identity()
 	for i := range next.members {
 		m := &next.members[i]
 		m.state, m.stateSince = m.stateOf(m.node.Identity() == active), now
@@ -147,8 +141,8 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 		case old == nil || old.state == "":
 		case old.state == m.state:
 			m.stateSince = old.stateSince
-		case v.counts():
-			v.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
+		case v.records():
+			v.cluster.pool.announce(v, Event{Kind: NodeChanged, At: now, Node: m.node.Name, URL: m.target.URL, State: m.state, PreviousState: old.state})
 		}
 	}
 }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the way from a node to scheme://host:port: address modes and templates.
-
 package engine
 
 import (

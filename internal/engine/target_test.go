@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the way from a node to its target: modes, templates, hostile addresses.
-
 package engine
 
 import (
@@ -115,11 +113,11 @@ func TestProbesOfLeadersKeepTheirName(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := member{
-		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, word: WordActive, leader: "https://10.0.0.1:8200",
+		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, verdict: verdict{kind: verdictActive}, leader: "https://10.0.0.1:8200",
 	}
 	policy{addressing: a}.locate(&m)
-	if m.target.Host != "10.0.0.1" || m.probeURL != "https://vault-1.example.com:8200" || m.probeName != "vault-1.example.com" {
-		t.Errorf("to %s, probed at %s for %s", m.target.URL, m.probeURL, m.probeName)
+	if m.target.Host != "10.0.0.1" || m.own.URL != "https://vault-1.example.com:8200" || m.own.ServerName != "vault-1.example.com" {
+		t.Errorf("to %s, probed at %s for %s", m.target.URL, m.own.URL, m.own.ServerName)
 	}
 }
 

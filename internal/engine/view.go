@@ -1,18 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the view, which makes states from what its watcher reports and its probes find.
-
 package engine
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
@@ -27,106 +25,133 @@ type Config struct {
 	selection discovery.Selection // the discoverer's
 }
 
-// same reports whether two configs can share a view.
-func (c Config) same(o Config) bool {
-	return c.Probe.same(o.Probe) && c.Name == o.Name && c.Addressing == o.Addressing && c.MaxStale == o.MaxStale && c.selection == o.selection
+// key returns what tells configs apart: TLSKey stands for TLS.
+func (c Config) key() Config {
+	c.Probe.TLS = nil
+	return c
 }
 
-// View elects the active node by one config, for any number of readers. It is shared by all handlers whose config is the
-// same, across reloads. One goroutine writes its states.
+// View elects the active node of a cluster by one config, for any number of readers. It is shared by all handlers whose config
+// is the same, across reloads.
 type View struct {
 	Config
-	pool     *Pool
-	watcher  *watcher
-	current  atomic.Pointer[State]
-	logs     loggers
-	counters atomic.Pointer[Stats] // another one's, if this view takes its place
+	cluster *Cluster
+	watcher *watcher
+	current atomic.Pointer[State] // nil once the view has ended
+	final   *State                // the last one, once the view has ended
+	site    atomic.Pointer[View]  // the view that serves its site now; nil: none does
+	stats   atomic.Pointer[Stats]
+	logs    loggers
 
-	once   sync.Once // the goroutine is started, or never will be
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   chan struct{} // closed when the goroutine has ended
-	news   chan struct{} // has an element when there is a new report
-	timer  *time.Timer   // of the goroutine
+	usage
+	derivation
+}
 
-	// Guarded by the pool.
-	users   int           // handlers that have acquired and not released it
-	guests  int           // requests that wait on it
-	config  uint64        // number of the last config of which a handler has acquired it
-	born    uint64        // number of the config in which it was made
-	used    uint64        // number of the config since which it has users
-	retired chan struct{} // closed when it has no users any more
-	beside  bool          // the last config of which a handler has acquired it has others on the same cluster
+// usage is what needs a view. It is guarded by the cluster.
+type usage struct {
+	users        int    // handlers that have acquired and not released it
+	waiting      int    // requests that wait on it
+	number       uint64 // of the last config in which a handler acquired it
+	oneOfSeveral bool   // that config has sites with other addresses on the same cluster
+}
 
-	// The rest belongs to the goroutine.
-	prober     *prober
-	began      time.Time
-	dropped    *State // of the predecessor, if there is no address for the node that is active in it
-	report     report
-	due        time.Time        // when the timer fires: what is due then must not be put off by a result that is no news
-	undoubted  []discovery.Node // of the last answer that was the whole truth
+// derivation is what a view remembers from one state to the next, besides the state. It is guarded by the cluster.
+type derivation struct {
+	began      time.Time // when it was started; zero: not yet
 	members    []member
-	candidates []string           // warned about last
-	unproven   discovery.Identity // active node that was warned about last because its own word does not count
+	lost       time.Time          // when the last active node was lost
+	lostNode   discovery.Identity // which one, until another node is active
+	candidates []string           // the last ones that were warned about
+	unproven   discovery.Identity // the last active node that was warned about because probes cannot verify it
 }
 
-// newView returns a view that knows nothing but what its predecessor, if there is one, knew last.
-func newView(c Config, w *watcher, predecessor *View) *View {
-	v := &View{Config: c, pool: w.pool, watcher: w, done: make(chan struct{}), news: make(chan struct{}, 1), prober: newProber(c.Probe, w.pool.dial, c.Addressing.Leader())}
-	v.ctx, v.cancel = context.WithCancel(context.Background())
-	first := &State{reason: discovery.ReasonStarting, LoopSeen: new(sync.Once), changed: make(chan struct{})}
-	if predecessor != nil {
-		v.inherit(first, predecessor)
-	}
-	v.current.Store(first)
-	return v
-}
+// started reports whether the view probes, logs and counts. Until then its config may come to nothing.
+func (v *View) started() bool { return !v.began.IsZero() }
 
 // Start starts the watcher and the probes unless they run already.
 func (v *View) Start() {
-	v.once.Do(func() {
-		v.Stats().counter.Store(v)
-		go v.run()
-	})
+	c := v.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v.started() || v.current.Load() == nil {
+		return
+	}
+	now := time.Now()
+	v.began = now
+	v.deriveFirst(now) // logged and counted now: the config may have no address for the node that was active
+	c.findSites()
+	c.changed.send()
+	c.plan(now)
+	c.log.start(c.ctx)
 	v.watcher.start()
 }
 
-// State returns what is known now: one atomic load. Of a view that has ended, it is what the one knows that has taken its
-// place.
-func (v *View) State() *State {
-	s := v.current.Load()
-	if s.ended != nil {
-		return v.pool.known(v, s.ended)
+// Release gives a view back. The view ends with its last user or the last request that waits on it, and the watcher with its
+// last view. Release never waits for long.
+func (v *View) Release(log *zap.Logger) {
+	v.logs.remove(log)
+	v.watcher.logs.remove(log)
+	v.need(-1, 0)
+}
+
+// need adds to the users and waiting requests that need the view. It reports false if the view has ended already.
+func (v *View) need(users, waiting int) bool {
+	v.cluster.mu.Lock()
+	if v.current.Load() == nil {
+		v.cluster.mu.Unlock()
+		return false
 	}
-	return s
+	v.users += users
+	v.waiting += waiting
+	stop := v.cluster.drop(v)
+	v.cluster.mu.Unlock()
+	stop()
+	return true
 }
 
-// end ends the view, which is no longer in the pool.
-func (v *View) end() {
-	v.cancel()
-	v.once.Do(func() { close(v.done) })
-	await(v.done)
-	v.current.Store(&State{reason: discovery.ReasonStarting, ended: v.current.Load()})
+// State returns what is known now: one atomic load. For a view that has ended, it is the state of the view that serves its site
+// now, else the last one of its own.
+func (v *View) State() *State {
+	if s := v.current.Load(); s != nil {
+		return s
+	}
+	if _, s := v.cluster.pool.serving(v); s != nil {
+		return s
+	}
+	return v.final
 }
 
-// Stats returns what the view, and those that it replaced, have counted.
-func (v *View) Stats() *Stats { return v.counters.Load() }
+// Changed returns a channel that is closed when any view of the cluster gets another state. Get the channel before the state.
+func (v *View) Changed() <-chan struct{} { return v.cluster.changed.next() }
 
-// counts reports whether it is this view that counts, remembers and announces. While a config replaces another, two views
-// see the same things happen.
-func (v *View) counts() bool { return v.Stats().counter.Load() == v }
+// Stats returns the counters of the view, which earlier views may have begun.
+func (v *View) Stats() *Stats { return v.stats.Load() }
+
+// records reports whether this view counts, remembers and announces what happens. While one config replaces another, two views
+// with the same counters see it.
+func (v *View) records() bool {
+	if !v.started() {
+		return false
+	}
+	for _, o := range v.cluster.views {
+		if o.number > v.number && o.started() && o.Stats() == v.Stats() {
+			return false
+		}
+	}
+	return true
+}
 
 // WithoutActive returns how long no node was active since the first one was seen. It never falls: between the state with the
 // next active node and the count of the outage before it, it is what it was.
 func (v *View) WithoutActive(now time.Time) time.Duration {
-	counted := v.Stats()
-	d := counted.without.Load()
+	stats := v.Stats()
+	d := stats.without.Load()
 	if p := v.State().PhaseAt(now); p.Situation == None && !p.Time.IsZero() {
 		d += int64(max(0, now.Sub(p.Time)))
 	}
 	for {
-		shown := counted.shown.Load()
-		if d <= shown || counted.shown.CompareAndSwap(shown, d) {
+		shown := stats.shown.Load()
+		if d <= shown || stats.shown.CompareAndSwap(shown, d) {
 			return time.Duration(max(d, shown))
 		}
 	}
@@ -134,94 +159,73 @@ func (v *View) WithoutActive(now time.Time) time.Duration {
 
 // Digest tells the view from others of the same name, in hexadecimal.
 func (v *View) Digest() string {
-	c := v.Config
-	c.Probe.TLS = nil
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), c)))
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), v.Config.key())))
 }
 
-// Waiting returns how many requests wait now.
-func (v *View) Waiting() int64 {
-	v.pool.mu.Lock()
-	defer v.pool.mu.Unlock()
-	return int64(v.guests)
-}
-
-// run takes in what comes until the view ends.
-func (v *View) run() {
-	defer close(v.done)
-	defer v.prober.stop()
-	v.timer = time.NewTimer(time.Hour)
-	defer v.timer.Stop()
-	v.begin()
-	for {
-		incumbent := v.current.Load().identity()
-		select {
-		case <-v.ctx.Done():
-			return
-		case <-v.news:
-			v.take(v.watcher.latest())
-		case r := <-v.prober.results:
-			if v.counts() {
-				v.Stats().probed(r.finding)
-			}
-			if !v.prober.hear(r, incumbent) && v.current.Load().phase.Situation != Silent && time.Now().Before(v.due) {
-				v.plan()
-				continue
-			}
-		case <-v.prober.broken:
-			v.prober.breaks(incumbent)
-		case <-v.timer.C:
-		}
-		v.apply()
-	}
-}
-
-// take takes over a report: which nodes there are, and what is new of them.
-func (v *View) take(r report) {
-	if r.number <= v.report.number {
-		return
-	}
-	v.report = r
-	if r.polled.IsZero() && len(v.members) > 0 { // a failure; what the predecessor knew is all there is
-		return
-	}
-	nodes, shown := r.nodes, discovery.Identities(r.nodes)
-	if r.doubt == "" {
-		v.undoubted = r.nodes
-	} else { // what the answer may lack is probed on
-		nodes = slices.Clone(nodes)
-		for _, n := range v.undoubted {
-			if !shown[n.Identity()] {
-				nodes = append(nodes, n)
-			}
+// Waiting returns how many requests wait at the site that the view serves, also those that came before a reload.
+func (v *View) Waiting() (n int64) {
+	v.cluster.mu.Lock()
+	defer v.cluster.mu.Unlock()
+	for _, o := range v.cluster.views {
+		if o == v || o.site.Load() == v {
+			n += int64(o.waiting)
 		}
 	}
-	before := make(map[discovery.Identity]*member, len(v.members))
-	for i := range v.members {
-		before[v.members[i].node.Identity()] = &v.members[i]
+	return n
+}
+
+// refresh derives the next state and reports whether it differs. Until the view is started, that is the first one again.
+func (v *View) refresh(now time.Time) (changed bool) {
+	if v.started() {
+		return v.derive(v.current.Load(), now)
 	}
-	members := v.policy().members(nodes)
+	return v.deriveFirst(now)
+}
+
+// deriveFirst derives the first state. It follows from that of the running view that has most in common with this one, as any
+// other state follows from the one before.
+func (v *View) deriveFirst(now time.Time) (changed bool) {
+	from := v.closestRunning()
+	v.findNodes(from, now)
+	return v.derive(v.carryOver(from, now), now)
+}
+
+// carryOver returns the state of another view with the addresses of this one. Without another view, nothing is known.
+func (v *View) carryOver(from *View, now time.Time) *State {
+	if from == nil {
+		return &State{reason: discovery.ReasonStarting, LoopSeen: new(sync.Once)}
+	}
+	s := *from.current.Load()
+	s.phase, s.reason, s.LoopSeen = s.PhaseAt(now), s.ReasonAt(now), new(sync.Once)
+	v.applyProbes(now)
+	if m := v.member(s.Node.Identity()); m != nil && m.bad == "" && s.phase.HasTarget() {
+		s.Target, s.last = m.target, reached{m.node.Name, m.target.URL}
+	}
+	return &s
+}
+
+// closestRunning returns the running view that has most in common with this one and knows anything; nil if there is none.
+func (v *View) closestRunning() *View {
+	return v.cluster.closest(v, func(o *View) bool { return o.started() && o.current.Load().phase.Situation != Starting })
+}
+
+// findNodes reads from the last report which nodes there are. What is new of a node is told by what another view, or this one,
+// read before.
+func (v *View) findNodes(last *View, now time.Time) {
+	var before map[discovery.Identity]*member
+	if last != nil {
+		before = byIdentity(last.members)
+	}
+	r := &v.watcher.report
+	members := policy{v.selection, v.Addressing}.members(r.all())
 	for i := range members {
-		members[i].hidden = !shown[members[i].node.Identity()]
+		m := &members[i]
+		m.hidden = i >= len(r.nodes)
+		if v.Probe.Mode != ProbeOff && m.own.URL != "" {
+			v.findProbed(m, before[m.node.Identity()], last == v, now)
+		}
 	}
-	v.prober.sync(members, before, time.Now())
 	v.members = members
-}
-
-func (v *View) policy() policy { return policy{v.selection, v.Addressing} }
-
-// apply makes the next state of all that is known: listen to the nodes, elect, derive the phase, publish, tell.
-func (v *View) apply() {
-	now, prev := time.Now(), v.current.Load()
-	e := v.elect(prev, now)
-	next := v.derive(prev, e, now)
-	if !next.same(prev) {
-		v.stamp(next, prev, now)
-		v.current.Store(next)
-		close(prev.changed) // for all who wait, at once
-		v.tell(prev, next, e)
-	}
-	v.plan()
 }
 
 // member returns the node with an identity, nil if there is none.
@@ -232,26 +236,4 @@ func (v *View) member(id discovery.Identity) *member {
 		}
 	}
 	return nil
-}
-
-// plan has probed what is to be probed, and sets the timer for what comes next.
-func (v *View) plan() {
-	now, s := time.Now(), v.current.Load()
-	next := time.Hour
-	if v.Probe.Mode != ProbeOff {
-		next = v.prober.plan(v.ctx, now, s.identity(), v.lostSince())
-	}
-	if s.phase.Situation == Stale {
-		next = soonest(next, s.phase.Time.Sub(now))
-	}
-	v.due = now.Add(next)
-	v.timer.Reset(next)
-}
-
-// lostSince returns since when the next active node is searched for.
-func (v *View) lostSince() time.Time {
-	if p := v.current.Load().Phase(); p.Situation == None && p.Time.After(v.began) {
-		return p.Time
-	}
-	return v.began
 }

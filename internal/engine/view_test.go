@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what a view makes of discovery and probes together: how much each node's word counts.
-
 package engine
 
 import (
@@ -32,7 +30,7 @@ func TestAutoNeverReachable(t *testing.T) {
 					n.node(host).set(fault)
 				}
 				w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto)))
-				settle(firstPatience)
+				settle(firstWait)
 				w.expect(t, "a", discovery.ReasonOK)
 				settle(10 * time.Second)
 				w.say(answerOf(6, "b"))

@@ -1,14 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the watch loop over a discovery.
-
 package engine
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"sync"
@@ -28,7 +27,7 @@ const (
 	backoffMax  = 10 * time.Second       // after many failures, at most
 	queryRate   = rate.Limit(2)          // queries a second under churn,
 	queryBurst  = 10                     // after so many at once: the changes of one failover are seen as they come
-	idleAnswers = 3                      // so many answers in a row that did not wait, and the source is merely polled
+	idleAnswers = 3                      // after so many answers in a row that did not wait, the source is polled
 	waitedLeast = time.Second            // a query that took so long did wait, whatever ended it
 	pollLeast   = time.Second            // between two queries that a source does not let wait
 )
@@ -36,56 +35,52 @@ const (
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
 	number uint64           // of the report, from 1
-	nodes  []discovery.Node // the set of the last answer
-	doubt  discovery.Reason // set if the last answer was not the whole truth
+	nodes  []discovery.Node // the set of the last answer; before that, what the cluster knew
+	lacks  []discovery.Node // nodes of the last complete answer that an incomplete one does not show
+	doubt  discovery.Reason // set if the last answer was incomplete
 	polled time.Time        // when that answer came; zero: there was none yet
 
 	failure discovery.Reason // set if the last query failed
 	detail  string           // more on the failure or the doubt
 	failing time.Time        // since when queries fail, or answers are no news
-	at      time.Time        // when this report was made
 }
 
-// watcher asks one source for as long as anybody wants to know, and reports to its views.
+// all returns the nodes that the last answer shows, followed by those that it may lack.
+func (r *report) all() []discovery.Node { return append(slices.Clone(r.nodes), r.lacks...) }
+
+// watcher queries one source of a cluster for as long as a view needs it.
 type watcher struct {
-	pool       *Pool
+	cluster    *Cluster
 	discoverer discovery.Discoverer
 	source     discovery.Source
 	interval   time.Duration
 	logs       loggers
-	teller     *teller
 
 	once   sync.Once // the loop is started, or never will be
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the loop has ended
 
-	mu     sync.Mutex
-	report report
-	views  []*View // which are told of a new report
+	report    report           // guarded by the cluster
+	undoubted []discovery.Node // of the last complete answer; before that, what the cluster knew
 
 	queries  [5]atomic.Uint64 // in the order of QueryResults
 	failures atomic.Int64     // in a row
 	index    atomic.Uint64    // of the last answer
 }
 
-func newWatcher(p *Pool, d discovery.Discoverer) (*watcher, error) {
+func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	source, err := d.Open()
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{pool: p, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), teller: newTeller(), done: make(chan struct{})}
+	w := &watcher{cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
 
 // start starts the loop unless it runs already.
-func (w *watcher) start() {
-	w.once.Do(func() {
-		go w.teller.run(w.ctx)
-		go w.run()
-	})
-}
+func (w *watcher) start() { w.once.Do(func() { go w.run() }) }
 
 // stop ends the loop, which closes the source. A source that does not end a query with its context is left behind, to be
 // closed when it does.
@@ -101,33 +96,11 @@ func (w *watcher) end() {
 	close(w.done)
 }
 
-// sameCluster reports whether two watchers watch the same cluster, be it through other settings.
-func (w *watcher) sameCluster(o *watcher) bool {
-	cluster := w.discoverer.Cluster()
-	return w == o || cluster != "" && cluster == o.discoverer.Cluster()
-}
-
 // latest returns the last report.
 func (w *watcher) latest() report {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
 	return w.report
-}
-
-// add has a view told of each new report, beginning with the last one.
-func (w *watcher) add(v *View) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.views = append(w.views, v)
-	if w.report.number > 0 {
-		signal(v.news)
-	}
-}
-
-func (w *watcher) remove(v *View) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.views = slices.DeleteFunc(w.views, func(o *View) bool { return o == v })
 }
 
 // run is the loop: query, report, and decide when to query again.
@@ -202,7 +175,13 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 // answered reports an answer and returns whether it differs from the one before.
 func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	now, last := time.Now(), w.latest()
-	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now, at: now}
+	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now}
+	if a.Doubt == "" {
+		w.undoubted = a.Nodes
+	} else { // nodes that the answer may lack are still probed
+		shown := discovery.Identities(a.Nodes)
+		r.lacks = slices.DeleteFunc(slices.Clone(w.undoubted), func(n discovery.Node) bool { return shown[n.Identity()] })
+	}
 	outdated := a.Doubt != "" && a.Doubt != discovery.ReasonACLFiltered
 	if outdated { // by a failure that shows nodes
 		r.failure = a.Doubt
@@ -216,55 +195,96 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
 		w.failures.Store(0)
-		w.teller.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
+		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
 		w.announce(Event{Kind: DiscoveryUp, At: now, Outage: now.Sub(last.failing)})
 	}
 	switch {
 	case a.Doubt != "" && a.Doubt != last.doubt:
-		w.teller.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
+		w.cluster.log.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
 	case a.Doubt == "" && last.doubt != "":
-		w.teller.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
+		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
 	}
 	w.publish(r)
 	return changed
 }
 
-// failed reports a failure: what was known before stands beside it.
+// failed reports a failure, with the nodes of the last answer.
 func (w *watcher) failed(err error) {
 	r := w.latest()
-	r.at, r.failure, r.detail = time.Now(), discovery.ReasonConsulError, err.Error()
+	now := time.Now()
+	r.failure, r.detail = discovery.ReasonConsulError, err.Error()
 	if known, ok := errors.AsType[*discovery.Error](err); ok {
 		r.failure = known.Reason
 	}
 	level := zap.DebugLevel
 	if r.failing.IsZero() {
-		level, r.failing = zap.WarnLevel, r.at
-		w.announce(Event{Kind: DiscoveryDown, At: r.at, Reason: r.failure})
+		level, r.failing = zap.WarnLevel, now
+		w.announce(Event{Kind: DiscoveryDown, At: now, Reason: r.failure})
 	}
 	w.failures.Add(1)
 	w.queries[indexOf(QueryResults, r.failure)].Add(1)
-	w.teller.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
+	w.cluster.log.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
 }
 
-// announce has listeners hear of an event for each cluster that depends on this discovery.
+// announce announces an event once for each cluster name that depends on this discovery.
 func (w *watcher) announce(e Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, v := range w.views {
-		if v.counts() {
-			w.pool.announce(v, e)
+	w.cluster.mu.Lock()
+	defer w.cluster.mu.Unlock()
+	for _, v := range w.cluster.views {
+		if v.watcher == w && v.records() {
+			w.cluster.pool.announce(v, e)
 		}
 	}
 }
 
-// publish has every view see a report.
+// publish hands a report to the cluster.
 func (w *watcher) publish(r report) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r.number = w.report.number + 1
-	w.report = r
-	for _, v := range w.views {
-		signal(v.news)
+	w.cluster.update(func(now time.Time) bool {
+		r.number = w.report.number + 1
+		w.report = r
+		for _, v := range w.cluster.views {
+			if v.watcher == w && v.started() {
+				v.findNodes(v, now)
+			}
+		}
+		w.cluster.forgetNodes()
+		return true
+	})
+}
+
+// backoff returns how long to wait after so many failures in a row: full jitter, so that many redirectors do not come
+// back to a Consul that has just recovered all at once.
+func backoff(failures int) time.Duration {
+	limit := backoffMax
+	if failures < 10 {
+		limit = min(limit, backoffMin<<(failures-1))
+	}
+	return rand.N(limit) + time.Millisecond
+}
+
+// pause waits, unless the context ends.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// endGrace is how long Release waits for goroutines to end. Caddy calls it while its configs are locked.
+const endGrace = time.Second
+
+// await waits for the end of a goroutine whose context has ended, but never for long.
+func await(done <-chan struct{}) {
+	t := time.NewTimer(endGrace)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
 	}
 }

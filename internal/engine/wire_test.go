@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the connections of the network in memory. Unlike net.Pipe they have a buffer, as those of TCP have.
-
 package engine
 
 import (

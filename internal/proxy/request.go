@@ -142,7 +142,7 @@ func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *
 	defer tick.Stop()
 	var replaced time.Time
 	for {
-		s, now := x.View.State(), time.Now()
+		changed, s, now := x.View.Changed(), x.View.State(), time.Now()
 		fate := s.FateOf(then)
 		if fate != engine.Replaced {
 			replaced = time.Time{}
@@ -156,7 +156,7 @@ func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *
 			return
 		}
 		select {
-		case <-s.Changed():
+		case <-changed:
 		case <-tick.C:
 		case <-ctx.Done():
 			return

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of phases.
-
 package engine
 
 import (
@@ -30,7 +28,7 @@ func TestPhaseAt(t *testing.T) {
 	}
 }
 
-func TestWaitUntil(t *testing.T) {
+func TestHoldUntil(t *testing.T) {
 	came := time.Now()
 	at := func(seconds int) time.Time { return came.Add(time.Duration(seconds) * time.Second) }
 	for name, row := range map[string]struct {
@@ -46,12 +44,12 @@ func TestWaitUntil(t *testing.T) {
 		"silent, no hold":    {Phase{Silent, at(0)}, 0, -1},
 		"lost a while ago":   {Phase{None, at(-3)}, 5 * time.Second, 2},
 		"lost since it came": {Phase{None, at(3)}, 5 * time.Second, 5},
-		"lost too long ago":  {Phase{None, at(-9)}, 5 * time.Second, -4},
+		"lost too long ago":  {Phase{None, at(-9)}, 5 * time.Second, -1},
 		"lost, no hold":      {Phase{None, at(0)}, 0, -1},
 		"never seen":         {Phase{Situation: None}, 5 * time.Second, -1},
 	} {
-		end, ok := row.phase.waitUntil(came, row.hold)
-		if want := row.want != -1; ok != want || ok && !end.Equal(at(row.want)) {
+		end := row.phase.holdUntil(came, came, row.hold)
+		if ok := !end.IsZero(); ok != (row.want != -1) || ok && !end.Equal(at(row.want)) {
 			t.Errorf("%s: waits %v, until %s, want %d s", name, ok, end.Sub(came), row.want)
 		}
 	}

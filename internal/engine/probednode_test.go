@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what a node's word is worth over time.
-
 package engine
 
 import (
@@ -231,8 +229,8 @@ func TestFall(t *testing.T) {
 				w.expect(t, "a", discovery.ReasonOK)
 				settle(2 * time.Millisecond)
 				w.expect(t, "", discovery.ReasonUnhealthy)
-				if s := w.prober.subjects[idA]; s.unanswered != fall {
-					t.Errorf("%d probes unanswered, want %d", s.unanswered, fall)
+				if s := w.member(idA).probed; s.silence.unanswered != fall {
+					t.Errorf("%d probes unanswered, want %d", s.silence.unanswered, fall)
 				}
 			})
 		})

@@ -1,12 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the connection of one probe.
-
 package engine
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,36 +16,35 @@ import (
 	"time"
 )
 
-// line is the connection of one probe. Each probe has a new one, so that a listener that is closed, a name that has moved
+// probeConn is the connection of one probe. Each probe has a new one, so that a listener that is closed, a name that has moved
 // and an address behind a balancer are seen. It is kept until the next probe has answered on another: that it breaks tells
 // of a death at once.
-type line struct {
+type probeConn struct {
 	transport *http.Transport
 	distrust  atomic.Pointer[string] // why the node's certificate is not trusted, nil if it is
 	broke     atomic.Bool            // the other side has closed the connection
 	closed    atomic.Bool            // this side has
 }
 
-// dialer is what the lines of one node have in common.
+// dialer is what the connections to one node have in common.
 type dialer struct {
-	dial   dialFunc
-	tls    *tls.Config // with a cache of sessions
-	verify bool
-	known  *addresses
-	fresh  time.Time // since when sessions are kept
+	dial     dialFunc
+	tls      *tls.Config // with a cache of sessions
+	verify   bool
+	resolved *addresses
+	fresh    time.Time // since when sessions are kept
 }
 
 // sessionAge is how long sessions are resumed. With a session comes the certificate of its first handshake: one that was
 // replaced since would never be looked at.
 const sessionAge = time.Minute
 
-// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another. known is
-// what its name stood for, if that is known.
+// newDialer returns the dialer for a node whose certificate must be for serverName, unless the settings name another.
 //
 // The certificate is verified here rather than by crypto/tls. The outcome is the same, but a handshake that is refused
 // would be a line in the node's log for each probe of each redirector: so it is completed, and then nothing that the node
 // says is believed.
-func newDialer(dial dialFunc, base *tls.Config, serverName string, known *addresses) *dialer {
+func newDialer(dial dialFunc, base *tls.Config, serverName string) *dialer {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if base != nil {
 		config = base.Clone()
@@ -56,14 +52,14 @@ func newDialer(dial dialFunc, base *tls.Config, serverName string, known *addres
 	if config.ServerName == "" {
 		config.ServerName = serverName
 	}
-	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify, known: cmp.Or(known, new(addresses))}
+	d := &dialer{dial: dial, tls: config, verify: !config.InsecureSkipVerify, resolved: new(addresses)}
 	config.InsecureSkipVerify = true
 	return d
 }
 
-// line returns a new line; broken is called when the other side ends its connection.
-func (d *dialer) line(timeout time.Duration, broken func()) *line {
-	l := new(line)
+// newConn returns the connection of the next probe; broken is called when the other side ends its connection.
+func (d *dialer) newConn(timeout time.Duration, broken func()) *probeConn {
+	c := new(probeConn)
 	if now := time.Now(); now.Sub(d.fresh) >= sessionAge {
 		d.fresh, d.tls.ClientSessionCache = now, tls.NewLRUClientSessionCache(1)
 	}
@@ -72,20 +68,20 @@ func (d *dialer) line(timeout time.Duration, broken func()) *line {
 		config.VerifyConnection = func(state tls.ConnectionState) error {
 			if err := verify(config, state); err != nil {
 				text := err.Error()
-				l.distrust.Store(&text)
+				c.distrust.Store(&text)
 			}
 			return nil
 		}
 	}
-	l.transport = &http.Transport{
+	c.transport = &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			// The transport ends it when it is closed: the context of the request does not reach here.
-			conn, err := d.known.dial(ctx, timeout/2, d.dial, network, address)
+			conn, err := d.resolved.dial(ctx, timeout/2, d.dial, network, address)
 			if err != nil {
 				return nil, err
 			}
 			return &watchedConn{conn, func() {
-				if !l.closed.Load() && !l.broke.Swap(true) {
+				if !c.closed.Load() && !c.broke.Swap(true) {
 					broken()
 				}
 			}}, nil
@@ -95,14 +91,14 @@ func (d *dialer) line(timeout time.Duration, broken func()) *line {
 		MaxResponseHeaderBytes: maxProbeAnswer,
 		DisableCompression:     true,
 	}
-	return l
+	return c
 }
 
-// close closes the line, if there is one.
-func (l *line) close() {
-	if l != nil {
-		l.closed.Store(true)
-		l.transport.CloseIdleConnections()
+// close closes the connection, if there is one.
+func (c *probeConn) close() {
+	if c != nil {
+		c.closed.Store(true)
+		c.transport.CloseIdleConnections()
 	}
 }
 

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what reloads make of counters and of the history.
-
 package engine
 
 import (
@@ -69,11 +67,11 @@ func TestCountersGoOnWithOne(t *testing.T) {
 func TestViewsBeginWithTheirOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, s, c := NewPool(), newScripted(answerOf(5, "a")), plain(t)
-		s.cluster = "one"
+		s.named = "one"
 		moved := c
 		moved.Addressing = to(t, "{node}.example.com")
 		green := newScripted(answerOf(5, "a"))
-		green.key, green.cluster, green.selection.Tag = s.key, "one", "green"
+		green.key, green.named, green.selection.Tag = s.key, "one", "green"
 		p.NextConfig()
 		first, second, third := acquire(t, p, s, c), acquire(t, p, s, moved), acquire(t, p, green, c)
 		for _, v := range []*View{first, second, third} {
@@ -82,10 +80,8 @@ func TestViewsBeginWithTheirOwn(t *testing.T) {
 		synctest.Wait()
 		p.NextConfig()
 		token := newScripted(answerOf(5, "a"))
-		token.key, token.cluster = "another token", "one"
+		token.key, token.named = "another token", "one"
 		newFirst := acquire(t, p, token, c)
-		p.mu.Lock()
-		defer p.mu.Unlock()
 		for name, row := range map[string]struct {
 			config Config
 			want   *View
@@ -94,7 +90,7 @@ func TestViewsBeginWithTheirOwn(t *testing.T) {
 			"moved":          {second.Config, second},
 			"by another tag": {third.Config, third},
 		} {
-			if got := p.predecessor(newFirst.watcher, row.config, p.config); got != row.want {
+			if got := (&View{Config: row.config, cluster: newFirst.cluster, watcher: newFirst.watcher}).closestRunning(); got != row.want {
 				t.Errorf("%s begins with another", name)
 			}
 		}

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the connections of probes.
-
 package engine
 
 import (
@@ -25,7 +23,7 @@ func asks(t *testing.T, d *dialer, base string, broken func()) Finding {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	l := d.line(time.Second, broken)
+	l := d.newConn(time.Second, broken)
 	defer l.close()
 	return l.ask(ctx, base, false)
 }
@@ -58,7 +56,7 @@ func TestTrust(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, p := newNetwork(t)
 				n.node("a").set(func(v *vault) { v.code, v.tls = 200, pair.server })
-				d := newDialer(p.dial, row.config, row.server, nil)
+				d := newDialer(p.dial, row.config, row.server)
 				for range 3 { // the session of the first is resumed by the others: it is trusted no more than that
 					f := asks(t, d, "https://a:8200", func() {})
 					if f.Result != row.want || f.Result == ResultTLS && f.Detail == "" {
@@ -88,7 +86,7 @@ func TestWrongScheme(t *testing.T) {
 			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node answers https, and is asked by http",
 		},
 	} {
-		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil), base, func() {}); !f.same(want) {
+		if f := asks(t, newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1"), base, func() {}); !f.same(want) {
 			t.Errorf("%s: %+v, want %+v", base, f, want)
 		}
 	}
@@ -108,7 +106,7 @@ func TestSessionsAreResumed(t *testing.T) {
 			return nil
 		}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, pair.client, "a", nil)
+		d := newDialer(p.dial, pair.client, "a")
 		for range 5 {
 			asks(t, d, "https://a:8200", func() {})
 			synctest.Wait()
@@ -127,7 +125,7 @@ func TestReplacedCertificatesAreLookedAt(t *testing.T) {
 		var serves atomic.Pointer[tls.Certificate]
 		server := &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serves.Load(), nil }}
 		n.node("a").set(func(v *vault) { v.code, v.tls = 200, server })
-		d := newDialer(p.dial, right.client, "a", nil)
+		d := newDialer(p.dial, right.client, "a")
 		for _, row := range []struct {
 			pair *tlsPair
 			want Result
@@ -149,13 +147,13 @@ func TestBreaks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, p := newNetwork(t)
 		n.node("a").answers(200)
-		d, told := newDialer(p.dial, nil, "a", nil), 0
+		d, told := newDialer(p.dial, nil, "a"), 0
 		asks(t, d, "http://a:8200", func() { told++ })
 		synctest.Wait()
 		if told != 0 || n.node("a").connections() != 0 {
 			t.Errorf("told %d times, %d connections left", told, n.node("a").connections())
 		}
-		l := d.line(time.Second, func() { told++ })
+		l := d.newConn(time.Second, func() { told++ })
 		if f := l.ask(t.Context(), "http://a:8200", false); f.Result != ResultActive || l.broke.Load() {
 			t.Errorf("%+v, broken: %v", f, l.broke.Load())
 		}
@@ -165,7 +163,7 @@ func TestBreaks(t *testing.T) {
 			t.Errorf("told %d times, want once", told)
 		}
 		l.close()
-		(*line)(nil).close()
+		(*probeConn)(nil).close()
 	})
 }
 
@@ -206,7 +204,7 @@ func TestFindingsOfSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			first := Finding{}
 			for i := range 5 {
-				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1", nil)
+				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1")
 				f := asks(t, d, row.base, func() {})
 				if name == "banner" && f.Result == ResultRefused {
 					continue // closed with a request unread: the banner may be lost

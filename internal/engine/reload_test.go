@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of reloads: what a view begins with that takes the place of another one.
-
 package engine
 
 import (
@@ -46,7 +44,7 @@ func reloads(t *testing.T) map[string]reload {
 func (r reload) run(t *testing.T, old *watched) *watched {
 	t.Helper()
 	s, c := newScripted(old.answer), old.Config
-	s.key, s.cluster, s.selection, s.err, s.hang = old.key, old.cluster, old.selection, old.err, old.hang
+	s.key, s.named, s.selection, s.err, s.hang = old.key, old.named, old.selection, old.err, old.hang
 	if r.config != nil {
 		r.config(&c)
 	}
@@ -54,8 +52,8 @@ func (r reload) run(t *testing.T, old *watched) *watched {
 		r.discovery(s)
 	}
 	log := old.log
-	old.pool.NextConfig()
-	v, err := old.pool.Acquire(s, c, log)
+	old.pool().NextConfig()
+	v, err := old.pool().Acquire(s, c, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +76,7 @@ func TestReloadInAnOutage(t *testing.T) {
 				n, p := newNetwork(t)
 				n.change(func() { clear(n.nodes) })
 				s := newScripted(answerOf(5, "a"))
-				s.cluster = "vault"
+				s.named = "vault"
 				old := watch(t, p, s, plain(t))
 				old.fail(errors.New("no"))
 				since := old.State().StaleSince
@@ -117,7 +115,7 @@ func TestReloadInAFailover(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, w := probedCluster(t, every(499*time.Millisecond))
-				w.cluster = "vault"
+				w.named = "vault"
 				n.node("a").answers(429)
 				w.say(answerOf(6, ""))
 				settle(2 * time.Second)
@@ -141,7 +139,7 @@ func TestReloadLosesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, w := probedCluster(t, func(c *Config) { c.Probe.Timeout = 5 * time.Second })
-				w.cluster = "vault"
+				w.named = "vault"
 				n.change(func() { n.nodes["a.example.com:8200"] = n.nodes["a:8200"] })
 				n.node("a").set(func(v *vault) { v.delay = 80 * time.Millisecond })
 				settle(2 * time.Second)
@@ -166,7 +164,7 @@ func TestReloadLosesNothing(t *testing.T) {
 func TestReloadOfProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)
-		w.cluster = "vault"
+		w.named = "vault"
 		w.fail(errors.New("no"))
 		settle(time.Second)
 		w.expect(t, "a", discovery.ReasonConsulError)
@@ -213,7 +211,7 @@ func TestReloadOfProbes(t *testing.T) {
 func TestReloadThenLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)
-		w.cluster = "vault"
+		w.named = "vault"
 		next := reload{discovery: func(s *scripted) { s.key, s.hang = "two", true }}.run(t, w)
 		next.Start()
 		settle(time.Second)
@@ -259,7 +257,7 @@ func TestReloadWhileSilent(t *testing.T) {
 		n, p := newNetwork(t)
 		n.node("a").set(func(v *vault) { v.tls = pair.server }) // not trusted, so that only discovery elects it
 		s := newScripted(answerOf(5, "a"))
-		s.cluster = "vault"
+		s.named = "vault"
 		old := watch(t, p, s, plain(t, probing(ProbeAuto), func(c *Config) { c.Addressing = toTLS(t) }))
 		old.expect(t, "a", discovery.ReasonOK)
 		n.node("a").hangs(true)
@@ -270,6 +268,167 @@ func TestReloadWhileSilent(t *testing.T) {
 		settle(time.Second)
 		if p := next.State().Phase(); p.Situation != Active {
 			t.Errorf("phase %v", p)
+		}
+	})
+}
+
+// A config that has no address for the node that is stale holds requests no longer than hold.
+func TestReloadToAConfigWithoutAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		old.fail(errors.New("no"))
+		settle(time.Second)
+		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		for range 2 { // before and after it runs
+			if got := request(t.Context(), next.View, holding()); got.active != "" || got.after > 5*time.Second {
+				t.Errorf("%+v", got)
+			}
+		}
+	})
+}
+
+// A config that has no address for the active node is the end of an active node as any other: it is told, counted and
+// remembered, and so is that it is over.
+func TestReloadToAConfigWithoutAnAddressIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
+		settle(time.Second)
+		wrong := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		wrong.Start()
+		old.release()
+		settle(time.Second)
+		if n := wrong.lines("no active node"); n != 1 {
+			t.Errorf("%d lines, want one", n)
+		}
+		if h := wrong.History(); len(h) != 2 || h[0].Active || h[0].Reason != discovery.ReasonBadAddress || h[0].Previous != "a" {
+			t.Errorf("the history, the newest first: %+v", h)
+		}
+		right := reload{config: func(c *Config) { c.Addressing = to(t, ToNodeName) }}.run(t, wrong)
+		right.Start()
+		wrong.release()
+		settle(time.Second)
+		if h := right.History(); len(h) != 3 || !h[0].Active || h[0].Gap != time.Second {
+			t.Errorf("the history, the newest first: %+v", h)
+		}
+		if n, without := right.Stats().Losses(discovery.ReasonBadAddress), right.WithoutActive(time.Now()); n != 1 || without != time.Second {
+			t.Errorf("%d losses, %s without", n, without)
+		}
+	})
+}
+
+// A reload does not have a node that hangs taken for one that answers, nor for one of which nothing can be known.
+func TestReloadWhileTheActiveNodeHangs(t *testing.T) {
+	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
+	for name, cluster := range map[string]func(t *testing.T) (*network, *watched){
+		"trusted":     func(t *testing.T) (*network, *watched) { return probedCluster(t) },
+		"not trusted": func(t *testing.T) (*network, *watched) { return untrustedCluster(t, pair, other) },
+	} {
+		for change, r := range map[string]reload{
+			"of the config":    {config: func(c *Config) { c.MaxStale++ }},
+			"of the discovery": {discovery: func(s *scripted) { s.key = "another token" }},
+		} {
+			t.Run(name+", "+change, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					n, old := cluster(t)
+					old.named = "vault"
+					settle(2 * time.Second)
+					n.node("a").hangs(true)
+					settle(time.Second)
+					if p := old.State().Phase(); p.Situation != Silent {
+						t.Fatalf("phase %v", p)
+					}
+					next := r.run(t, old)
+					next.Start()
+					old.release()
+					for range 50 {
+						settle(100 * time.Millisecond)
+						if p := next.State().Phase(); p.Situation == Active {
+							t.Fatalf("phase %v", p)
+						}
+					}
+					next.expect(t, "", discovery.ReasonUnhealthy)
+					n.node("a").hangs(false)
+					settle(time.Second)
+					next.expect(t, "a", discovery.ReasonOK)
+				})
+			})
+		}
+	}
+}
+
+// A node that was believed although it is dead, since discovery insists, is believed on after a reload.
+func TestReloadOfABelievedNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		for _, host := range []string{"a", "b", "c"} {
+			n.node(host).hangs(true)
+		}
+		settle(30 * time.Second)
+		old.expect(t, "a", discovery.ReasonOK)
+		next := reload{config: func(c *Config) { c.MaxStale++ }}.run(t, old)
+		next.Start()
+		old.release()
+		for range 100 {
+			settle(100 * time.Millisecond)
+			if p := next.State().Phase(); p.Situation != Active {
+				t.Fatalf("phase %v", p)
+			}
+		}
+	})
+}
+
+// A view that is never started probes nothing, and tells nobody what it would do: its config may come to nothing.
+func TestAConfigThatComesToNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		n.node("b").answers(200)
+		settle(10 * time.Second)
+		var events []Event
+		old.pool().Listen(func(e Event) { events = append(events, e) })
+		state, lines, history, tries := old.State(), old.logs.Len(), len(old.History()), n.tries()
+		next := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}.run(t, old)
+		if s := next.State(); s.Active() || s.ReasonAt(time.Now()) != discovery.ReasonBadAddress {
+			t.Errorf("active %v, reason %s", s.Active(), s.reason)
+		}
+		synctest.Wait()
+		if got := n.tries() - tries; got != 0 {
+			t.Errorf("%d probes", got)
+		}
+		settle(10 * time.Second) // no query ends meanwhile
+		next.release()
+		synctest.Wait()
+		if old.State() != state || old.logs.Len() != lines || len(old.History()) != history || len(events) != 0 {
+			t.Errorf("another state: %t, %d lines, %d transitions, %d events", old.State() != state, old.logs.Len()-lines, len(old.History())-history, len(events))
+		}
+		if old.Stats() != next.Stats() || !old.records() {
+			t.Error("the config before does not count on")
+		}
+	})
+}
+
+// Views for which a node is the same share its probes; what they found goes on through a reload.
+func TestViewsShareProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, old := probedCluster(t)
+		second := watch(t, old.pool(), old.scripted, plain(t, probing(ProbeAuto), func(c *Config) { c.MaxStale++ }))
+		settle(10 * time.Millisecond)
+		before := n.node("a").probes()
+		settle(10 * time.Second)
+		if asked := n.node("a").probes() - before; asked != 20 {
+			t.Errorf("%d probes in 10 s, want one each 500ms", asked)
+		}
+		before = n.node("b").probes()
+		next := reload{config: func(c *Config) { c.MaxStale += 2 }}.run(t, old)
+		next.Start()
+		old.release()
+		second.release()
+		synctest.Wait()
+		if asked := n.node("b").probes() - before; asked != 0 || next.State().By != ByProbe {
+			t.Errorf("%d probes for a reload, active by %s", asked, next.State().By)
+		}
+		settle(10 * time.Second)
+		if c := n.node("a").connections(); c != 1 || len(next.View.cluster.nodes) != 3 {
+			t.Errorf("%d connections, %d nodes are probed", c, len(next.View.cluster.nodes))
 		}
 	})
 }

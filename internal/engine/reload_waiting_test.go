@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of requests that wait while another config takes the place of theirs.
-
 package engine
 
 import (
@@ -39,7 +37,7 @@ func TestWaitersFollowTheConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newScripted(answerOf(5, "a"))
-				s.cluster = "vault"
+				s.named = "vault"
 				old := watch(t, NewPool(), s, plain(t))
 				if row.first.config != nil {
 					next := row.first.run(t, old)
@@ -62,6 +60,7 @@ func TestWaitersFollowTheConfig(t *testing.T) {
 				}
 				next := row.mend.run(t, old)
 				next.scripted.set(func(s *scripted) { s.answer = answerOf(20, "b") })
+				synctest.Wait() // where the watcher runs already, it is known before the view is started
 				next.Start()
 				synctest.Wait()
 				old.release()
@@ -73,7 +72,7 @@ func TestWaitersFollowTheConfig(t *testing.T) {
 					t.Errorf("%+v, want %+v", got, want)
 				}
 				synctest.Wait()
-				if running := goroutines("engine.(*View).run"); running != 1 {
+				if running := old.pool().running(); running != 1 {
 					t.Errorf("%d views run, want that of the new config", running)
 				}
 			})
@@ -107,7 +106,7 @@ func TestWaitersKeepTheirConfig(t *testing.T) {
 					t.Errorf("%+v, want %+v", got, row.want)
 				}
 				synctest.Wait()
-				if running := goroutines("engine.(*View).run"); running != 1 {
+				if running := old.pool().running(); running != 1 {
 					t.Errorf("%d views run, want that of the new config", running)
 				}
 			})
@@ -119,12 +118,12 @@ func TestWaitersKeepTheirConfig(t *testing.T) {
 func TestWaitersOutliveAConfigWithout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(answerOf(5, "a"))
-		s.cluster = "vault"
+		s.named = "vault"
 		old := watch(t, NewPool(), s, plain(t))
 		old.lose()
 		old.fail(errors.New("token revoked"))
 		done := waits(t, old.View)
-		old.pool.NextConfig()
+		old.pool().NextConfig()
 		old.release()
 		time.Sleep(time.Second)
 		next := reload{discovery: func(s *scripted) { s.key, s.err = "another token", nil }}.run(t, old)
@@ -134,7 +133,7 @@ func TestWaitersOutliveAConfigWithout(t *testing.T) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 		synctest.Wait()
-		if running := goroutines("engine.(*View).run"); running != 1 {
+		if running := old.pool().running(); running != 1 {
 			t.Errorf("%d views run, want that of the new config", running)
 		}
 	})
@@ -167,7 +166,7 @@ func TestWaitersOfAConfigThatComesBack(t *testing.T) {
 		}
 		third.release()
 		synctest.Wait()
-		if running := goroutines("engine.(*View).run"); running != 0 {
+		if running := first.pool().running(); running != 0 {
 			t.Errorf("%d views run", running)
 		}
 	})

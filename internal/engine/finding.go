@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what one probe of a node finds, and what the node's own word is worth.
-
 package engine
 
 import (
@@ -24,19 +22,6 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
-)
-
-// Word is what is known of a node from the node itself.
-type Word int
-
-// The words. Only two of them leave the decision to discovery: untold and alive.
-const (
-	WordUntold  Word = iota // nothing: it is not probed, was never reachable, or is believed in spite of the probes
-	WordPending             // nothing yet: its probe is under way, and is waited for
-	WordAlive               // it lives, but its connection cannot be trusted: nothing that it says decides
-	WordActive              // it says that it is the active node
-	WordPassive             // it says that it is not
-	WordDead                // it answered once, and does not any more
 )
 
 // Result is the outcome of one probe: a closed set, used in the status and as a label of metrics.
@@ -104,18 +89,18 @@ const maxProbeAnswer = 64 << 10
 
 // ask asks a node once. It sends no token.
 // See https://developer.hashicorp.com/vault/api-docs/system/health and https://developer.hashicorp.com/vault/api-docs/system/leader.
-func (l *line) ask(ctx context.Context, base string, leader bool) Finding {
+func (c *probeConn) ask(ctx context.Context, base string, leader bool) Finding {
 	began := time.Now()
-	f := l.health(ctx, base)
+	f := c.health(ctx, base)
 	if f.Result == ResultActive && leader {
-		f = l.leader(ctx, base, f)
+		f = c.leader(ctx, base, f)
 	}
 	f.At, f.Took = began, time.Since(began)
 	return f
 }
 
-func (l *line) health(ctx context.Context, base string) Finding {
-	code, body, failed := l.answer(ctx, base+"/v1/sys/health")
+func (c *probeConn) health(ctx context.Context, base string) Finding {
+	code, body, failed := c.answer(ctx, base+"/v1/sys/health")
 	if failed != nil {
 		return *failed
 	}
@@ -123,8 +108,8 @@ func (l *line) health(ctx context.Context, base string) Finding {
 }
 
 // leader asks a node that says that it is active for the address of the active node, and completes what was found.
-func (l *line) leader(ctx context.Context, base string, f Finding) Finding {
-	code, body, failed := l.answer(ctx, base+"/v1/sys/leader")
+func (c *probeConn) leader(ctx context.Context, base string, f Finding) Finding {
+	code, body, failed := c.answer(ctx, base+"/v1/sys/leader")
 	if failed != nil {
 		failed.Detail = "/v1/sys/leader: " + failed.Detail
 		return *failed
@@ -146,9 +131,9 @@ func (l *line) leader(ctx context.Context, base string, f Finding) Finding {
 }
 
 // answer returns a whole answer over a trusted connection, or what was found instead.
-func (l *line) answer(ctx context.Context, target string) (code int, body []byte, failed *Finding) {
-	code, body, err := l.get(ctx, target)
-	switch distrust := l.distrust.Load(); {
+func (c *probeConn) answer(ctx context.Context, target string) (code int, body []byte, failed *Finding) {
+	code, body, err := c.get(ctx, target)
+	switch distrust := c.distrust.Load(); {
 	case err != nil && (code == 0 || distrust == nil): // half an answer is none
 		f := findingOfError(err)
 		return 0, nil, &f
@@ -160,12 +145,12 @@ func (l *line) answer(ctx context.Context, target string) (code int, body []byte
 }
 
 // get returns the answer to one request. The code of an answer whose rest could not be read is returned, too.
-func (l *line) get(ctx context.Context, target string) (code int, body []byte, err error) {
+func (c *probeConn) get(ctx context.Context, target string) (code int, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	resp, err := l.transport.RoundTrip(req)
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, err
 	}

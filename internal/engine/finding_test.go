@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what one probe finds.
-
 package engine
 
 import (
@@ -106,7 +104,7 @@ func TestAnswersAreBounded(t *testing.T) {
 						row.raw(sent)
 					}
 				})
-				f := asks(t, newDialer(p.dial, nil, "a", nil), "http://a:8200", func() {})
+				f := asks(t, newDialer(p.dial, nil, "a"), "http://a:8200", func() {})
 				if f.Result != row.want || f.Took != row.took || f.Detail == "" {
 					t.Errorf("%+v, want %s after %s", f, row.want, row.took)
 				}

@@ -1,0 +1,249 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package engine
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Cluster is a Vault cluster with all that is known of it: what its watchers report and what probes found. Its views are
+// derived from that. It lives as long as a config, or a request that waits, needs one of them.
+type Cluster struct {
+	pool    *Pool
+	log     *logQueue
+	changed broadcast // sent when a view gets another state, and when another view serves a site
+
+	ctx    context.Context // of probes and log lines
+	cancel context.CancelFunc
+	slots  chan struct{}  // limits how many probes are under way
+	probes sync.WaitGroup // those under way
+
+	mu       sync.Mutex
+	watchers []*watcher
+	nodes    map[nodeKey]*probedNode
+	views    []*View // in the order in which they were made
+	timer    *time.Timer
+	due      time.Time // when the timer fires
+}
+
+func newCluster(p *Pool) *Cluster {
+	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), nodes: map[nodeKey]*probedNode{}}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return true }) })
+	c.timer.Stop() // until something is planned
+	c.changed.send()
+	return c
+}
+
+// isWatchedBy reports whether a discovery watches the cluster, be it by other settings than those that do already.
+func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.watchers, func(w *watcher) bool {
+		name := w.discoverer.Cluster()
+		return w.discoverer.Key() == d.Key() || name != "" && name == d.Cluster()
+	})
+}
+
+// acquire returns the view for a config on a discovery to a handler of the config with a number.
+func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, log *zap.Logger) (*View, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.find(d.Key(), config)
+	if v.watcher == nil {
+		w, err := newWatcher(c, d)
+		if err != nil {
+			return nil, err
+		}
+		if o := c.closest(v, func(*View) bool { return true }); o != nil { // its nodes are used until the new watcher has an answer
+			w.undoubted = o.watcher.report.all()
+			w.report.nodes = w.undoubted
+		}
+		v.watcher, c.watchers = w, append(c.watchers, w)
+	}
+	if v.users++; v.current.Load() == nil {
+		v.stats.Store(c.statsFor(v, number))
+		c.views = append(c.views, v)
+		v.refresh(time.Now())
+	}
+	if v.number != number || v.users == 1 {
+		c.place(v, number)
+	}
+	v.logs.add(log)
+	v.watcher.logs.add(log)
+	c.findSites()
+	return v, nil
+}
+
+// find returns the view with a config on the discovery with a key, or a new one; its watcher is nil if there is none yet.
+func (c *Cluster) find(key string, config Config) *View {
+	v := &View{Config: config, cluster: c}
+	for _, w := range c.watchers {
+		if w.discoverer.Key() == key {
+			v.watcher = w
+		}
+	}
+	for _, o := range c.views {
+		if o.watcher == v.watcher && o.Config.key() == config.key() {
+			return o
+		}
+	}
+	return v
+}
+
+// place makes a view part of the config with a number.
+func (c *Cluster) place(v *View, number uint64) {
+	v.number, v.oneOfSeveral = number, false
+	for _, o := range c.views {
+		if o == v || o.number != number {
+			continue
+		}
+		if o.Stats() == v.Stats() { // o was acquired first, and took the counters that v continues
+			o.stats.Store(c.statsFor(o, number))
+		}
+		if o.Addressing != v.Addressing {
+			o.oneOfSeveral, v.oneOfSeveral = true, true
+		}
+	}
+}
+
+// statsFor returns the counters for a view of the config with a number: those of an earlier view of the same name, unless
+// another view of this config has them already.
+func (c *Cluster) statsFor(v *View, number uint64) *Stats {
+	earlier := c.closest(v, func(o *View) bool {
+		return o.Name == v.Name && o.number < number &&
+			!slices.ContainsFunc(c.views, func(u *View) bool { return u != v && u.number == number && u.Stats() == o.Stats() })
+	})
+	if earlier == nil {
+		return newStats()
+	}
+	return earlier.Stats()
+}
+
+// closest returns the view that has most in common with another one, the latest of several; nil if none is eligible. It is the
+// only place that says which view goes with which.
+func (c *Cluster) closest(v *View, eligible func(*View) bool) (best *View) {
+	most := 0
+	for _, o := range c.views {
+		if o == v || !eligible(o) {
+			continue
+		}
+		common := 1
+		if o.selection == v.selection { // else another node may be marked
+			common += 8
+		}
+		if o.watcher == v.watcher {
+			common += 4
+		}
+		if o.Addressing == v.Addressing { // so that nodes are probed at the same addresses
+			common += 2
+		}
+		if o.Name == v.Name {
+			common++
+		}
+		if common >= most {
+			best, most = o, common
+		}
+	}
+	return best
+}
+
+// serving returns the view that serves the site of a view now: the view itself while handlers use it. Where a cluster has
+// several sites, a view with another address may be for other clients.
+func (c *Cluster) serving(v *View) *View {
+	if v.users > 0 {
+		return v
+	}
+	return c.closest(v, func(o *View) bool {
+		return o.users > 0 && o.started() && (o.Addressing == v.Addressing || !v.oneOfSeveral && !o.oneOfSeveral)
+	})
+}
+
+// findSites notes for each view which one serves its site now, so that waiting requests can read it without a lock.
+func (c *Cluster) findSites() {
+	moved := false
+	for _, v := range c.views {
+		site := c.serving(v)
+		moved = v.site.Swap(site) != site || moved
+	}
+	if moved {
+		c.changed.send()
+	}
+}
+
+// drop ends a view that is not needed any more, with the last one its watcher, and with the last of all the cluster. It returns
+// what remains to be done without the lock.
+func (c *Cluster) drop(v *View) (stop func()) {
+	defer c.findSites()
+	if v.users > 0 || v.waiting > 0 {
+		return func() {}
+	}
+	c.views = slices.DeleteFunc(c.views, func(o *View) bool { return o == v })
+	v.final = v.current.Load()
+	v.current.Store(nil)
+	v.site.Store(nil)
+	c.changed.send()
+	c.forgetNodes()
+	var unused []*watcher
+	c.watchers = slices.DeleteFunc(c.watchers, func(w *watcher) bool {
+		if slices.ContainsFunc(c.views, func(o *View) bool { return o.watcher == w }) {
+			return false
+		}
+		unused = append(unused, w)
+		return true
+	})
+	return func() {
+		c.pool.remove(c)
+		for _, w := range unused {
+			w.stop()
+		}
+		if c.ctx.Err() != nil {
+			c.awaitProbes()
+		}
+	}
+}
+
+// update takes in what has happened, by a function that reports whether that is news. If so every view is derived anew, and also
+// if anything else was due by now: silence begins and ends without news.
+func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	silent := slices.ContainsFunc(c.views, func(v *View) bool { return v.current.Load().phase.Situation == Silent })
+	if takeIn(now) || silent || !now.Before(c.due) {
+		changed := false
+		for _, v := range c.views {
+			changed = v.refresh(now) || changed
+		}
+		if changed {
+			c.changed.send()
+		}
+	}
+	c.plan(now)
+}
+
+// broadcast wakes all that wait on it.
+type broadcast struct{ channel atomic.Pointer[chan struct{}] }
+
+// next returns a channel that is closed by the next send.
+func (b *broadcast) next() <-chan struct{} { return *b.channel.Load() }
+
+// send must be called once before next is.
+func (b *broadcast) send() {
+	c := make(chan struct{})
+	if last := b.channel.Swap(&c); last != nil {
+		close(*last)
+	}
+}

@@ -1,0 +1,253 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// verdict is what a node is by its probes: one case of a closed set, with the one time that belongs to it. The reason is in the
+// finding of the last probe.
+type verdict struct {
+	kind verdictKind
+	at   time.Time // pending: how long its answer is waited for, zero: without limit; dead, overruled: since when it is dead
+}
+
+type verdictKind int
+
+// The verdicts. None, unreachable, alive only and overruled leave the decision to discovery.
+const (
+	verdictNone        verdictKind = iota // not probed
+	verdictPending                        // asked, no answer yet
+	verdictUnreachable                    // never reachable from here
+	verdictAliveOnly                      // answers, but its certificate is not trusted: what it says does not decide
+	verdictActive                         // says that it is the active node
+	verdictNotActive                      // says that it is not
+	verdictDead                           // answered once, and does not any more
+	verdictOverruled                      // dead, but discovery has insisted for overruleAfter that it is active
+)
+
+// nodeKey is all that the verdict on a node depends on. Views with the same key share the node. The settings are part of it, since
+// two sites may differ in how long they wait for an answer and when they take a node for dead.
+type nodeKey struct {
+	id         discovery.Identity
+	url        string              // where it is probed
+	serverName string              // of its certificate, if that is not the host of the URL
+	leader     bool                // it is also asked for the address of the leader
+	probe      Probe               // without TLS, for which TLSKey stands
+	selection  discovery.Selection // what marks it
+}
+
+// probedNode is a node with what probes have found of it. It is guarded by its cluster.
+type probedNode struct {
+	key    nodeKey
+	dialer *dialer
+	kept   *probeConn // of the last answered probe: if it breaks, the node may be dead
+
+	schedule schedule
+	silence  silence
+	mark     mark
+	verdict  verdict
+	reached  bool                     // it has answered once
+	finding  Finding                  // of the last probe that counted
+	latest   *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
+	leader   string                   // the address that it named last as that of the leader
+}
+
+// schedule says when a node is probed, and which of its probes count.
+type schedule struct {
+	asap       bool      // the next probe is due
+	busy       bool      // a probe is under way
+	asked      time.Time // when the last probe began
+	notBefore  time.Time // a probe that began earlier does not count
+	claimsFrom time.Time // a probe that began earlier does not prove that the node is active
+}
+
+// silence says how long and how often a node leaves probes unanswered.
+type silence struct {
+	unanswered  int           // probes in a row
+	usual       time.Duration // how long an answer takes, with some margin
+	unconfirmed bool          // no answer yet since its connection broke or its checks became critical
+	breaks      int           // of its connection in a row that were no death
+}
+
+// mark says whether discovery marks a node as the active one, and how long a node that is marked but not trusted is waited for
+// while it says that it is not active.
+type mark struct {
+	active     bool
+	waitFrom   time.Time // start of readyWait; zero: no wait
+	waitedLoss bool      // there was a wait when the node stopped saying that it is active: one for each mark
+	saidActive bool      // the last thing that the node said, without being trusted, is that it is active
+}
+
+const (
+	firstWait     = 250 * time.Millisecond // for the first answer of a node; after that, discovery decides
+	readyWait     = 2 * time.Second        // for a node that is marked and not trusted to say that it is active
+	silenceLeast  = 100 * time.Millisecond // an answer that takes no longer is never silence
+	silenceFactor = 3                      // silence is an answer that takes so many times the usual
+	breaksAtMost  = 3                      // after so many breaks that were no death, the node is known to close connections
+	overruleAfter = 15 * time.Second       // for so long discovery must insist on a dead node
+)
+
+// newProbedNode returns a node that is due to be probed.
+func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNode {
+	return &probedNode{
+		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
+		verdict: verdict{verdictPending, now.Add(firstWait)},
+	}
+}
+
+// carryOver starts the node with the verdict on the same node at another address or with other settings. It stands until the
+// first answer.
+func (n *probedNode) carryOver(o *probedNode, now time.Time) {
+	if o.key.probe.TLSKey == n.key.probe.TLSKey { // else it may have been trusted for lack of verification
+		n.leader = o.leader
+	}
+	reached := false
+	if o.key.url == n.key.url && o.key.serverName == n.key.serverName {
+		n.dialer.resolved, reached = o.dialer.resolved, o.reached
+	}
+	switch kind := o.verdict.kind; {
+	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && n.key.probe.Mode != ProbeStrict:
+		n.verdict = o.verdict
+	case !reached:
+		return
+	case kind == verdictDead, kind == verdictOverruled:
+		n.verdict = o.verdict
+	case o.finding.Result != ResultTLS:
+		n.verdict.at = time.Time{} // pending until it answers or is dead
+	}
+	n.reached, n.finding = reached, o.finding
+	if reached {
+		n.silence = silence{usual: o.silence.usual, unconfirmed: o.silent(now)}
+	}
+}
+
+// silentAfter returns how long an answer may take before requests wait.
+func (n *probedNode) silentAfter() time.Duration {
+	return max(silenceLeast, silenceFactor*n.silence.usual)
+}
+
+// dead reports whether the node is dead by its probes, overruled or not.
+func (n *probedNode) dead() bool {
+	return n.verdict.kind == verdictDead || n.verdict.kind == verdictOverruled
+}
+
+// silent reports whether the node, which answered once, leaves a probe unanswered and is not dead yet.
+func (n *probedNode) silent(now time.Time) bool {
+	s := &n.silence
+	return n.reached && !n.dead() &&
+		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
+}
+
+// forget drops what the node said so far. The next probe is due.
+func (n *probedNode) forget(now time.Time) {
+	n.schedule.notBefore, n.schedule.asap = now, true
+	switch n.verdict.kind {
+	case verdictActive, verdictNotActive, verdictDead, verdictOverruled:
+		n.verdict = verdict{kind: verdictPending}
+		if !n.reached {
+			n.verdict.at = now.Add(firstWait)
+		}
+	}
+}
+
+// setMark notes that discovery has set or removed the mark of the active node. The mark may come before the node is ready. A node
+// that is not trusted cannot prove that it is ready, but is asked.
+func (n *probedNode) setMark(active bool, now time.Time) {
+	n.forget(now)
+	n.mark = mark{active: active, saidActive: n.mark.saidActive}
+	if !active {
+		return
+	}
+	n.mark.waitFrom = now
+	if n.verdict.kind == verdictAliveOnly {
+		n.verdict = verdict{verdictPending, now.Add(readyWait)}
+	}
+}
+
+// unready reports whether requests wait for the node, which is not trusted and says that it is not active: it may have been marked
+// too early, or is about to lose its mark. They wait for readyWait after it was marked, and once more when it stops saying that
+// it is active. So an impostor can delay requests, but neither attract nor refuse them.
+func (n *probedNode) unready(f Finding) bool {
+	m, denies := &n.mark, f.Unproven.denies()
+	if denies && m.saidActive && m.active && !m.waitedLoss {
+		m.waitFrom, m.waitedLoss = f.At, true
+	}
+	if f.Unproven != ResultNone {
+		m.saidActive = !denies
+	}
+	return denies && !m.waitFrom.IsZero() && f.At.Before(m.waitFrom.Add(readyWait))
+}
+
+// expire ends a wait that has a limit: for the first answer, since the node may not be reachable from here, and for a node that
+// is not trusted.
+func (n *probedNode) expire(now time.Time) {
+	switch v := &n.verdict; {
+	case v.kind != verdictPending || v.at.IsZero() || now.Before(v.at):
+	case n.reached:
+		*v = verdict{kind: verdictAliveOnly}
+	default:
+		*v = verdict{kind: verdictUnreachable}
+	}
+}
+
+// apply applies a finding and reports whether anything has changed by it.
+func (n *probedNode) apply(f Finding) (news bool) {
+	if f.Result == ResultNone {
+		return false
+	}
+	s, was := &n.silence, n.verdict.kind
+	strict := n.key.probe.Mode == ProbeStrict
+	wasSilent := s.unconfirmed || s.unanswered > 0
+	if f.Result.answered() {
+		n.reached, s.unanswered, s.unconfirmed = true, 0, false
+		s.usual = max(f.Took, s.usual-s.usual/8)
+	}
+	switch f.Result {
+	case ResultActive:
+		n.verdict, n.leader = verdict{kind: verdictActive}, f.Leader
+	case ResultTLS:
+		n.leader = ""
+		switch {
+		case strict:
+			n.verdict = verdict{kind: verdictNotActive}
+		case n.unready(f):
+			n.verdict = verdict{verdictPending, n.mark.waitFrom.Add(readyWait)}
+		default:
+			n.verdict = verdict{kind: verdictAliveOnly}
+		}
+	case ResultTimeout, ResultOther:
+		s.unanswered++
+		if s.unanswered >= n.key.probe.Fall || !n.reached && !strict {
+			n.die(strict)
+		} else if n.reached && n.verdict.kind == verdictPending {
+			n.verdict.at = time.Time{} // pending until it answers or is dead
+		}
+	case ResultRefused:
+		n.die(strict)
+	default:
+		n.verdict = verdict{kind: verdictNotActive}
+	}
+	news = n.verdict.kind != was || !n.finding.same(f) || wasSilent != (s.unconfirmed || s.unanswered > 0)
+	if n.finding = f; n.latest == nil {
+		n.latest = new(atomic.Pointer[Finding])
+	}
+	n.latest.Store(&f)
+	return news
+}
+
+// die makes the node dead, or unreachable if it has never answered.
+func (n *probedNode) die(strict bool) {
+	if !n.reached && !strict {
+		n.verdict = verdict{kind: verdictUnreachable}
+		return
+	}
+	if n.silence.unconfirmed = false; !n.dead() {
+		n.verdict = verdict{verdictDead, time.Now()}
+	}
+}

@@ -1,0 +1,283 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// Mode says how much the nodes' own answers count.
+type Mode string
+
+// The modes.
+const (
+	ProbeOff    Mode = ""       // not at all: there are no probes
+	ProbeAuto   Mode = "auto"   // as far as nodes can be reached and trusted
+	ProbeStrict Mode = "strict" // nothing else counts
+)
+
+// Probe says how the nodes of a view are probed.
+type Probe struct {
+	Mode     Mode
+	Interval time.Duration // between two probes of the active node
+	Timeout  time.Duration // of one probe
+	Fall     int           // a node is dead after so many probes in a row without an answer
+	TLS      *tls.Config   // not to be changed any more; nil: the defaults
+	TLSKey   [sha256.Size]byte
+}
+
+const (
+	standbyFactor = 10               // a node that is not active is probed once in so many intervals,
+	standbyMost   = 10 * time.Second // and at least this often
+	searchLeast   = 5 * time.Millisecond
+	searchMost    = 100 * time.Millisecond
+	searchPerNode = 2 * time.Millisecond // so that a thousand nodes are not probed all the time
+	searchEager   = time.Minute          // after so long without an active node, all are probed at the interval
+	probesAtOnce  = 64
+)
+
+// findProbed finds the probed node of a member. If discovery says anything new of it, the next probe is due; the verdict stands
+// until the answer, unless the mark or the address has changed. The first time, before is the member of another view, from which
+// the verdict is carried over.
+func (v *View) findProbed(m, before *member, running bool, now time.Time) {
+	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Config.key().Probe, v.selection}
+	n := c.nodes[key]
+	switch {
+	case n == nil:
+		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.own.ServerName), m.marked, now)
+		if !running && before != nil && before.probed != nil {
+			n.carryOver(before.probed, now)
+		}
+		if v.started() {
+			c.nodes[key] = n
+		}
+	case !running || before == nil:
+	case before.marked != m.marked:
+		n.setMark(m.marked, now)
+	case m.health == healthCritical && before.health > healthCritical && n.verdict.kind == verdictActive:
+		n.schedule.asap, n.silence.unconfirmed = true, true
+	case !saysSame(&before.node, &m.node):
+		n.schedule.asap = true
+	}
+	m.probed = n
+}
+
+// forgetNodes removes the nodes that are in no view any more.
+func (c *Cluster) forgetNodes() {
+	needed := map[*probedNode]bool{}
+	for _, v := range c.views {
+		for i := range v.members {
+			needed[v.members[i].probed] = true
+		}
+	}
+	for key, n := range c.nodes {
+		if !needed[n] {
+			n.drop()
+			delete(c.nodes, key)
+		}
+	}
+}
+
+// drop closes the kept connection, if there is one. It does not wait for that, since the cluster is locked.
+func (n *probedNode) drop() {
+	if n.kept != nil {
+		go n.kept.close()
+		n.kept = nil
+	}
+}
+
+// isActive reports whether a node is the active one in any view.
+func (c *Cluster) isActive(n *probedNode) bool {
+	for _, v := range c.views {
+		if v.started() && v.incumbent() == n {
+			return true
+		}
+	}
+	return false
+}
+
+// incumbent returns the active node as it is probed, nil if there is none or it is not probed.
+func (v *View) incumbent() *probedNode {
+	if m := v.member(v.current.Load().identity()); m != nil {
+		return m.probed
+	}
+	return nil
+}
+
+// probed takes in what a probe found. It returns the connection that is not needed any more, which the caller closes.
+func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding) (surplus *probeConn) {
+	surplus = conn
+	c.update(func(time.Time) bool {
+		n.schedule.busy = false
+		if c.nodes[n.key] != n { // no longer there
+			return false
+		}
+		for _, v := range c.views {
+			if m := v.member(n.key.id); m != nil && m.probed == n && v.records() {
+				v.Stats().probed(f)
+			}
+		}
+		active := c.isActive(n)
+		if f.At.Before(n.schedule.notBefore) || f.Result == ResultActive && f.At.Before(n.schedule.claimsFrom) && !active {
+			n.schedule.asap = true
+			return false
+		}
+		if f.Result.answered() {
+			if n.kept != nil && !n.kept.broke.Load() {
+				n.silence.breaks = 0
+			}
+			surplus, n.kept = n.kept, conn
+		}
+		was := n.verdict.kind
+		news := n.apply(f)
+		if was != verdictActive && n.verdict.kind == verdictActive {
+			for _, v := range c.views {
+				if i := v.incumbent(); i != nil && i != n {
+					i.schedule.asap = true // two cannot both be active for long
+				}
+			}
+		}
+		if n.kept == conn && conn.broke.Load() { // before it was kept, so that findBroken missed it
+			c.findBroken()
+			news = true
+		}
+		// Failures that come at once, such as those of a look-up or a route, get time until the next interval.
+		n.schedule.asap = n.schedule.asap || active && f.Result == ResultTimeout && n.reached && !n.dead()
+		return news
+	})
+	return surplus
+}
+
+// findBroken finds the kept connections that have broken, makes their nodes due, and reports whether there are any.
+func (c *Cluster) findBroken() (any bool) {
+	for _, n := range c.nodes {
+		if n.kept == nil || !n.kept.broke.Load() {
+			continue
+		}
+		any = true
+		n.drop()
+		// Some nodes close connections that are idle.
+		if n.silence.breaks++; n.silence.breaks > breaksAtMost {
+			continue
+		}
+		n.schedule.asap = true
+		n.silence.unconfirmed = n.silence.unconfirmed || n.reached && n.verdict.kind != verdictOverruled && c.isActive(n)
+	}
+	return any
+}
+
+// plan starts the probes that are due, and sets the timer for what is due next.
+func (c *Cluster) plan(now time.Time) {
+	next := time.Hour
+	for _, v := range c.views {
+		if v.started() {
+			next = v.plan(now, next)
+		}
+	}
+	c.due = now.Add(next)
+	c.timer.Reset(next)
+}
+
+// plan starts the probes that are due for a view. It returns the time until something else is due, at most next.
+func (v *View) plan(now time.Time, next time.Duration) time.Duration {
+	s := v.current.Load()
+	if s.phase.Situation == Stale {
+		next = soonest(next, s.phase.Time.Sub(now))
+	}
+	every, incumbent := min(standbyFactor*v.Probe.Interval, standbyMost), v.incumbent()
+	if s.identity() == (discovery.Identity{}) {
+		every = v.search(now)
+	}
+	for i := range v.members {
+		n := v.members[i].probed
+		if n == nil {
+			continue
+		}
+		interval := every
+		if n == incumbent {
+			interval = v.Probe.Interval
+		}
+		if !n.schedule.busy && (n.schedule.asap || now.Sub(n.schedule.asked) >= interval) {
+			v.cluster.probe(n, now, n == incumbent)
+		}
+		if n.schedule.busy {
+			if n == incumbent {
+				next = soonest(next, n.schedule.asked.Add(n.silentAfter()).Sub(now))
+			}
+		} else {
+			next = soonest(next, n.schedule.asked.Add(interval).Sub(now))
+		}
+		switch n.verdict.kind {
+		case verdictPending:
+			if !n.verdict.at.IsZero() {
+				next = soonest(next, n.verdict.at.Sub(now))
+			}
+		case verdictDead:
+			next = soonest(next, n.verdict.at.Add(overruleAfter).Sub(now))
+		}
+	}
+	return next
+}
+
+// soonest returns the shorter of two waits, unless the second is over.
+func soonest(a, b time.Duration) time.Duration {
+	if b <= 0 {
+		return a
+	}
+	return min(a, b)
+}
+
+// search returns the time between two probes of each node while none is active: the longer the search, the longer.
+func (v *View) search(now time.Time) time.Duration {
+	since := v.began
+	if p := v.current.Load().PhaseAt(now); p.Situation == None && p.Time.After(since) {
+		since = p.Time
+	}
+	most := max(searchMost, v.Probe.Interval/10, searchPerNode*time.Duration(len(v.members)))
+	elapsed := now.Sub(since)
+	if elapsed >= searchEager {
+		return max(v.Probe.Interval, most)
+	}
+	return min(max(elapsed, searchLeast), most)
+}
+
+// probe probes a node. The active node does not wait for a slot.
+func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
+	timeout := n.key.probe.Timeout
+	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
+	conn := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
+	c.probes.Go(func() {
+		if !first {
+			select {
+			case c.slots <- struct{}{}:
+				defer func() { <-c.slots }()
+			case <-c.ctx.Done():
+				return
+			}
+		}
+		limited, cancel := context.WithTimeout(c.ctx, timeout)
+		defer cancel()
+		f := conn.ask(limited, n.key.url, n.key.leader)
+		if c.ctx.Err() != nil {
+			conn.close()
+			return
+		}
+		c.probed(n, conn, f).close()
+	})
+}
+
+// awaitProbes waits for the probes to end, whose context has ended, but never for long.
+func (c *Cluster) awaitProbes() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.probes.Wait()
+	}()
+	await(done)
+}
