@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -134,9 +135,6 @@ func (p *passage) try(h *Handler, w http.ResponseWriter, s *engine.State) error 
 	defer cancel(nil)
 	go p.watch(ctx, cancel, h, s)
 	out := p.out.WithContext(ctx)
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set(serverNameKey, p.target.ServerName)
-	}
 	if p.body != nil {
 		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
 		out.Body, _ = out.GetBody()
@@ -281,7 +279,8 @@ type proxyTransport struct {
 // RoundTrip implements [http.RoundTripper].
 func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(passageKey{}).(*passage)
-	sent := r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+	ctx := connecting(r.Context(), p.target)
+	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// It asks for another connection only if the last one has not taken the request.
 		GetConn:              func(string) { p.arrived.Store(false) },
 		WroteHeaders:         func() { p.arrived.Store(true) },
@@ -307,6 +306,18 @@ func (t *proxyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.Join(no, resp.Body.Close())
 	}
 	return resp, nil
+}
+
+// connecting returns the context of a request with variables and a replacer of its own: a connection may still be made when the
+// try for which it was begun has ended, and the next one, or the rest of the request, changes those of the request.
+func connecting(ctx context.Context, to *engine.Target) context.Context {
+	repl := caddy.NewEmptyReplacer()
+	repl.Set(serverNameKey, to.ServerName)
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, repl)
+	if vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+	}
+	return ctx
 }
 
 // forbidReplay keeps net/http from sending a request again by itself, once for each connection that was kept and breaks. It

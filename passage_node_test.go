@@ -25,8 +25,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -143,10 +145,8 @@ func TestProxyTrustsByName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		repl := caddy.NewReplacer()
-		repl.Set(serverNameKey, row.name)
 		r := newRequest(t, node.URL)
-		r = r.WithContext(context.WithValue(context.WithValue(r.Context(), caddy.ReplacerCtxKey, repl), passageKey{}, new(passage)))
+		r = r.WithContext(context.WithValue(r.Context(), passageKey{}, &passage{target: &engine.Target{ServerName: row.name}}))
 		resp, err := transport.RoundTrip(r)
 		if err == nil {
 			resp.Body.Close()
@@ -154,6 +154,56 @@ func TestProxyTrustsByName(t *testing.T) {
 		if trusted := err == nil; trusted != row.trusted || !trusted && !refused(err) {
 			t.Errorf("%+v: %v", row, err)
 		}
+	}
+}
+
+// A connection to a node is still being made when a client leaves, whose request then ends. The race detector sees whether they
+// share anything.
+func TestClientLeavesWhileProxyConnects(t *testing.T) {
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	node.Config.ErrorLog = log.New(io.Discard, "", 0)
+	node.StartTLS()
+	r := proxyTrusting(t, node, `{"insecure_skip_verify": true}`, "", "")
+	for i := range 50 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.Close()
+		soon(t, "the request has ended", func() bool { return answered(engine.Proxied)+answered(engine.Unavailable) == uint64(i+1) })
+	}
+}
+
+// A connection to a node may be made for longer than the try for which it was begun: it shares no variables and no replacer with
+// what comes after that.
+func TestProxyConnectsByItself(t *testing.T) {
+	provisioned, end := newContext(t)
+	defer end()
+	transport, err := newProxyTransport(provisioned, "https", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialed context.Context
+	transport.Transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dialed = ctx
+		return nil, net.ErrClosed
+	}
+	repl := caddy.NewReplacer()
+	ctx := context.WithValue(t.Context(), caddy.ReplacerCtxKey, repl)
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{"a": "of the try"})
+	ctx = context.WithValue(ctx, passageKey{}, &passage{target: &engine.Target{ServerName: "vault.test"}})
+	if _, err := transport.RoundTrip(newRequest(t, "https://127.0.0.1:1").WithContext(ctx)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the request ends with %v", err)
+	}
+	caddyhttp.SetVar(ctx, "a", "of the next try")
+	repl.Set(serverNameKey, "next.test")
+	if got := caddyhttp.GetVar(dialed, "a"); got != "of the try" {
+		t.Errorf("a variable is that %v", got)
+	}
+	own := dialed.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if got, _ := own.GetString(serverNameKey); got != "vault.test" {
+		t.Errorf("the certificate must be for %s", got)
 	}
 }
 
