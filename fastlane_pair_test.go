@@ -8,6 +8,7 @@ package vaultredirect
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -109,11 +110,14 @@ func dialMemory(t testing.TB, host string) *memoryConn {
 
 // kind is one kind of servers that come in pairs.
 type kind struct {
-	name   string
-	match  string // the route's matcher
-	more   string // of the handler's config, begins with a comma
-	tls    bool
-	server string // of the server's config, begins with a comma
+	name    string
+	match   string // the route's matcher
+	before  string // a handler in front of it, ends with a comma
+	service string // Consul's, by default one that has an active node that does not exist
+	more    string // of the handler's config, begins with a comma
+	tls     bool
+	server  string // of the server's config, begins with a comma
+	alone   bool   // there is only the server without the lane
 }
 
 // The kinds of servers that the lane is compared on. The active node is none that exists.
@@ -122,7 +126,7 @@ var kinds = []kind{
 	{name: "names", match: `"match": [{"host": ["vault.example.com", "VAULT-2.example.com"]}],`, more: `, "redirect_to": "node_address"`},
 	{name: "proxy", more: `, "health_path": "off", "proxy": {"match": [{"path": ["/v1/sys/*", "/p%25q"], "method": ["GET", "POST"]}]}, "redirect_to": "service_address"`},
 	{name: "itself", more: `, "redirect_to": "{node}.vault.example.com", "port": 443`},
-	{name: "none", more: `, "discovery": "none"`},
+	{name: "none", service: "no-vault"},
 	{name: "tls", tls: true},
 	{name: "h1", server: `, "protocols": ["h1"]`},
 }
@@ -136,17 +140,24 @@ type pairs struct {
 // newPairs runs a Caddy with a pair of servers of each kind.
 func newPairs(t testing.TB) *pairs {
 	t.Helper()
-	clearLaneEnv(t)
 	entry := standin.Active("vault-1")
 	entry.Node.Address, entry.Service.Address = "127.0.0.7", "127.0.0.8"
 	entry.Service.Port = 1
-	p := &pairs{consul: newConsul(t, entry)}
+	return newPairsOf(t, newConsul(t, entry), kinds)
+}
+
+// newPairsOf runs a Caddy with a pair of servers of each of these kinds, whose nodes Consul knows.
+func newPairsOf(t testing.TB, consul *standin.Consul, kinds []kind) *pairs {
+	t.Helper()
+	clearLaneEnv(t)
+	p := &pairs{consul: consul}
 	cert, key := writePair(t, t.TempDir(), "vault.example.com")
 	p.roots = &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}
 	var servers []string
 	for _, k := range kinds {
-		for _, wrapper := range []string{"", `"listener_wrappers": [{"wrapper": "vault_redirect"}],`} {
-			servers = append(servers, p.server(k, wrapper))
+		servers = append(servers, p.server(k, ""))
+		if !k.alone {
+			servers = append(servers, p.server(k, `"listener_wrappers": [{"wrapper": "vault_redirect"}],`))
 		}
 	}
 	config := fmt.Sprintf(`{"admin": {"disabled": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "PANIC"}}},
@@ -175,13 +186,9 @@ func (p *pairs) server(k kind, wrapper string) string {
 	if k.tls {
 		policies = `, "tls_connection_policies": [{}], "protocols": ["h1", "h2"]`
 	}
-	service, more := "vault", k.more
-	if rest, ok := strings.CutPrefix(more, `, "discovery": "none"`); ok {
-		service, more = "no-vault", rest
-	}
-	return fmt.Sprintf(`%q: {"listen": ["memory/%s:9"], "automatic_https": {"disable": true}, %s "routes": [{%s "handle": [
+	return fmt.Sprintf(`%q: {"listen": ["memory/%s:9"], "automatic_https": {"disable": true}, %s "routes": [{%s "handle": [%s
 		{"handler": "vault_redirect", "hold": 0, "discovery": {"source": "consul", "address": %q, "service": %q, "poll_interval": "10m"}, "probe": {"mode": "off"} %s}]}] %s %s}`,
-		name, name, wrapper, k.match, p.consul.Addr(), service, more, policies, k.server)
+		name, name, wrapper, k.match, k.before, p.consul.Addr(), cmp.Or(k.service, "vault"), k.more, policies, k.server)
 }
 
 // clearLaneEnv has no environment variable of Consul's client count.
@@ -191,30 +198,39 @@ func clearLaneEnv(t testing.TB) {
 	}
 }
 
-// talk sends pieces to a server, ends, and returns all that it answers.
-func (p *pairs) talk(t testing.TB, k kind, lane bool, pieces [][]byte) []byte {
+// halfConn is a connection of which one side can be ended.
+type halfConn interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// dial connects to a server, for 20 seconds, and returns what closes that connection.
+func (p *pairs) dial(t testing.TB, k kind, lane bool) (halfConn, func()) {
 	t.Helper()
 	name := k.name
 	if lane {
 		name += "-lane"
 	}
 	mc := dialMemory(t, name)
-	defer mc.Close()
-	var c interface {
-		net.Conn
-		CloseWrite() error
-	} = mc
-	if k.tls {
-		config := p.roots.Clone()
-		config.NextProtos = []string{"http/1.1"}
-		c = tls.Client(mc, config)
+	_ = mc.SetDeadline(time.Now().Add(20 * time.Second))
+	end := func() { mc.Close() }
+	if !k.tls {
+		return mc, end
 	}
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	if tc, ok := c.(*tls.Conn); ok {
-		if err := tc.Handshake(); err != nil {
-			t.Fatal(err)
-		}
+	config := p.roots.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	c := tls.Client(mc, config)
+	if err := c.Handshake(); err != nil {
+		t.Fatal(err)
 	}
+	return c, end
+}
+
+// talk sends pieces to a server, ends, and returns all that it answers.
+func (p *pairs) talk(t testing.TB, k kind, lane bool, pieces [][]byte) []byte {
+	t.Helper()
+	c, end := p.dial(t, k, lane)
+	defer end()
 	done := make(chan []byte)
 	go func() {
 		got, err := io.ReadAll(c)

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,36 +23,47 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// rudeNode is a node that treats the body of a request as the request's path says: /read reads it, then answers; /early
-// answers before it has read anything; /early-close does, and closes the connection; /die closes it in the midst of the
-// body; /hang answers nothing until the test ends.
+// rudeNode is a node that treats the body of a request as the end of the request's path says:
+//
+//	/read         it reads the body, then answers
+//	/slow         the same, in pieces
+//	/read-close   the same, and it closes the connection
+//	/early        it answers before it has read anything, then reads the body
+//	/early-close  the same, and it closes the connection instead of reading
+//	/half         it answers and closes the connection once it has read a byte
+//	/cut          it closes the connection in the midst of its answer, which is early
+//	/die          it closes the connection in the midst of the body
+//	/hang         it reads the body and answers nothing
 type rudeNode struct {
 	net.Listener
 	smuggled atomic.Int32 // requests for a path with SMUGGLED in it
-	end      chan struct{}
+	script   nodeScript
 }
 
-func newRudeNode(t testing.TB) *rudeNode {
+// nodeScript is told of each request that a node gets, and may say that it is treated as another path would be; took is called
+// with the length of a body that was read to its end.
+type nodeScript func(r *http.Request) (path string, took func(int64))
+
+// byPath is the script of nodes that treat requests as their paths say.
+func byPath(r *http.Request) (path string, took func(int64)) { return r.URL.Path, func(int64) {} }
+
+func newRudeNode(t testing.TB, s nodeScript) *rudeNode {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &rudeNode{Listener: l, end: make(chan struct{})}
-	var conns sync.WaitGroup
-	conns.Go(func() {
+	n := &rudeNode{Listener: l, script: s}
+	go func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			conns.Go(func() { n.serve(c) })
+			go n.serve(c)
 		}
-	})
-	t.Cleanup(func() {
-		close(n.end)
-		l.Close()
-	})
+	}()
+	t.Cleanup(func() { l.Close() })
 	return n
 }
 
@@ -68,25 +78,46 @@ func (n *rudeNode) serve(c net.Conn) {
 		if strings.Contains(req.URL.Path, "SMUGGLED") {
 			n.smuggled.Add(1)
 		}
-		kind := req.URL.Path[strings.LastIndexByte(req.URL.Path, '/'):]
+		path, took := n.script(req)
+		body := func() error {
+			length, err := io.Copy(io.Discard, req.Body)
+			if err == nil {
+				took(length)
+			}
+			return err
+		}
+		answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Path: %s\r\n\r\n", req.URL.Path)
+		if req.Method != http.MethodHead {
+			answer += "node\n"
+		}
+		kind := path[strings.LastIndexByte(path, '/')+1:]
 		switch kind {
-		case "/early", "/early-close":
-		case "/die":
+		case "early", "early-close":
+		case "half":
+			_, _ = io.CopyN(io.Discard, req.Body, 1)
+		case "cut":
+			_, _ = io.WriteString(c, answer[:len(answer)-3])
+			return
+		case "die":
 			_, _ = io.CopyN(io.Discard, req.Body, 1)
 			return
-		case "/hang":
-			<-n.end
+		case "hang":
+			_, _ = io.Copy(io.Discard, reader)
 			return
 		default:
-			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+			if body() != nil {
 				return
 			}
 		}
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Path: %s\r\n\r\nnode\n", req.URL.Path)
-		if kind == "/early-close" {
+		for kind == "slow" && len(answer) > 1 {
+			_, _ = io.WriteString(c, answer[:1])
+			answer = answer[1:]
+		}
+		_, _ = io.WriteString(c, answer)
+		if kind == "early-close" || kind == "read-close" || kind == "half" {
 			return
 		}
-		if _, err := io.Copy(io.Discard, req.Body); err != nil {
+		if kind == "early" && body() != nil {
 			return
 		}
 	}
@@ -103,7 +134,7 @@ type leftovers struct {
 func newLeftovers(t testing.TB) *leftovers {
 	t.Helper()
 	clearLaneEnv(t)
-	l := &leftovers{node: newRudeNode(t), ports: map[string]string{}}
+	l := &leftovers{node: newRudeNode(t, byPath), ports: map[string]string{}}
 	host, port := hostPortOf(t, l.node.Addr().String())
 	// The node's mark is all that tells that it is active, and the other clusters are never asked for.
 	consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
@@ -220,7 +251,7 @@ func (l *leftovers) converse(t testing.TB, server, sent string, end ending) (cod
 }
 
 // inside is what must never be taken for a request: in a body, and after one that has broken.
-const inside = "GET /v1/p/SMUGGLED/read HTTP/1.1\r\nHost: a\r\nX-Vault-Token: of-another-client\r\n\r\n"
+const inside = "GET /v1/p/SMUGGLED000000/read HTTP/1.1\r\nHost: a\r\nX-Vault-Token: of-another-client\r\n\r\n"
 
 // bodies are bodies with their headers, whose end is not what it seems.
 var bodies = []struct {

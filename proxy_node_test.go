@@ -10,6 +10,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +23,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -78,6 +81,24 @@ func TestProxyTriesTakePlaces(t *testing.T) {
 	pool.End() // of the process
 	if code := <-first; code != http.StatusBadGateway || time.Since(began) > 30*time.Second {
 		t.Errorf("at the end: status %d", code)
+	}
+}
+
+// A connection to a node is still being made when a client leaves, whose request then ends. The race detector sees whether they
+// share anything.
+func TestClientLeavesWhileProxyConnects(t *testing.T) {
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	node.Config.ErrorLog = log.New(io.Discard, "", 0)
+	node.StartTLS()
+	r := proxyTrusting(t, node, `{"insecure_skip_verify": true}`, "", "")
+	for i := range 50 {
+		c, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
+		c.Close()
+		soon(t, "the request has ended", func() bool { return answered(engine.Proxied)+answered(engine.Unavailable) == uint64(i+1) })
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -17,7 +18,9 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // handshakeTimeout is how long a node may take for a handshake of TLS, like the 3 seconds in which Caddy wants a connection:
@@ -65,11 +68,7 @@ type transport struct {
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(requestKey{}).(*request)
-	// A connection may still be made when the try has ended, and the request with it: so it has a replacer of its own, which
-	// nobody changes.
-	repl := caddy.NewEmptyReplacer()
-	repl.Set(serverNameKey, p.target.ServerName)
-	ctx := context.WithValue(r.Context(), caddy.ReplacerCtxKey, repl)
+	ctx := connecting(r.Context(), p.target)
 	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// It asks for another connection only if the last one has not taken the request.
 		GetConn:              func(string) { p.arrived.Store(false) },
@@ -96,6 +95,18 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.Join(no, resp.Body.Close())
 	}
 	return resp, nil
+}
+
+// connecting returns the context of a request with variables and a replacer of its own: a connection may still be made when the
+// try for which it was begun has ended, and the next one, or the rest of the request, changes those of the request.
+func connecting(ctx context.Context, to *engine.Target) context.Context {
+	repl := caddy.NewEmptyReplacer()
+	repl.Set(serverNameKey, to.ServerName)
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, repl)
+	if vars, ok := ctx.Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, maps.Clone(vars))
+	}
+	return ctx
 }
 
 // forbidReplay keeps net/http from sending a request again by itself, once for each connection that was kept and breaks. It

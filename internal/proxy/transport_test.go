@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"log"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
@@ -92,5 +94,39 @@ func TestTrustsByName(t *testing.T) {
 		if trusted := err == nil; trusted != row.trusted || !trusted && !refused(err) {
 			t.Errorf("%+v: %v", row, err)
 		}
+	}
+}
+
+// A connection to a node may be made for longer than the try for which it was begun: it shares no variables and no replacer with
+// what comes after that.
+func TestConnectsByItself(t *testing.T) {
+	provisioned, end := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer end()
+	transport, err := newTransport(provisioned, "https", new(tls.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialed context.Context
+	transport.Transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		dialed = ctx
+		return nil, net.ErrClosed
+	}
+	repl := caddy.NewReplacer()
+	ctx := context.WithValue(t.Context(), caddy.ReplacerCtxKey, repl)
+	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{"a": "of the try"})
+	ctx = context.WithValue(ctx, requestKey{}, &request{target: &engine.Target{ServerName: "vault.test"}})
+	out := httptest.NewRequest("GET", "https://127.0.0.1:1", nil).WithContext(ctx)
+	out.RequestURI = ""
+	if _, err := transport.RoundTrip(out); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the request ends with %v", err)
+	}
+	caddyhttp.SetVar(ctx, "a", "of the next try")
+	repl.Set(serverNameKey, "next.test")
+	if got := caddyhttp.GetVar(dialed, "a"); got != "of the try" {
+		t.Errorf("a variable is that %v", got)
+	}
+	own := dialed.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if got, _ := own.GetString(serverNameKey); got != "vault.test" {
+		t.Errorf("the certificate must be for %s", got)
 	}
 }
