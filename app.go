@@ -8,6 +8,7 @@ package vaultredirect
 import (
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
@@ -21,7 +22,6 @@ const appID = "vault_redirect"
 // merely validated, which must not use the network.
 type App struct {
 	views   []*engine.View
-	lanes   []*FastLane
 	emitter *emitter
 }
 
@@ -45,10 +45,8 @@ func (a *App) use(v *engine.View) { a.views = append(a.views, v) }
 
 // Start starts the watchers and probes that do not run yet.
 func (a *App) Start() error {
-	for _, l := range a.lanes {
-		if err := l.check(); err != nil {
-			return err
-		}
+	if err := fastlane.Check(a); err != nil {
+		return err
 	}
 	for _, v := range a.views {
 		v.Start()

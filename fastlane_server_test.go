@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -144,34 +143,6 @@ func TestFastLaneReloadsInHandshake(t *testing.T) {
 		transport.CloseIdleConnections()
 	}
 	soon(t, "the end of connections", func() bool { return onLane() == 0 })
-}
-
-// TestFastLaneSettles has the lane learn for a while what Caddy's server adds: it comes to announce HTTP/3 at one address
-// after another.
-func TestFastLaneSettles(t *testing.T) {
-	clearConsulEnv(t)
-	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1"))
-	loadTLS(t, freePort(t), consul.Addr())
-	l := theLane(t)
-	l.learn(l.started.Load().Add(settling / 2))
-	if c := l.common.Load(); c.settled || c.header.Get("Server") != "Caddy" {
-		t.Errorf("settled early, with %v", c.header)
-	}
-	l.learn(l.started.Load().Add(2 * settling))
-	if c := l.common.Load(); !c.settled {
-		t.Error("not settled")
-	}
-}
-
-// TestFastLaneOfBrokenServer has Caddy's server panic where the lane asks it what it adds to answers.
-func TestFastLaneOfBrokenServer(t *testing.T) {
-	l := &FastLane{logger: zap.NewNop()} // no server: it panics
-	l.common.Store(new(common))
-	l.learn(time.Now())
-	if c := l.commonNow(); c != nil {
-		t.Errorf("the lane goes on to answer, with %v", c)
-	}
 }
 
 // TestFastLaneOfUnknownClients has a target on loopback, to which only clients on this machine may be sent, and clients who

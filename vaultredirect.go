@@ -11,6 +11,7 @@
 package vaultredirect
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
@@ -151,7 +153,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("proxy: %w", err)
 		}
 	}
-	return joinLane(ctx, h)
+	lane := fastlane.Handler{Redirector: h.redirector, Owns: func(path []byte) bool {
+		return bytes.HasPrefix(path, []byte(h.healthPath)) && h.healthEndpoint(string(path)) != nil
+	}}
+	if h.Proxy != nil {
+		lane.Proxies, lane.OnlyByPath = h.Proxy.matches, h.Proxy.onlyByPath()
+	}
+	return fastlane.Join(ctx, lane)
 }
 
 // complete loads the discovery and completes the config. It takes nothing that would have to be given back.

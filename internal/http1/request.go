@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the lane understands of a request. It is far less than net/http does, and none of it is lenient.
-
-package fastlane
+package http1
 
 import "bytes"
 

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the end of a listener, and of the connections that are on the lane then.
-
-package fastlane
+package http1
 
 import (
 	"context"
@@ -19,7 +17,7 @@ func (l *Listener) Close() (err error) {
 		ending.Store(l, nil)
 		l.ending.Store(true)
 		for c := range l.conns {
-			l.lendLocked(c)
+			l.offerLocked(c)
 			c.leave()
 		}
 		l.forgetLocked()

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds connections as the server behind gets them: with what was read of them, unchanged, before what follows.
-
-package fastlane
+package http1
 
 import (
 	"crypto/tls"

@@ -1,10 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the fast lane answers: as the handler decides, for requests of which it knows all that the handler
-// would look at.
-
-package vaultredirect
+package fastlane
 
 import (
 	"bytes"
@@ -20,7 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/http1"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
@@ -29,8 +26,8 @@ var rootURL = &url.URL{Path: "/"}
 // overTLS stands for the state of a connection of which nothing is asked but whether it is there.
 var overTLS = new(tls.ConnectionState)
 
-// laneCaller answers for one connection.
-type laneCaller struct {
+// caller answers for one connection.
+type caller struct {
 	lane   *FastLane
 	strict bool          // the name that the client asked for by SNI must be that in its requests
 	name   string        // that name
@@ -39,14 +36,14 @@ type laneCaller struct {
 	state *engine.State // in which like would be redirected; nil: it would not, or not always
 }
 
-// Caller implements [fastlane.Site].
-func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) fastlane.Caller {
+// Caller implements [http1.Site].
+func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) http1.Caller {
 	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, c.LocalAddr())
 	like := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if addr := c.RemoteAddr(); addr != nil {
 		like.RemoteAddr = addr.String()
 	}
-	caller := &laneCaller{lane: l, like: like}
+	caller := &caller{lane: l, like: like}
 	if secure {
 		like.TLS = overTLS
 		caller.strict, caller.name = l.server.StrictSNIHost != nil && *l.server.StrictSNIHost, serverName
@@ -54,24 +51,24 @@ func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) fastlane.C
 	return caller
 }
 
-// Panicked implements [fastlane.Site].
+// Panicked implements [http1.Site].
 func (l *FastLane) Panicked(c net.Conn, value any, stack []byte) {
 	l.logger.Error("panic while serving a connection", zap.Stringer("remote", c.RemoteAddr()), zap.Any("panic", value), zap.ByteString("stack", stack))
 }
 
-// AcceptFailed implements [fastlane.Site].
+// AcceptFailed implements [http1.Site].
 func (l *FastLane) AcceptFailed(err error, pause time.Duration) {
 	l.logger.Debug("accepting a connection failed, it is tried again", zap.Error(err), zap.Duration("pause", pause))
 }
 
-// Redirect implements [fastlane.Caller].
-func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answer {
+// Redirect implements [http1.Caller].
+func (c *caller) Redirect(q *http1.Request, closing bool) *http1.Answer {
 	l := c.lane
-	common := l.commonNow()
-	if common == nil || l.handler == nil || !c.ours(q) {
+	headers := l.headersNow()
+	if headers == nil || l.handler == nil || !c.ours(q) {
 		return nil
 	}
-	s := l.handler.redirector.View.State()
+	s := l.handler.Redirector.View.State()
 	if s != c.state || string(q.Host) != c.like.Host || q.Proto != nil || c.like.Header != nil || s.Phase().Situation != engine.Active {
 		if !c.wouldRedirect(s, q) {
 			return nil
@@ -80,13 +77,13 @@ func (c *laneCaller) Redirect(q *fastlane.Request, closing bool) *fastlane.Answe
 	if s.Target.Loopback && (q.Forwarded || l.trusting) {
 		return nil // who the client is may be said by a header, or be unknown
 	}
-	l.handler.redirector.View.Stats().Answered(engine.Redirected)
-	return l.answer(s, common, !closing && caddy.Exiting())
+	l.handler.Redirector.View.Stats().Answered(engine.Redirected)
+	return l.answer(s, headers, !closing && caddy.Exiting())
 }
 
 // ours reports whether a request is one for the handler to redirect: not for the health endpoints, for Caddy itself, or for
 // the proxy.
-func (c *laneCaller) ours(q *fastlane.Request) bool {
+func (c *caller) ours(q *http1.Request) bool {
 	h := c.lane.handler
 	path := q.Path
 	if q.Escaped {
@@ -99,10 +96,10 @@ func (c *laneCaller) ours(q *fastlane.Request) bool {
 	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers there to prove that a name is its own
 		return false
 	}
-	if h.healthEndpoint(string(path)) != nil {
+	if h.Owns(path) {
 		return false
 	}
-	if h.Proxy == nil {
+	if h.Proxies == nil {
 		return true
 	}
 	target, err := url.ParseRequestURI(string(q.Target))
@@ -111,12 +108,12 @@ func (c *laneCaller) ours(q *fastlane.Request) bool {
 	}
 	r := c.like.WithContext(context.WithValue(c.like.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
 	r.Method, r.URL = string(q.Method), target
-	proxied, err := h.Proxy.matches(r)
+	proxied, err := h.Proxies(r)
 	return !proxied && err == nil
 }
 
 // wouldRedirect reports whether the handler would redirect a request in a state, at once.
-func (c *laneCaller) wouldRedirect(s *engine.State, q *fastlane.Request) bool {
+func (c *caller) wouldRedirect(s *engine.State, q *http1.Request) bool {
 	c.state = nil
 	if string(q.Host) != c.like.Host {
 		c.like.Host = string(q.Host)
@@ -140,7 +137,7 @@ func (c *laneCaller) wouldRedirect(s *engine.State, q *fastlane.Request) bool {
 }
 
 // named reports whether the request names the site, and does not contradict SNI where that counts.
-func (c *laneCaller) named() bool {
+func (c *caller) named() bool {
 	host, _, err := net.SplitHostPort(c.like.Host)
 	if err != nil {
 		host = c.like.Host
@@ -158,28 +155,28 @@ func (c *laneCaller) named() bool {
 // emptyReplacer replaces nothing: the names have no placeholders.
 var emptyReplacer = caddy.NewEmptyReplacer()
 
-// commonNow returns what Caddy's server adds to each answer; nil if that is not known yet.
-func (l *FastLane) commonNow() *common {
-	c := l.common.Load()
+// headersNow returns what Caddy's server adds to each answer; nil if that is not known yet.
+func (l *FastLane) headersNow() *serverHeaders {
+	c := l.headers.Load()
 	if c == nil || c.settled {
 		return c
 	}
-	if now := time.Now(); now.Sub(c.learned) > settling/100 {
-		l.learn(now)
+	if now := time.Now(); now.Sub(c.asked) > untilSettled/100 {
+		l.askServer(now)
 	}
-	return l.common.Load()
+	return l.headers.Load()
 }
 
-// laneAnswer is an answer, with what it was made of.
-type laneAnswer struct {
-	fastlane.Answer
-	state  *engine.State
-	common *common
+// madeAnswer is an answer, with what it was made of.
+type madeAnswer struct {
+	http1.Answer
+	state   *engine.State
+	headers *serverHeaders
 }
 
 // answer returns the answer in a state. It is made of what the handler itself writes.
-func (l *FastLane) answer(s *engine.State, with *common, exiting bool) *fastlane.Answer {
-	if t := l.answers.Load(); t != nil && t.state == s && t.common == with && t.Close == exiting {
+func (l *FastLane) answer(s *engine.State, with *serverHeaders, exiting bool) *http1.Answer {
+	if t := l.answers.Load(); t != nil && t.state == s && t.headers == with && t.Close == exiting {
 		return &t.Answer
 	}
 	w := &headerOnly{header: with.header.Clone()}
@@ -190,7 +187,7 @@ func (l *FastLane) answer(s *engine.State, with *common, exiting bool) *fastlane
 	b := bytes.NewBufferString("HTTP/1.1 307 Temporary Redirect\r\n")
 	_ = w.header.Write(b)
 	before, after, _ := bytes.Cut(b.Bytes(), []byte("\r\nLocation: "+s.Target.URL+"\r\n"))
-	t := &laneAnswer{state: s, common: with, Answer: fastlane.Answer{
+	t := &madeAnswer{state: s, headers: with, Answer: http1.Answer{
 		Before: append(bytes.Clone(before), "\r\nLocation: "+s.Target.URL...),
 		After:  append([]byte("\r\n"), after...),
 		Close:  exiting,

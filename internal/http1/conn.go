@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds a connection while it is on the lane: one goroutine, one buffer.
-
-package fastlane
+package http1
 
 import (
 	"crypto/tls"
@@ -31,13 +29,13 @@ const (
 
 // conn is a connection on the lane.
 type conn struct {
-	l      *Listener
-	nc     net.Conn
-	caller Caller
-	since  time.Time
-	doing  atomic.Int32
-	lent   *lent // the server behind has it already, too; guarded by the listener's lock
-	shook  bool  // the TLS handshake is over; guarded by the listener's lock
+	l       *Listener
+	nc      net.Conn
+	caller  Caller
+	since   time.Time
+	doing   atomic.Int32
+	pending *pending // the server behind has it already, too; guarded by the listener's lock
+	shook   bool     // the TLS handshake is over; guarded by the listener's lock
 
 	parser  parser
 	request Request
@@ -111,8 +109,8 @@ func (c *conn) handshake(t *tls.Conn) bool {
 	}
 	c.l.mu.Lock()
 	c.shook = true
-	if c.lent != nil {
-		c.lent.settle(nil)
+	if c.pending != nil {
+		c.pending.resolve(nil)
 	}
 	c.l.mu.Unlock()
 	c.caller = c.l.site.Caller(t, true, state.ServerName)

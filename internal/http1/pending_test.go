@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of connections over TLS: at the end of the listener, and of what TLS writes by itself.
-
-package fastlane
+package http1
 
 import (
 	"crypto/ecdsa"
@@ -37,15 +35,15 @@ func overTLS(t *testing.T, proto string) (client, server *tls.Config) {
 		&tls.Config{NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}
 }
 
-// TestLent closes the listener before, in and after TLS handshakes. Accept must fail at once, but not lose HTTP/2.
-func TestLent(t *testing.T) {
+// TestPending closes the listener before, in and after TLS handshakes. Accept must fail at once, but not lose HTTP/2.
+func TestPending(t *testing.T) {
 	for _, row := range []struct {
 		name, proto string
 		shaken      bool // before the listener is closed
-		theirs      bool
+		handedOver  bool
 	}{
-		{name: "HTTP/2", proto: "h2", theirs: true},
-		{name: "HTTP/2, the handshake is over", proto: "h2", shaken: true, theirs: true},
+		{name: "HTTP/2", proto: "h2", handedOver: true},
+		{name: "HTTP/2, the handshake is over", proto: "h2", shaken: true, handedOver: true},
 		{name: "HTTP/1.1", proto: "http/1.1"},
 		{name: "HTTP/1.1, the handshake is over", proto: "http/1.1", shaken: true},
 	} {
@@ -63,7 +61,7 @@ func TestLent(t *testing.T) {
 				synctest.Wait()
 				_ = l.Close()
 				behind, err := l.Accept()
-				if lent := row.theirs || !row.shaken; lent != (err == nil) {
+				if pending := row.handedOver || !row.shaken; pending != (err == nil) {
 					t.Fatalf("accepted: %v", err)
 				}
 				if err == nil {
@@ -79,7 +77,7 @@ func TestLent(t *testing.T) {
 					got, _ := io.ReadAll(c)
 					answers <- string(got)
 				}()
-				if row.theirs {
+				if row.handedOver {
 					got := make([]byte, len(get))
 					if _, err := io.ReadFull(behind, got); err != nil || string(got) != get {
 						t.Errorf("the server behind read %q %v", got, err)
@@ -97,7 +95,7 @@ func TestLent(t *testing.T) {
 					_ = behind.Close()
 				}
 				got := <-answers
-				if row.theirs != (got == "abc") || row.theirs == strings.HasSuffix(got, "Connection: close\r\n\r\n") {
+				if row.handedOver != (got == "abc") || row.handedOver == strings.HasSuffix(got, "Connection: close\r\n\r\n") {
 					t.Errorf("the client read %q", got)
 				}
 			})
@@ -105,8 +103,8 @@ func TestLent(t *testing.T) {
 	}
 }
 
-// TestLentAndSilent closes the listener while a client never ends its TLS handshake.
-func TestLentAndSilent(t *testing.T) {
+// TestPendingAndSilent closes the listener while a client never ends its TLS handshake.
+func TestPendingAndSilent(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		_, forServer := overTLS(t, "h2")
 		here, there := net.Pipe()

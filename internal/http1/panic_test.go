@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of panics: each costs one connection.
-
-package fastlane
+package http1
 
 import (
 	"crypto/tls"

@@ -1,10 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what a server may have beside a handler that the fast lane answers for: next to nothing, since what it has
-// would have to be done for requests that it does not see.
-
-package vaultredirect
+package fastlane
 
 import (
 	"encoding/json"

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the listener wrapper: its life cycle, and how it comes to its handler.
-
-package vaultredirect
+// Package fastlane is a listener wrapper of Caddy that answers the plainest requests of HTTP/1.1 for the vault_redirect handler of
+// its server.
+package fastlane
 
 import (
 	"context"
@@ -23,7 +23,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/fastlane"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/http1"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
 func init() { caddy.RegisterModule(new(FastLane)) }
@@ -45,13 +46,14 @@ type FastLane struct {
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
 
+	app      caddy.App // of vault_redirect, in the same config
 	handler  *Handler
 	clients  []string // the names, in lower case, of headers that may name the client
 	trusting bool     // the server trusts clients of unix sockets, which have no address, to say who the client is
-	common   atomic.Pointer[common]
-	answers  atomic.Pointer[laneAnswer]
+	headers  atomic.Pointer[serverHeaders]
+	answers  atomic.Pointer[madeAnswer]
 	started  atomic.Pointer[time.Time] // when the config had started
-	learning atomic.Bool
+	asking   atomic.Bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -62,8 +64,8 @@ func (*FastLane) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// laneCannot begins the errors of a config in which the lane would skip something.
-const laneCannot = "the fast lane (listener wrapper vault_redirect) cannot be used with"
+// unsupported begins the errors of a config in which the lane would skip something.
+const unsupported = "the fast lane (listener wrapper vault_redirect) cannot be used with"
 
 // lanes are those whose handlers may have to be provisioned yet, by their server.
 var lanes sync.Map
@@ -76,14 +78,14 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	}
 	hosts, err := onlyHandler(server)
 	if err != nil {
-		return fmt.Errorf("%s server %q: %w", laneCannot, server.Name(), err)
+		return fmt.Errorf("%s server %q: %w", unsupported, server.Name(), err)
 	}
 	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
 	l.trusting = server.TrustedProxiesUnix
 	for _, name := range server.ClientIPHeaders {
 		l.clients = append(l.clients, strings.ToLower(name))
 	}
-	app, err := ctx.App(appID)
+	app, err := ctx.App("vault_redirect")
 	if err != nil {
 		return err
 	}
@@ -91,15 +93,15 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := events.(*caddyevents.App).On("started", onEvent{l.start}); err != nil {
+	if err := events.(*caddyevents.App).On("started", onStarted(l.start)); err != nil {
 		return err
 	}
-	app.(*App).lanes = append(app.(*App).lanes, l)
+	l.app = app.(caddy.App)
 	server.RegisterOnStop(func(ctx context.Context) error {
 		if !caddy.Exiting() {
 			return nil
 		}
-		return fastlane.Wait(ctx) // else the end of the process would come before that of requests
+		return http1.Wait(ctx) // else the end of the process would come before that of requests
 	})
 	if _, twice := lanes.LoadOrStore(server, l); twice {
 		return errors.New("the listener wrapper vault_redirect can be named only once")
@@ -107,8 +109,16 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// joinLane has the lane of the server, if it has one, answer for a handler.
-func joinLane(ctx caddy.Context, h *Handler) error {
+// Handler is what the lane answers for.
+type Handler struct {
+	Redirector *redirect.Redirector
+	Owns       func(path []byte) bool              // the path is that of a health endpoint
+	Proxies    func(r *http.Request) (bool, error) // the request is to be proxied; nil: none is
+	OnlyByPath error                               // nil if path and method alone tell whether it is
+}
+
+// Join makes the lane of the server that a handler is provisioned for, if it has one, answer for the handler.
+func Join(ctx caddy.Context, h Handler) error {
 	server := ctx.Value(caddyhttp.ServerCtxKey)
 	if server == nil {
 		return nil
@@ -117,14 +127,22 @@ func joinLane(ctx caddy.Context, h *Handler) error {
 	if !ok {
 		return nil
 	}
-	l := found.(*FastLane)
-	if h.Proxy != nil {
-		if err := h.Proxy.onlyByPath(); err != nil {
-			return fmt.Errorf("%s this handler: %w", laneCannot, err)
-		}
+	if h.OnlyByPath != nil {
+		return fmt.Errorf("%s this handler: %w", unsupported, h.OnlyByPath)
 	}
-	l.handler = h
+	found.(*FastLane).handler = &h
 	return nil
+}
+
+// Check checks, for all lanes of a config, given the app of vault_redirect, what can be seen only once all apps are provisioned.
+func Check(app caddy.App) (err error) {
+	lanes.Range(func(_, found any) bool {
+		if l := found.(*FastLane); l.app == app {
+			err = l.check()
+		}
+		return err == nil
+	})
+	return err
 }
 
 // Cleanup forgets the handler's server. Connections may still be on the lane; they end with their listeners.
@@ -140,7 +158,7 @@ func (l *FastLane) check() error {
 		return err
 	}
 	if app.(*caddyhttp.App).Metrics != nil {
-		return fmt.Errorf("%s server %q: %s", laneCannot, l.server.Name(), ownMetrics)
+		return fmt.Errorf("%s server %q: %s", unsupported, l.server.Name(), ownMetrics)
 	}
 	return nil
 }
@@ -148,7 +166,7 @@ func (l *FastLane) check() error {
 // WrapListener implements [caddy.ListenerWrapper].
 func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
 	s := l.server
-	limits := fastlane.Limits{
+	limits := http1.Limits{
 		Header: time.Duration(s.ReadHeaderTimeout), Whole: time.Duration(s.ReadTimeout), Idle: time.Duration(s.IdleTimeout),
 		Body: time.Duration(s.ReadIdleTimeout), Write: time.Duration(s.WriteTimeout),
 	}
@@ -160,48 +178,57 @@ func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
 			limits.Handshake = time.Duration(d)
 		}
 	}
-	return fastlane.Listen(ln, l, limits, l.clients)
+	return http1.Listen(ln, l, limits, l.clients)
+}
+
+// onStarted is called when a config has started.
+type onStarted func()
+
+// Handle implements [caddyevents.Handler].
+func (f onStarted) Handle(context.Context, caddy.Event) error {
+	f()
+	return nil
 }
 
 // start is called when the config has started. Until then, all is left to Caddy.
 func (l *FastLane) start() {
 	now := time.Now()
 	l.started.Store(&now)
-	l.learn(now)
+	l.askServer(now)
 }
 
-// common is what Caddy's server adds to each answer over HTTP/1.1 or 2.
-type common struct {
+// serverHeaders are what Caddy's server adds to each answer over HTTP/1.1 or 2.
+type serverHeaders struct {
 	header  http.Header
-	learned time.Time
+	asked   time.Time
 	settled bool
 }
 
-// settling is how long after the start of the config Caddy may begin to announce HTTP/3, at one address after another.
-const settling = 10 * time.Second
+// untilSettled is how long after the start of the config Caddy may begin to announce HTTP/3, at one address after another.
+const untilSettled = 10 * time.Second
 
-// learn learns what the server adds to each answer, by a request that it refuses before it comes to any handler.
-func (l *FastLane) learn(now time.Time) {
-	if l.learning.Swap(true) {
+// askServer learns what the server adds to each answer, by a request that it refuses before it comes to any handler.
+func (l *FastLane) askServer(now time.Time) {
+	if l.asking.Swap(true) {
 		return
 	}
-	defer l.learning.Store(false)
+	defer l.asking.Store(false)
 	defer func() {
 		if v := recover(); v != nil { // all is Caddy's then, whose server knows how to live with it
-			l.common.Store(nil)
+			l.headers.Store(nil)
 			l.logger.Error("panic in Caddy's server, the fast lane leaves all requests to it", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	w := &headerOnly{header: http.Header{}}
-	l.server.ServeHTTP(w, nameless.Clone(context.Background())) // which it changes
-	l.common.Store(&common{
-		header: w.header, learned: now,
-		settled: len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > settling,
+	l.server.ServeHTTP(w, badRequest.Clone(context.Background())) // which it changes
+	l.headers.Store(&serverHeaders{
+		header: w.header, asked: now,
+		settled: len(l.server.TLSConnPolicies) == 0 || now.Sub(*l.started.Load()) > untilSettled,
 	})
 }
 
-// nameless is a request without a host, which is a bad one.
-var nameless = &http.Request{Method: http.MethodGet, URL: rootURL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}
+// badRequest is a request without a host, which is a bad one.
+var badRequest = &http.Request{Method: http.MethodGet, URL: rootURL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}
 
 // headerOnly is an answer of which nothing but the header matters.
 type headerOnly struct{ header http.Header }
@@ -235,5 +262,5 @@ var (
 	_ caddy.CleanerUpper    = (*FastLane)(nil)
 	_ caddy.ListenerWrapper = (*FastLane)(nil)
 	_ caddyfile.Unmarshaler = (*FastLane)(nil)
-	_ fastlane.Site         = (*FastLane)(nil)
+	_ http1.Site            = (*FastLane)(nil)
 )

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the listener: what it accepts, and what the server behind gets of it.
-
-package fastlane
+package http1
 
 import (
 	"net"
@@ -141,7 +139,7 @@ func (l *Listener) serve(nc net.Conn) {
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
 	if l.ending.Load() {
-		l.lendLocked(c)
+		l.offerLocked(c)
 	}
 	l.mu.Unlock()
 	go func() {
@@ -173,7 +171,7 @@ func (l *Listener) finish(c *conn, resumed net.Conn) (given bool) {
 	delete(l.conns, c)
 	l.forgetLocked()
 	switch {
-	case c.lent != nil && c.lent.settle(resumed):
+	case c.pending != nil && c.pending.resolve(resumed):
 		return true
 	case resumed == nil:
 		return false

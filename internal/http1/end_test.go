@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of how connections leave the lane: with the listener's end, or to the server behind.
-
-package fastlane
+package http1
 
 import (
 	"bytes"

@@ -1,10 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of connections and of the listener's end, in bubbles of time. That answers are those of net/http
-// is shown where there is a server to compare with: in the root.
-
-package fastlane
+package http1
 
 import (
 	"bytes"

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package fastlane answers the plainest requests of HTTP/1.1 on the connections of a listener, and hands everything else over
+// Package http1 answers the plainest requests of HTTP/1.1 on the connections of a listener, and hands everything else over
 // to the server that accepts from it.
 //
 // A connection is first the lane's. The lane answers a request only if it understands every byte of it, and its [Site] says
 // how; it writes what net/http would have written. At the first request of which that is not so, the connection goes to the
 // server behind, with every byte that has not been answered, and stays there. So there is no second HTTP server to be
 // compatible with everything: what the lane does not know, it never judges.
-package fastlane
+package http1
 
 import (
 	"net"

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how answers are written, byte for byte as net/http does.
-
-package fastlane
+package http1
 
 import (
 	"crypto/tls"

@@ -1,0 +1,114 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package http1
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// pending is such a connection, as the server behind has it. It is not a [tls.Conn], for which net/http would wait itself. As
+// with other wrapped connections, Caddy has net/http look for HTTP/2 by its preface.
+type pending struct {
+	*tls.Conn
+	known chan struct{} // closed when it is known whose the connection is
+
+	mu         sync.Mutex
+	handedOver bool // it is the server's
+	closed     bool // by the server
+	readBy     time.Time
+}
+
+// offerLocked gives a connection to the server behind, if it is in its TLS handshake.
+func (l *Listener) offerLocked(c *conn) {
+	t, ok := c.nc.(*tls.Conn)
+	if !ok || c.doing.Load() != isNew || c.shook || c.pending != nil {
+		return
+	}
+	if pending := (&pending{Conn: t, known: make(chan struct{})}); l.giveLocked(pending) {
+		c.pending = pending
+	}
+}
+
+// resolve says what has become of the connection: it is the server's if it speaks HTTP/2. It reports whether the server has it.
+func (c *pending) resolve(resumed net.Conn) (handedOver bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.known:
+		return c.handedOver
+	default:
+	}
+	defer close(c.known)
+	if resumed != net.Conn(c.Conn) || c.closed || c.Conn.ConnectionState().NegotiatedProtocol != "h2" {
+		return false
+	}
+	_ = c.Conn.SetReadDeadline(c.readBy)
+	c.handedOver = true
+	return true
+}
+
+// isHandedOver reports whether the connection is the server's, as soon as that is known.
+func (c *pending) isHandedOver() bool {
+	<-c.known
+	return c.handedOver
+}
+
+// Read waits until it is known whose the connection is.
+func (c *pending) Read(p []byte) (int, error) {
+	if !c.isHandedOver() {
+		return 0, io.EOF
+	}
+	return c.Conn.Read(p)
+}
+
+// Write waits until it is known whose the connection is.
+func (c *pending) Write(p []byte) (int, error) {
+	if !c.isHandedOver() {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
+}
+
+// Close closes the connection unless it is the lane's.
+func (c *pending) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.handedOver {
+		return c.Conn.Close()
+	}
+	return nil
+}
+
+// SetReadDeadline sets the deadline, which does not count before it is known whose the connection is.
+func (c *pending) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.readBy = t; c.handedOver {
+		return c.Conn.SetReadDeadline(t)
+	}
+	return nil
+}
+
+// SetWriteDeadline sets the deadline if the connection is the server's: nothing is written before.
+func (c *pending) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.handedOver {
+		return c.Conn.SetWriteDeadline(t)
+	}
+	return nil
+}
+
+// SetDeadline sets both.
+func (c *pending) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
