@@ -1,13 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the discovery through Consul: its config and how that is completed from the environment.
-
 package vaultredirect
 
 import (
 	"cmp"
 	"crypto/sha256"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -140,6 +140,142 @@ func (c *Consul) clusterName() string { return c.resolved.Service }
 func (c *Consul) unverified() bool {
 	return c.resolved.endpoint.Scheme == "https" && c.resolved.tlsSettings.InsecureSkipVerify
 }
+
+// consulSettings is the config made complete: a copy, since what placeholders stand for must not show in the config.
+type consulSettings struct {
+	Consul
+	endpoint    consul.Endpoint
+	token       string
+	fileToken   string // what the token file holds now
+	auth        *api.HttpBasicAuth
+	tlsSettings TLS
+	tls         *tls.Config
+	tlsKey      [sha256.Size]byte
+}
+
+// resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
+func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
+	s := &consulSettings{Consul: *c}
+	s.resolved = nil
+	if c.TLS != nil {
+		s.tlsSettings = *c.TLS
+	}
+	if c.Token != nil {
+		s.token = *c.Token
+	}
+	for name, field := range map[string]*string{
+		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.token,
+		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,
+		"peer": &s.Peer,
+	} {
+		var err error
+		if *field, err = repl.ReplaceOrErr(*field, true, true); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := s.tlsSettings.expand(repl); err != nil {
+		return nil, err
+	}
+	if s.Token != nil && s.TokenFile != "" {
+		return nil, errTwoTokens
+	}
+	if err := s.fill(getenv); err != nil {
+		return nil, err
+	}
+	s.Service = cmp.Or(s.Service, "vault")
+	s.ActiveBy = cmp.Or(s.ActiveBy, discovery.ByAuto)
+	s.Tag = cmp.Or(s.Tag, "active")
+	s.Consistency = cmp.Or(s.Consistency, consul.ConsistencyDefault)
+	s.PollInterval = cmp.Or(s.PollInterval, caddy.Duration(30*time.Second))
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.tls, s.tlsKey, err = s.tlsSettings.config(); err != nil {
+		return nil, err
+	}
+	if s.TokenFile != "" {
+		s.fileToken, err = consul.ReadToken(s.TokenFile)
+	}
+	return s, err
+}
+
+// fill fills what the config leaves out from the environment of Consul's own client, and finds the endpoint.
+func (s *consulSettings) fill(getenv func(string) string) error {
+	env, err := consul.ReadEnv(getenv)
+	if err != nil {
+		return err
+	}
+	source, useTLS := "address", env.TLS || s.TLS != nil // settings for TLS mean TLS
+	if s.Address == "" {
+		source, s.Address = api.HTTPAddrEnvName, cmp.Or(env.Address, "127.0.0.1:8500")
+	}
+	if s.endpoint, err = consul.ParseEndpoint(s.Address, useTLS); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	if useTLS && source != "address" {
+		s.endpoint.Scheme = "https" // as Consul's own client: from the environment, TLS is never taken back by http://
+	}
+	if s.TLS != nil && s.endpoint.Scheme != "https" {
+		return fmt.Errorf("tls: there are settings for it, but the address %s says http", s.endpoint)
+	}
+	if s.Token == nil && s.TokenFile == "" {
+		if s.TokenFile = env.TokenFile; s.TokenFile == "" {
+			s.token = env.Token
+		}
+	}
+	s.auth = env.Auth
+	s.Namespace, s.Partition = cmp.Or(s.Namespace, env.Namespace), cmp.Or(s.Partition, env.Partition)
+	s.tlsSettings.CA = cmp.Or(s.tlsSettings.CA, env.CA)
+	s.tlsSettings.ServerName = cmp.Or(s.tlsSettings.ServerName, env.ServerName)
+	if s.tlsSettings.Cert == "" && s.tlsSettings.Key == "" {
+		s.tlsSettings.Cert, s.tlsSettings.Key = env.Cert, env.Key
+	}
+	if s.TLS == nil { // settings in the config are the whole of it
+		s.tlsSettings.InsecureSkipVerify = !env.Verify
+	}
+	return nil
+}
+
+// check checks what does not need a file.
+func (s *consulSettings) check() error {
+	switch s.ActiveBy {
+	case discovery.ByAuto, discovery.ByTag, discovery.ByCheck:
+	default:
+		return fmt.Errorf("active_by: %q is not auto, tag or check", s.ActiveBy)
+	}
+	switch s.Consistency {
+	case consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent:
+	default:
+		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
+	}
+	if err := checkService(s.Service); err != nil {
+		return err
+	}
+	return checkPollInterval(s.PollInterval)
+}
+
+func checkService(name string) error {
+	if strings.ContainsAny(name, "/?#%") {
+		return fmt.Errorf("service: %q is not the name of a service", name)
+	}
+	return nil
+}
+
+// The bounds of poll_interval.
+const (
+	minPoll = time.Second
+	maxPoll = 10 * time.Minute
+)
+
+func checkPollInterval(d caddy.Duration) error {
+	if d := time.Duration(d); d < minPoll || d > maxPoll {
+		return fmt.Errorf("poll_interval: %s is not between 1s and 10m (changes arrive at once whatever it is)", d)
+	}
+	return nil
+}
+
+var errTwoTokens = errors.New("token and token_file: give one of them")
 
 // Interface guards
 var (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the health endpoint and the status document that everything which shows the state has in common.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the discovery without Consul: the nodes are named, and asked themselves.
-
 package vaultredirect
 
 import (
