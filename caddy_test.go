@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests in a whole Caddy, in this process: with its request context, its reverse proxy and its logs.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the config: what a Caddyfile adapts to, what is refused and how, and fuzzers of all input.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the end of handlers: when it comes twice, all at once, or in the midst of something.
-
 package vaultredirect
 
 import (

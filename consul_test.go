@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the Consul discovery's config: how it is completed, what is refused, what its key tells apart.
-
 package vaultredirect
 
 import (

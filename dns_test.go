@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the name server of the tests. It knows what they tell it, and nothing else.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the comparison of the fast lane with Caddy's server: the same bytes, cut in the same places, to both.
-
 package vaultredirect
 
 import (

@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of the fast lane have in common: Caddys in this process whose servers come in pairs, one with
-// the lane and one without, on a network in memory that delivers what is sent in just the pieces in which it was sent.
-
 package vaultredirect
 
 import (

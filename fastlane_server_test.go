@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what the fast lane takes from Caddy's server, and of connections that they both have.
-
 package vaultredirect
 
 import (

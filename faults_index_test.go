@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the faults of Consul that mislead: odd indexes, churn, and answers that prove nothing.
-
 package vaultredirect
 
 import (

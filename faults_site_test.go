@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the site that suffers the faults of Consul, and what is to be seen of it.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the faults of Consul that end queries: what is seen while one lasts, and how soon it is over.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of placeholders and fields of the access log, and what they cost.
-
 package vaultredirect
 
 import (

@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of this package have in common: handlers as Caddy would run them, a discovery whose
-// answers a test writes, and names that lead nowhere else than a test says.
-
 package vaultredirect
 
 import (

@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of reloads inside one process: what handlers take from the pool they give back, whatever goes
-// wrong.
-
 package vaultredirect
 
 import (

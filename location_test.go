@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the Location: byte for byte the request's, and always on the elected node.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of where a redirect must not go: back to where it came from, and to loopback.
-
 package vaultredirect
 
 import (

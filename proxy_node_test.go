@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the way from the proxy to the node: where it goes, whom it trusts there, and how long it
-// takes.
-
 package vaultredirect
 
 import (

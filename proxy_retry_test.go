@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of how requests that are proxied wait, and of which are sent again.
-
 package vaultredirect
 
 import (

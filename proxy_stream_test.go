@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what goes through the proxy: streams, websockets, large bodies, headers, trust.
-
 package vaultredirect
 
 import (

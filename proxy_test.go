@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of requests that are proxied, in a whole Caddy.
-
 package vaultredirect
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds tests of claims in SECURITY.md that no other file shows, and the test that all tests it names are there.
-
 package vaultredirect
 
 import (

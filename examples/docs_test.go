@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of the documentation share, and those of its form: length, tables, links.
-
 package examples_test
 
 import (

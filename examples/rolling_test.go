@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of the rolling upgrade's script that needs no Vault. internal/testing/integration runs it on one.
-
 package examples_test
 
 import (

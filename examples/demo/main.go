@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the order of what happens; show.go what is shown, servers.go what is run.
-
 // Command demo shows redirects and failovers: a real Caddy with this plugin in front of a Consul and three Vault nodes,
 // which are played inside this program, or real with -real.
 package main

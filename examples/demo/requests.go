@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is asked of Caddy, and how answers are waited for.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the demo runs: Caddy, and a Vault cluster that is played (played.go) or real (real.go).
-
 package main
 
 import (

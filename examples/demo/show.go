@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what is shown: the redirect, the failovers, and what to try.
-
 package main
 
 import (

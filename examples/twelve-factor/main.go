@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the order of what happens; servers.go what is run, watch.go how the service is watched.
-
 // Command twelve-factor runs two copies of a service that leases the credentials of its database from Vault, which it knows
 // by the one address of a redirector, and takes the active Vault node away from it. README.md says more.
 package main

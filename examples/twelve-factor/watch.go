@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the copies of the service are watched: each is asked again and again, and nothing is tried twice.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of how answers are read: whatever they are, they become a set of nodes or an error.
-
 package consul
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what Consul's client leaves open: which token is sent, and the limits of what is read.
-
 package consul
 
 import (

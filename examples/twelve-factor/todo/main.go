@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the web service, and what it takes from its environment.
-
 // Command todo is a small service in the manner of https://12factor.net: all of its configuration is in the environment, it
 // keeps nothing of its own, and any number of copies may run. It finds Vault at one address, that of a redirector, and leases
 // the credentials of its database there.

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the service asks of Vault. It needs no more than an HTTP client that follows redirects.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the browser's process and the connection to it.
-
 //go:build linux
 
 // Package browser drives a Chromium by its DevTools protocol, see https://chromedevtools.github.io/devtools-protocol/.

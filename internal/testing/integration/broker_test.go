@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of services that know Vault by one address: a broker of tokens, and logins by AppRole.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests that Caddy can be built with the plugin, by xcaddy and by plain go build.
-
 package integration
 
 import (

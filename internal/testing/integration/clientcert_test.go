@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of client certificates on real Vault: whom the proxy shows one for.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the faults of Consul itself, on real servers, with Vault nodes that are registered by hand.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of Vault on DynamoDB, where no Consul knows who is active.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of the fast lane at the end of the process, beside a Caddy without it.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of faults have in common: a Caddy on a real cluster, and what it answers at one moment.
-
 package integration
 
 import (

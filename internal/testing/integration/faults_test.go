@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the faults of Vault nodes, and of what stands between them and Consul, on real servers.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of two redirectors that clients find by Consul DNS, configured and registered by the examples.
-
 package integration
 
 import (

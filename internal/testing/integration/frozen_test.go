@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests that no answer of a node, and no client that has gone, holds up Caddy or other clients.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the guard, which compares redirects with what Consul says all the time.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests have in common: a Caddy of their own, clients, and waiting for something to be so.
-
 // Package integration tests the plugin inside a real Caddy process: with the real Vault client against real clusters of
 // Consul and Vault, and against stand-ins where a fault is wanted that real servers do not show on demand.
 package integration

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of very many requests that wait. It needs Linux, whose memory figures and limits it reads.
-
 package integration
 
 import (

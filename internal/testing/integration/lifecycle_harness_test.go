@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of the life cycle have in common: modules that fail or wait as told, and traffic whose
-// every request is accounted for.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the comparison of what clients lose in reloads with what any handler of Caddy loses.
-
 package integration
 
 import (

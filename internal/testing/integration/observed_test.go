@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test that all that an operator can look at tells the same of one failover, and what clients saw.
-
 package integration
 
 import (

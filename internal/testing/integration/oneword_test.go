@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the config of one word: it loses what is under way at a node that goes, and nothing else.
-
 package integration
 
 import (

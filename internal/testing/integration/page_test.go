@@ -3,8 +3,6 @@
 
 //go:build linux
 
-// This file holds the test of the status page in a real browser, through a failover.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of planned work by the operator's steps: step-down, maintenance in Consul, stop, and back.
-
 package integration
 
 import (

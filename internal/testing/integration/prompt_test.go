@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests have in common that nothing is held up: a limit, and one request.
-
 package integration
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests with the real Vault client: through the redirector, on a real cluster, before and after failovers.
-
 package integration
 
 import (
