@@ -33,6 +33,7 @@ type Cluster struct {
 	views    []*View // in the order in which they were made
 	timer    *time.Timer
 	due      time.Time // when the timer fires
+	unable   bool      // this machine cannot open connections for probes
 }
 
 func newCluster(p *Pool) *Cluster {

@@ -99,6 +99,14 @@ func (c *probeConn) ask(ctx context.Context, base string, leader bool) Finding {
 	return f
 }
 
+// askAgain asks over a connection that has answered before. It finds nothing if there is none, or if it has broken.
+func (c *probeConn) askAgain(ctx context.Context, base string, leader bool) Finding {
+	if c == nil || c.broke.Load() {
+		return Finding{}
+	}
+	return c.ask(ctx, base, leader)
+}
+
 func (c *probeConn) health(ctx context.Context, base string) Finding {
 	code, body, failed := c.answer(ctx, base+"/v1/sys/health")
 	if failed != nil {

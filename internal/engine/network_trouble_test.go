@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"net/http"
 	"os"
 	"syscall"
 	"testing"
@@ -70,4 +71,44 @@ func TestErrorsOfThisMachineAreNoHurry(t *testing.T) {
 		settle(time.Second)
 		w.expect(t, "a", discovery.ReasonOK)
 	})
+}
+
+// A step-down is followed although this machine can open no more connections: by the connections that probes have kept, and where
+// there is none, by discovery alone. The log says what is wrong, once.
+func TestStepDownWithoutDescriptors(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		kept bool
+		mode Mode
+	}{{"with kept connections", true, ProbeAuto}, {"with kept connections, strict", true, ProbeStrict}, {"without", false, ProbeAuto}} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, w := probedCluster(t, probing(row.mode))
+				settle(30 * time.Second)
+				for _, host := range []string{"a", "b", "c"} {
+					n.node(host).set(func(v *vault) { v.down = os.NewSyscallError("socket", syscall.EMFILE) })
+					if !row.kept {
+						n.node(host).cut()
+					}
+				}
+				settle(time.Second)
+				n.node("a").answers(http.StatusTooManyRequests)
+				n.node("b").answers(http.StatusOK)
+				w.say(answerOf(6, "b"))
+				settle(10 * time.Second)
+				w.expect(t, "b", discovery.ReasonOK)
+				if warned := w.lines("probes cannot open connections: this process is at a limit of its machine, such as that of open files"); warned != 1 {
+					t.Errorf("warned %d times", warned)
+				}
+				for _, host := range []string{"a", "b", "c"} {
+					n.node(host).revive()
+				}
+				settle(10 * time.Second)
+				w.expect(t, "b", discovery.ReasonOK)
+				if told := w.lines("probes can open connections again"); told != 1 {
+					t.Errorf("told of its end %d times", told)
+				}
+			})
+		})
+	}
 }

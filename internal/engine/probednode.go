@@ -198,11 +198,14 @@ func (n *probedNode) expire(now time.Time) {
 
 // apply applies a finding and reports whether anything has changed by it.
 func (n *probedNode) apply(f Finding) (news bool) {
-	if f.Result == ResultNone {
+	strict := n.key.probe.Mode == ProbeStrict
+	if f.Result == ResultNone { // the fault of this machine: where discovery may decide, it does so soon
+		if n.verdict == (verdict{kind: verdictPending}) && !strict {
+			n.verdict.at = f.At.Add(firstWait)
+		}
 		return false
 	}
 	s, was := &n.silence, n.verdict.kind
-	strict := n.key.probe.Mode == ProbeStrict
 	wasSilent := s.unconfirmed || s.unanswered > 0
 	if f.Result.answered() {
 		n.reached, s.unanswered, s.unconfirmed = true, 0, false

@@ -9,6 +9,8 @@ import (
 	"crypto/tls"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
@@ -110,14 +112,16 @@ func (v *View) incumbent() *probedNode {
 	return nil
 }
 
-// probed takes in what a probe found. It returns the connection that is not needed any more, which the caller closes.
-func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding) (surplus *probeConn) {
+// probed takes in what a probe found, and why this machine could not open a connection for it, if so. It returns the connection
+// that is not needed any more, which the caller closes.
+func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding, unable string) (surplus *probeConn) {
 	surplus = conn
 	c.update(func(time.Time) bool {
 		n.schedule.busy = false
 		if c.nodes[n.key] != n { // no longer there
 			return false
 		}
+		c.noteUnable(n, unable)
 		for _, v := range c.views {
 			if m := v.member(n.key.id); m != nil && m.probed == n && v.records() {
 				v.Stats().probed(f)
@@ -132,7 +136,9 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding) (surplus *pr
 			if n.kept != nil && !n.kept.broke.Load() {
 				n.silence.breaks = 0
 			}
-			surplus, n.kept = n.kept, conn
+			if surplus, n.kept = n.kept, conn; surplus == conn {
+				surplus = nil
+			}
 		}
 		was := n.verdict.kind
 		news := n.apply(f)
@@ -152,6 +158,25 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding) (surplus *pr
 		return news
 	})
 	return surplus
+}
+
+// noteUnable logs when this machine begins to be unable to open connections for probes, and when it no longer is.
+func (c *Cluster) noteUnable(n *probedNode, why string) {
+	if c.unable == (why != "") {
+		return
+	}
+	for _, v := range c.views {
+		if m := v.member(n.key.id); m == nil || m.probed != n || !v.started() {
+			continue
+		}
+		if c.unable = why != ""; c.unable {
+			c.log.log(&v.logs, zap.WarnLevel, "probes cannot open connections: this process is at a limit of its machine, such as that of open files",
+				zap.String("error", why))
+		} else {
+			c.log.log(&v.logs, zap.InfoLevel, "probes can open connections again")
+		}
+		return
+	}
 }
 
 // findBroken finds the kept connections that have broken, makes their nodes due, and reports whether there are any.
@@ -251,6 +276,7 @@ func (v *View) search(now time.Time) time.Duration {
 func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 	timeout := n.key.probe.Timeout
 	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
+	kept := n.kept
 	conn := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
 	c.probes.Go(func() {
 		if !first {
@@ -263,12 +289,19 @@ func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 		}
 		limited, cancel := context.WithTimeout(c.ctx, timeout)
 		defer cancel()
-		f := conn.ask(limited, n.key.url, n.key.leader)
+		f, unable := conn.ask(limited, n.key.url, n.key.leader), ""
+		if f.Result == ResultNone && c.ctx.Err() == nil { // this machine cannot open a connection: the last one may still serve
+			unable = f.Detail
+			if again := kept.askAgain(limited, n.key.url, n.key.leader); again.Result.answered() {
+				conn.close()
+				conn, f = kept, again
+			}
+		}
 		if c.ctx.Err() != nil {
 			conn.close()
 			return
 		}
-		c.probed(n, conn, f).close()
+		c.probed(n, conn, f, unable).close()
 	})
 }
 
