@@ -10,13 +10,52 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
+// entry is what is needed of an element of /v1/health/service. The rest may be anything: agents, proxies and versions of Consul
+// differ in what they put there.
+// See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
+type entry struct {
+	Node *struct {
+		Node, Address, Datacenter string
+		Meta, TaggedAddresses     map[string]string
+	}
+	Service *struct {
+		ID, Address     string
+		Port            int
+		Ports           []namedPort // since Consul 1.22, in place of Port
+		Tags            []string
+		Meta            map[string]string
+		TaggedAddresses map[string]struct {
+			Address string
+			Port    int
+		}
+		ModifyIndex uint64
+	}
+	Checks []*struct {
+		CheckID, Status, ServiceID string
+		ModifyIndex                uint64
+	}
+}
+
+type namedPort struct {
+	Port    int
+	Default bool
+}
+
+// defaultPort returns the port of an instance: the one that it has, or of several the default one; 0 if there is none.
+func defaultPort(port int, named []namedPort) int {
+	for _, p := range named {
+		if port == 0 && p.Default {
+			return p.Port
+		}
+	}
+	return port
+}
+
 // nodesOf translates Consul's answer. Anything that is not a set of service instances is an error, not an empty set.
-func nodesOf(entries []*api.ServiceEntry) ([]discovery.Node, error) {
+func nodesOf(entries []*entry) ([]discovery.Node, error) {
 	if entries == nil {
 		return nil, errors.New("unusable answer: null instead of a list")
 	}
@@ -27,7 +66,7 @@ func nodesOf(entries []*api.ServiceEntry) ([]discovery.Node, error) {
 		}
 		n := discovery.Node{
 			Name: e.Node.Node, ID: e.Service.ID, Address: e.Node.Address, Datacenter: e.Node.Datacenter,
-			ServiceAddress: e.Service.Address, Port: e.Service.Port, Tags: e.Service.Tags,
+			ServiceAddress: e.Service.Address, Port: defaultPort(e.Service.Port, e.Service.Ports), Tags: e.Service.Tags,
 			Meta: map[string]string{}, Tagged: map[string]discovery.TaggedAddress{}, Index: e.Service.ModifyIndex,
 		}
 		maps.Copy(n.Meta, e.Node.Meta)

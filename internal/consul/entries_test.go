@@ -44,17 +44,17 @@ func elect(t *testing.T, g *standin.Given, redirectTo string) *engine.State {
 
 // FuzzConsulAnswer takes any bytes for the body of Consul's answer.
 func FuzzConsulAnswer(f *testing.F) {
-	entry := `{"Node":{"Node":"%s","Address":"127.10.0.1","TaggedAddresses":{"wan":"x"}},"Service":{"ID":"v","Tags":["active"],"Address":"%s","Port":8200,
+	instance := `{"Node":{"Node":"%s","Address":"127.10.0.1","TaggedAddresses":{"wan":"x"}},"Service":{"ID":"v","Tags":["active"],"Address":"%s","Port":8200,
 		"TaggedAddresses":{"wan":{"Address":"w","Port":1}},"ModifyIndex":7},"Checks":[{"CheckID":"serfHealth","Status":"%s"},{"CheckID":"service:vault","ServiceID":"v","Status":"passing"}]}`
 	for _, body := range []string{
 		"", "null", "[]", "{}", "[null]", `[{"Node":null}]`, `[{"Node":{"Node":"a"},"Service":{},"Checks":[null]}]`,
-		"[" + fmt.Sprintf(entry, "a", "", "passing") + "," + fmt.Sprintf(entry, "b", "evil.com/", "warning") + "]",
-		"[" + fmt.Sprintf(entry, "a", "::1", "critical") + "," + fmt.Sprintf(entry, "a", "0.0.0.0", "") + "]", strings.Repeat("[", 1000),
+		"[" + fmt.Sprintf(instance, "a", "", "passing") + "," + fmt.Sprintf(instance, "b", "evil.com/", "warning") + "]",
+		"[" + fmt.Sprintf(instance, "a", "::1", "critical") + "," + fmt.Sprintf(instance, "a", "0.0.0.0", "") + "]", strings.Repeat("[", 1000),
 	} {
 		f.Add([]byte(body), uint8(len(body)))
 	}
 	f.Fuzz(func(t *testing.T, body []byte, mode uint8) {
-		var entries []*api.ServiceEntry
+		var entries []*entry
 		if json.Unmarshal(body, &entries) != nil {
 			return
 		}
@@ -94,11 +94,68 @@ func FuzzConsulAnswer(f *testing.F) {
 		if err != nil || u.Scheme != "https" || u.Host != s.Target.Authority || u.Port() == "" || u.User != nil || u.Path != "" {
 			t.Fatalf("%q: %v", s.Target.URL, err)
 		}
-		for _, entry := range entries {
+		var known []*api.ServiceEntry // Consul's own client says what the checks amount to
+		if json.Unmarshal(body, &known) != nil {
+			return
+		}
+		for _, entry := range known {
 			if status := entry.Checks.AggregatedStatus(); entry.Node.Node == s.Node.Name && entry.Service.ID == s.Node.ID && (status == api.HealthPassing || status == api.HealthWarning) {
 				return
 			}
 		}
 		t.Fatalf("elected %s, which is not eligible", s.Node.Identity())
 	})
+}
+
+// Fields that nobody reads may hold anything; one that is needed, and is of another type, is named.
+func TestOnlyNeededFieldsAreRead(t *testing.T) {
+	const node = `"Node":{"Node":"a","Address":"127.10.0.1","Datacenter":"dc1"}`
+	for _, row := range []struct{ name, body, wrong string }{
+		{"a definition of a check with empty durations", `[{` + node + `,"Service":{"ID":"v","Port":8200},"Checks":[{"CheckID":"c","Status":"passing",
+			"Definition":{"Interval":"","Timeout":"","DeregisterCriticalServiceAfter":""}}]}]`, ""},
+		{"weights, proxies and locality of other types", `[{` + node + `,"Service":{"ID":"v","Port":8200,"Weights":"1","Proxy":[],"Connect":7,"Locality":true,"EnableTagOverride":"no"},"Checks":[]}]`, ""},
+		{"indexes of the node as text", `[{"Node":{"Node":"a","CreateIndex":"1","ModifyIndex":"2","Partition":3}, "Service":{"ID":"v","Port":8200},"Checks":null}]`, ""},
+		{"output of a check that is no text", `[{` + node + `,"Service":{"ID":"v","Port":8200},"Checks":[{"CheckID":"c","Status":"passing","Output":{"a":1},"Interval":10,"ExposedPort":"x"}]}]`, ""},
+		{"no list", `{"Node":{}}`, "array"},
+		{"a port as text", `[{` + node + `,"Service":{"ID":"v","Port":"8200"}}]`, "Service.Port"},
+		{"a status that is a number", `[{` + node + `,"Service":{"ID":"v","Port":8200},"Checks":[{"CheckID":"c","Status":1}]}]`, "Checks.Status"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var entries []*entry
+			err := json.Unmarshal([]byte(row.body), &entries)
+			if row.wrong != "" {
+				if err == nil || !strings.Contains(err.Error(), row.wrong) && row.wrong != "array" {
+					t.Errorf("%v, want %s", err, row.wrong)
+				}
+				return
+			}
+			nodes, nodesErr := nodesOf(entries)
+			if err != nil || nodesErr != nil || len(nodes) != 1 || nodes[0].Name != "a" || nodes[0].Port != 8200 {
+				t.Errorf("%v, %v, %+v", err, nodesErr, nodes)
+			}
+		})
+	}
+}
+
+// Since Consul 1.22 an instance may have named ports, of which one is the default.
+func TestNamedPorts(t *testing.T) {
+	for _, row := range []struct {
+		service string
+		want    int
+	}{
+		{`"Port":8200`, 8200},
+		{`"Port":0,"Ports":[{"Name":"api","Port":8200,"Default":true},{"Name":"cluster","Port":8201,"Default":false}]`, 8200},
+		{`"Ports":[{"Name":"cluster","Port":8201},{"Name":"api","Port":8200,"Default":true}]`, 8200},
+		{`"Port":443,"Ports":[{"Name":"api","Port":8200,"Default":true}]`, 443},
+		{`"Port":0,"Ports":[{"Name":"api","Port":8200}]`, 0},
+		{`"Port":0,"Ports":null`, 0},
+	} {
+		var entries []*entry
+		if err := json.Unmarshal([]byte(`[{"Node":{"Node":"a"},"Service":{"ID":"v",`+row.service+`}}]`), &entries); err != nil {
+			t.Fatal(err)
+		}
+		if nodes, err := nodesOf(entries); err != nil || nodes[0].Port != row.want {
+			t.Errorf("%s: %+v, %v", row.service, nodes, err)
+		}
+	}
 }

@@ -157,7 +157,8 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 	}
 	e := exchange{token: c.currentToken(ctx)}
 	ctx = context.WithValue(ctx, exchangeKey{}, &e)
-	entries, _, err := c.client.Health().Service(s.Service, "", false, options.WithContext(ctx))
+	var entries []*entry
+	_, err := c.client.Raw().Query("/v1/health/service/"+s.Service, &entries, options.WithContext(ctx))
 	if err != nil {
 		// Whatever is wrong with the connection, the next query is to have another one.
 		c.transport.CloseIdleConnections()
@@ -208,8 +209,17 @@ func (c *Source) queryError(err error, token string) error {
 	if c.settings.Auth != nil {
 		text = redact(text, c.settings.Auth.Password)
 	}
-	return &discovery.Error{Reason: reason, Err: fmt.Errorf("consul at %s: %s", c.settings.Endpoint, sanitize.Line(text))}
+	shown := fmt.Errorf("consul at %s: %s", c.settings.Endpoint, sanitize.Line(text))
+	if errors.Is(err, context.DeadlineExceeded) {
+		shown = &timeoutError{shown}
+	}
+	return &discovery.Error{Reason: reason, Err: shown}
 }
+
+// timeoutError is an error of a query that was not answered in time.
+type timeoutError struct{ error }
+
+func (*timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 func redact(text, secret string) string {
 	if secret == "" {

@@ -31,6 +31,7 @@ type scripted struct {
 	err     error
 	noBlock bool            // answers at once, index or not
 	limit   time.Duration   // that the server puts on the wait
+	cutErr  error           // what ends a query that waits, after limit; queries that do not wait are answered
 	hang    bool            // answers never
 	deaf    bool            // not even when its context ends
 	changed chan struct{}   // closed by set
@@ -98,6 +99,9 @@ func (s *scripted) Query(ctx context.Context, index uint64, wait time.Duration) 
 			return discovery.Answer{}, ctx.Err()
 		}
 		if waited && !s.hang && !s.deaf {
+			if s.cutErr != nil {
+				return discovery.Answer{}, s.cutErr
+			}
 			break
 		}
 	}

@@ -63,6 +63,7 @@ type watcher struct {
 
 	report    report           // guarded by the cluster
 	undoubted []discovery.Node // of the last complete answer; before that, what the cluster knew
+	told      bool             // the log says that blocking queries fail
 
 	queries  [5]atomic.Uint64 // in the order of QueryResults
 	failures atomic.Int64     // in a row
@@ -118,6 +119,15 @@ func (w *watcher) run() {
 		began := time.Now()
 		answer, err := w.query(ctx, index, wait)
 		took := time.Since(began)
+		cut := err != nil && index > 0 && mayBeCut(err)
+		if cut { // something in between may have ended the wait: then a query that does not wait is answered
+			blocking := err
+			if answer, err = w.query(ctx, 0, 0); err == nil {
+				w.cut(blocking, took)
+			}
+		} else if err == nil && took >= wait {
+			w.told = false // it waited as long as it may
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -135,7 +145,7 @@ func (w *watcher) run() {
 		switch {
 		case answer.Index == 0: // nothing to wait for a change of
 			idle++
-		case answer.Index == index && !changed && !waited:
+		case answer.Index == index && !changed && !waited && !cut:
 			idle++
 		default:
 			idle = 0
@@ -152,9 +162,31 @@ func (w *watcher) run() {
 			pause(ctx, wait-took)
 		}
 		if !waited { // a query that waits is bounded by itself
-			pause(ctx, bucket.ReserveN(time.Now(), min(max(1, 1+answer.Extra), queryBurst)).Delay())
+			queries := 1 + answer.Extra
+			if cut {
+				queries++
+			}
+			pause(ctx, bucket.ReserveN(time.Now(), min(max(1, queries), queryBurst)).Delay())
 		}
 	}
+}
+
+// mayBeCut reports whether a query that waited may have been ended by something between here and the source, such as a proxy with
+// a shorter limit: it failed, but neither by our own deadline nor by a refusal.
+func mayBeCut(err error) bool {
+	known, ok := errors.AsType[*discovery.Error](err)
+	return ok && known.Reason != discovery.ReasonACLDenied && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// cut logs that a query that waited has failed where one that does not wait is answered: once, until one waits for as long as it
+// may. Discovery is up.
+func (w *watcher) cut(err error, took time.Duration) {
+	level := zap.DebugLevel
+	if !w.told {
+		level, w.told = zap.WarnLevel, true
+	}
+	w.cluster.log.log(&w.logs, level, "blocking queries fail while others are answered: if a proxy cuts them short, set poll_interval below its limit",
+		zap.Duration("after", took), zap.Error(err))
 }
 
 // query asks once, with a deadline of its own. Consul adds up to a sixteenth to the wait.

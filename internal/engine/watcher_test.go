@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,3 +183,58 @@ func TestWatcherAtTheShortestInterval(t *testing.T) {
 type shortest struct{ *scripted }
 
 func (*shortest) MaxWait() time.Duration { return 0 }
+
+// What ends blocking queries early is no outage while others are answered: the log says it once, and no event tells of it. A
+// change is noticed as soon as the source can be asked.
+func TestWatcherOfBlockingQueriesThatAreCut(t *testing.T) {
+	const said = "blocking queries fail while others are answered: if a proxy cuts them short, set poll_interval below its limit"
+	for _, row := range []struct {
+		name   string
+		after  time.Duration
+		reason discovery.Reason
+		most   int           // queries in ten minutes
+		seen   time.Duration // within which a change is noticed
+	}{
+		{"504 after 29s", 29 * time.Second, discovery.ReasonConsulError, 50, 100 * time.Millisecond},
+		{"504 after 1s", time.Second, discovery.ReasonConsulError, 1300, time.Second},
+		{"500 at once", time.Nanosecond, discovery.ReasonConsulError, 1300, 2 * time.Second},
+		{"the connection breaks after 10s", 10 * time.Second, discovery.ReasonConsulUnreachable, 140, 100 * time.Millisecond},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newScripted(answerOf(5, "a"))
+				s.limit, s.cutErr = row.after, &discovery.Error{Reason: row.reason, Err: errors.New("cut")}
+				p := NewPool()
+				down := 0
+				p.Listen(func(e Event) {
+					if e.Kind == DiscoveryDown {
+						down++
+					}
+				})
+				w := watch(t, p, s, plain(t))
+				time.Sleep(10 * time.Minute)
+				w.expect(t, "a", discovery.ReasonOK)
+				if n := len(w.queries()); n > row.most {
+					t.Errorf("%d queries in ten minutes", n)
+				}
+				if !w.Discovery().Up || down > 0 {
+					t.Errorf("up %v, %d events that it is down", w.Discovery().Up, down)
+				}
+				w.set(func(s *scripted) { s.answer = answerOf(6, "b") })
+				time.Sleep(row.seen)
+				w.expect(t, "b", discovery.ReasonOK)
+				if n := w.logs.FilterMessage(said).FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
+					t.Errorf("logged %d times", n)
+				}
+				if n := w.lines("discovery failed") + w.lines("discovery recovered"); n > 0 {
+					t.Errorf("%d lines on an outage", n)
+				}
+				w.set(func(s *scripted) { s.err = s.cutErr }) // now nothing is answered
+				time.Sleep(time.Minute)
+				if w.Discovery().Up || down != 1 {
+					t.Errorf("in an outage: up %v, %d events", w.Discovery().Up, down)
+				}
+			})
+		})
+	}
+}
