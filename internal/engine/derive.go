@@ -5,6 +5,7 @@ package engine
 
 import (
 	"cmp"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,7 +93,21 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 		node, next.reason = nil, discovery.ReasonStaleExpired
 	}
 	v.fill(next, prev, node, now)
+	switch {
+	case next.Detail != "" || node == nil:
+	case node.gone != nil:
+		next.Detail = "node " + node.node.Name + " is no longer registered, and says that it is active: its configuration may lack service_registration \"consul\" {}"
+	case v.haveOneAddress():
+		next.Detail = "all nodes are registered with the same address, " + node.target.URL + ": api_addr has to be each node's own"
+	}
 	return next
+}
+
+// haveOneAddress reports whether several nodes are registered, all with the same address.
+func (v *View) haveOneAddress() bool {
+	return len(v.members) > 1 && !slices.ContainsFunc(v.members, func(m member) bool {
+		return m.gone != nil || m.bad != "" || m.target.URL != v.members[0].target.URL || m.node.Name == v.members[0].node.Name && m.node.ID != v.members[0].node.ID
+	})
 }
 
 // fill fills in the active node, and since when it is active.
@@ -108,7 +123,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if node.claims() {
 		next.By = ByProbe
 	}
-	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() {
+	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() && prev.Target.URL != node.target.URL {
 		next.Since = now
 	}
 	if next.Target.URL != prev.last.url {

@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,10 +20,12 @@ type member struct {
 	hidden bool   // the last answer does not show it, and may lack it
 	marked bool   // discovery marks it as the active one
 	index  uint64 // of what marks it
-	health health
+	health health // by all checks
+	own    health // by those of the instance: a full disk of the machine is no standby
 	target Target // where it is reached,
 	bad    string // or why it cannot be
-	own    Target // where it is probed; the zero value: nowhere
+	direct Target // where it is probed; the zero value: nowhere
+	gone   *departed
 
 	probed  *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
 	verdict verdict
@@ -33,6 +36,9 @@ type member struct {
 	state      NodeState // what all of that amounts to
 	stateSince time.Time
 }
+
+// departed is what is known of a node that is no longer registered, and goes on saying that it is active.
+type departed struct{ clusterID string } // while it was registered
 
 // claims reports whether there is a node that says itself that it is active.
 func (m *member) claims() bool { return m != nil && m.verdict.kind == verdictActive }
@@ -65,6 +71,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	}
 	e := election{reason: discovery.ReasonNoActive}
 	unhealthy := ""
+	var electable []*member
 	for i := range members {
 		m := &members[i]
 		stands := m.node.Identity() == incumbent
@@ -78,22 +85,23 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 		case failing:
 			unhealthy = max(unhealthy, why)
 		case eligible:
-			e.candidates = append(e.candidates, m.node.Identity().String())
 			e.stands = e.stands || stands
-			if e.elected == nil {
-				e.elected = m
-				continue
-			}
-			a, b := m.finding.ClusterID, e.elected.finding.ClusterID
-			e.clusters = e.clusters || m.claims() && e.elected.claims() && a != "" && b != "" && a != b
-			if m.before(e.elected, incumbent) {
-				e.elected = m
-			}
+			electable = append(electable, m)
 		}
 	}
+	slices.SortFunc(electable, func(a, b *member) int { return a.compare(b, incumbent) })
+	for i, m := range electable {
+		// Registrations with one address are one Vault, of which the best one counts.
+		if slices.ContainsFunc(electable[:i], func(o *member) bool { return o.target.URL == m.target.URL }) {
+			continue
+		}
+		e.candidates = append(e.candidates, m.node.Identity().String())
+		a, b := m.finding.ClusterID, electable[0].finding.ClusterID
+		e.clusters = e.clusters || m.claims() && electable[0].claims() && a != "" && b != "" && a != b
+	}
 	switch {
-	case e.elected != nil:
-		e.reason, e.detail = discovery.ReasonOK, ""
+	case len(electable) > 0:
+		e.elected, e.reason, e.detail = electable[0], discovery.ReasonOK, ""
 		slices.Sort(e.candidates)
 	case unhealthy != "" && e.reason == discovery.ReasonNoActive:
 		e.reason, e.detail = discovery.ReasonUnhealthy, unhealthy
@@ -105,9 +113,10 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 func (v *View) elect(prev *State, now time.Time) election {
 	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
 	e := elect(v.members, incumbent, strict)
+	m := v.member(incumbent)
 	switch {
 	case !v.started():
-	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || v.member(incumbent).claims()):
+	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || m.claims()) && (m == nil || m.gone == nil):
 		v.lostNode = discovery.Identity{}
 	case v.lose(incumbent, now):
 		v.applyProbes(now)
@@ -159,6 +168,9 @@ func (v *View) applyProbes(now time.Time) {
 		m.verdict, m.finding, m.latest, m.leader = n.verdict, n.finding, n.latest, n.leader
 		policy.locate(m)
 	}
+	v.members = slices.DeleteFunc(v.members, func(m member) bool {
+		return m.gone != nil && m.verdict.kind != verdictActive && m.verdict.kind != verdictPending
+	})
 }
 
 // overrule lets discovery overrule the probes of a dead node, if it has insisted for overruleAfter that the node is active and
@@ -194,7 +206,7 @@ const (
 func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
-	case !m.marked && !m.claims(), m.hidden && !m.claims():
+	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone != nil && (!m.claims() || m.finding.ClusterID != m.gone.clusterID):
 		return ineligible, ""
 	case m.health == healthMaintenance:
 		return failing, who + "in maintenance"
@@ -218,22 +230,32 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 	return eligible, ""
 }
 
-// before reports whether m is to be preferred to o: a total order, so that the election is deterministic.
-func (m *member) before(o *member, incumbent discovery.Identity) bool {
-	switch {
-	case m.claims() != o.claims():
-		return m.claims()
-	case m.index != o.index: // what is marked later is what holds
-		return m.index > o.index
-	case m.health != o.health:
-		return m.health > o.health
-	case (m.node.Identity() == incumbent) != (o.node.Identity() == incumbent):
-		return m.node.Identity() == incumbent
-	case m.node.Name != o.node.Name:
-		return m.node.Name < o.node.Name
-	case m.node.ID != o.node.ID:
-		return m.node.ID < o.node.ID
-	default:
-		return m.target.URL < o.target.URL
+// denies reports whether the node says of itself that it is not active, be it trusted or not.
+func (m *member) denies() bool { return m.finding.Result.denies() || m.finding.Unproven.denies() }
+
+// compare orders nodes that can be elected, the best one first: a total order, so that the election is deterministic. First comes
+// what the node says and what is said of it, then what may merely be older than something else.
+func (m *member) compare(o *member, incumbent discovery.Identity) int {
+	first := func(m, o bool) int {
+		switch {
+		case m == o:
+			return 0
+		case m:
+			return -1
+		}
+		return 1
 	}
+	return cmp.Or(
+		first(m.claims(), o.claims()),
+		first(m.gone == nil, o.gone == nil),
+		first(m.marked, o.marked),
+		cmp.Compare(o.own, m.own),
+		first(!m.denies(), !o.denies()),
+		cmp.Compare(o.index, m.index), // what is marked later is what holds
+		cmp.Compare(o.health, m.health),
+		first(m.node.Identity() == incumbent, o.node.Identity() == incumbent),
+		cmp.Compare(m.node.Name, o.node.Name),
+		cmp.Compare(m.node.ID, o.node.ID),
+		cmp.Compare(m.target.URL, o.target.URL),
+	)
 }

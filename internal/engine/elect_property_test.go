@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -104,13 +105,32 @@ func electOracle(nodes []discovery.Node, s discovery.Selection, incumbent discov
 		id    discovery.Identity
 		order string
 	}
+	isUsable := func(n discovery.Node) bool {
+		return n.ServiceAddress != "evil.com/" && n.ServiceAddress != "a@b" && n.Port == 8200
+	}
+	urlOf := func(n discovery.Node) string {
+		if !isUsable(n) {
+			return ""
+		}
+		return cmp.Or(n.ServiceAddress, n.Name)
+	}
+	maintained, same := map[string]bool{}, true // a Vault that is registered twice is out with either
+	for _, n := range nodes {
+		for _, c := range n.Checks {
+			maintained[urlOf(n)] = maintained[urlOf(n)] || aggregated(c) == "maintenance"
+		}
+		same = same && urlOf(n) == urlOf(nodes[0])
+	}
 	var candidates []ranked
 	reasons = []discovery.Reason{discovery.ReasonNoActive}
 	for _, n := range nodes {
-		index, marked, all := uint64(0), false, []string{}
+		index, marked, all, own := uint64(0), false, []string{}, []string{}
 		service, passing := 0, 0
 		for _, c := range n.Checks {
 			all = append(all, aggregated(c))
+			if c.Service {
+				own = append(own, aggregated(c))
+			}
 			if id != "" && c.ID != id || id == "" && !c.Service || useTag {
 				continue
 			}
@@ -124,13 +144,13 @@ func electOracle(nodes []discovery.Node, s discovery.Selection, incumbent discov
 			index, marked = n.Index, slices.Contains(n.Tags, s.Tag)
 		}
 		status := worst(all)
-		healthy := status == "passing" || status == "warning"
-		usable := n.ServiceAddress != "evil.com/" && n.ServiceAddress != "a@b" && n.Port == 8200
+		usable := isUsable(n)
+		healthy := (status == "passing" || status == "warning") && (same || !usable || !maintained[urlOf(n)])
 		switch {
 		case !marked:
 		case healthy && usable:
 			// The rules as text that sorts: what is better comes first.
-			candidates = append(candidates, ranked{n.Identity(), fmt.Sprint(9-index, status != "passing", n.Identity() != incumbent, n.Name)})
+			candidates = append(candidates, ranked{n.Identity(), fmt.Sprint(worst(own) != "passing", 9-index, status != "passing", n.Identity() != incumbent, n.Name)})
 		case healthy:
 			reasons = append(reasons, discovery.ReasonBadAddress)
 		default:

@@ -113,7 +113,10 @@ func checkElection(t *testing.T, e election, want string, reason discovery.Reaso
 }
 
 var choiceRows = []electRow{
-	{name: "two: the newer mark before passing", sel: byTag, incumbent: "b", nodes: []discovery.Node{electNode("a", isActive, withIndex(9), withSealedCheck("warning")), electNode("b", isActive, withIndex(1))}, want: "a"},
+	{name: "two: the better check of the instance before the newer mark", sel: byTag, incumbent: "a", nodes: []discovery.Node{electNode("a", isActive, withIndex(9), withSealedCheck("warning")), electNode("b", isActive, withIndex(1))}, want: "b"},
+	{name: "two: the newer mark before a better check of the machine", sel: byTag, incumbent: "b", nodes: []discovery.Node{electNode("a", isActive, withIndex(9), withNodeCheck("disk", "warning")), electNode("b", isActive, withIndex(1))}, want: "a"},
+	{name: "two: the better check of the machine before the incumbent", sel: byTag, incumbent: "a", nodes: []discovery.Node{electNode("a", isActive, withNodeCheck("disk", "warning")), electNode("b", isActive)}, want: "b"},
+	{name: "a static tag on every node, and an HTTP check", sel: byTag, incumbent: "c", nodes: []discovery.Node{electNode("a", isActive, withIndex(7), withAPICheck("passing")), electNode("b", isActive, withIndex(8), withAPICheck("warning")), electNode("c", isActive, withIndex(9), withAPICheck("warning"))}, want: "a"},
 	{name: "two: passing before warning", sel: byTag, incumbent: "a", nodes: []discovery.Node{electNode("a", isActive, withIndex(9), withSealedCheck("warning")), electNode("b", isActive, withIndex(9))}, want: "b"},
 	{name: "two: higher ModifyIndex", sel: byTag, incumbent: "a", nodes: []discovery.Node{electNode("a", isActive, withIndex(8)), electNode("b", isActive, withIndex(9))}, want: "b"},
 	{name: "two: the index of the check, not of the service", sel: byAPI, nodes: []discovery.Node{electNode("a", withIndex(99), withCheck("api", "passing", 3)), electNode("b", withIndex(1), withCheck("api", "passing", 4))}, want: "b"},
@@ -228,5 +231,74 @@ func TestElectSeesDifferentClusters(t *testing.T) {
 		if e := elect(members, discovery.Identity{}, false); e.clusters != want || len(e.candidates) != 2 {
 			t.Errorf("%q: different clusters: %v, %d candidates", ids, e.clusters, len(e.candidates))
 		}
+	}
+}
+
+// Each rule of the order decides where those above it do not, whatever those below say.
+func TestOrderOfTheElection(t *testing.T) {
+	says := func(r Result) func(*member) {
+		return func(m *member) {
+			switch m.verdict.kind = verdictNotActive; r {
+			case ResultActive:
+				m.verdict.kind = verdictActive
+			case ResultTLS:
+				m.verdict.kind = verdictAliveOnly
+			}
+			m.finding.Result = r
+		}
+	}
+	for _, row := range []struct {
+		name          string
+		better, worse func(*member)
+	}{
+		{"says itself that it is active", says(ResultActive), func(*member) {}},
+		{"is registered", func(*member) {}, func(m *member) { m.gone = &departed{} }},
+		{"is marked", func(m *member) { m.marked = true }, func(m *member) { m.marked = false }},
+		{"the better check of the instance", func(m *member) { m.own = healthPassing }, func(m *member) { m.own = healthWarning }},
+		{"does not deny it, trusted or not", func(*member) {}, func(m *member) { m.finding.Result, m.finding.Unproven = ResultTLS, ResultStandby }},
+		{"the newer mark", func(m *member) { m.index = 9 }, func(m *member) { m.index = 7 }},
+		{"the better aggregate", func(m *member) { m.health = healthPassing }, func(m *member) { m.health = healthWarning }},
+		{"the incumbent", func(m *member) { m.node.ID = "incumbent" }, func(m *member) { m.node.ID = "another" }},
+		{"the name", func(m *member) { m.node.Name = "a" }, func(m *member) { m.node.Name = "b" }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a, b := member{node: electNode("n"), own: healthPassing, health: healthPassing}, member{node: electNode("n"), own: healthPassing, health: healthPassing}
+			row.better(&a)
+			row.worse(&b)
+			incumbent := discovery.Identity{Name: "n", ID: "incumbent"}
+			if a.compare(&b, incumbent) >= 0 || b.compare(&a, incumbent) <= 0 {
+				t.Errorf("%d and %d", a.compare(&b, incumbent), b.compare(&a, incumbent))
+			}
+		})
+	}
+}
+
+// One Vault is one candidate, however often it is registered, and counts by its better registration. A registration in maintenance
+// takes it out, unless all nodes have that address: then it is that of a balancer.
+func TestElectOneVaultRegisteredTwice(t *testing.T) {
+	at := withServiceAddress
+	for _, row := range []struct {
+		name       string
+		nodes      []discovery.Node
+		want       string
+		candidates int
+		reason     discovery.Reason
+	}{
+		{"critical on one Consul node, passing on the other", []discovery.Node{
+			electNode("client-1", isActive, at("v1"), withIndex(9), withSealedCheck("critical")), electNode("client-2", isActive, at("v1"), withIndex(7), withSealedCheck("passing")), electNode("v2", isStandby),
+		}, "client-2", 1, discovery.ReasonOK},
+		{"both passing", []discovery.Node{electNode("client-1", isActive, at("v1"), withIndex(9)), electNode("client-2", isActive, at("v1"), withIndex(7)), electNode("v2", isStandby)}, "client-1", 1, discovery.ReasonOK},
+		{"an own definition without tags", []discovery.Node{electNode("v1", isActive, withID("vault:v1:8200")), electNode("v1", withID("own")), electNode("v2", isStandby)}, "v1", 1, discovery.ReasonOK},
+		{"two Vaults", []discovery.Node{electNode("v1", isActive), electNode("v2", isActive), electNode("v1x", isActive, at("v1"))}, "v1", 2, discovery.ReasonOK},
+		{"one registration in maintenance", []discovery.Node{electNode("client-1", isActive, at("v1"), withNodeCheck("_node_maintenance", "critical")), electNode("client-2", isActive, at("v1")), electNode("v2", isStandby)}, "", 0, discovery.ReasonUnhealthy},
+		{"all with the address of a balancer", []discovery.Node{electNode("v1", isStandby, at("lb")), electNode("v2", isActive, at("lb"), withIndex(3)), electNode("v3", isStandby, at("lb"), withIndex(9))}, "v2", 1, discovery.ReasonOK},
+		{"the same, a standby in maintenance", []discovery.Node{electNode("v1", isStandby, at("lb"), withNodeCheck("_node_maintenance", "critical")), electNode("v2", isActive, at("lb"))}, "v2", 1, discovery.ReasonOK},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := elect(electPolicy(t, byAuto).members(row.nodes), discovery.Identity{}, false)
+			if e.identity().Name != row.want || e.reason != row.reason || len(e.candidates) != row.candidates {
+				t.Errorf("elected %q (%s: %s), candidates %q", e.identity().Name, e.reason, e.detail, e.candidates)
+			}
+		})
 	}
 }

@@ -107,6 +107,29 @@ func (v *View) logTransition(prev, next *State, e election) {
 	}
 	v.candidates = e.candidates
 	v.warnUnproven(next)
+	v.warnRegistration(next)
+}
+
+// warnRegistration warns once of an active node that is not registered any more, and of nodes that all have the same address.
+func (v *View) warnRegistration(next *State) {
+	node := next.identity()
+	m := v.member(node)
+	switch {
+	case m == nil || m.gone == nil:
+		if m != nil {
+			v.departed = discovery.Identity{}
+		}
+	case v.departed != node:
+		v.departed = node
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "active node is no longer registered: redirecting to it for as long as it says that it is active",
+			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL))
+	}
+	if one := v.haveOneAddress(); one != v.oneAddress {
+		if v.oneAddress = one; one {
+			v.cluster.log.log(&v.logs, zap.WarnLevel, "all nodes are registered with the same address: api_addr has to be each node's own",
+				zap.String("url", v.members[0].target.URL), zap.Int("nodes", len(v.members)))
+		}
+	}
 }
 
 // warnUnproven warns once of an active node that probes cannot verify, because it cannot be reached from here or its certificate

@@ -25,17 +25,34 @@ func (p policy) members(nodes []discovery.Node) []member {
 		m := &members[i]
 		m.node = nodes[i]
 		m.index, m.marked = marks(&m.node)
-		m.health = healthOf(&m.node)
+		m.health, m.own = healthOf(&m.node)
 		p.locate(m)
 	}
+	spreadMaintenance(members)
 	return members
+}
+
+// spreadMaintenance takes a Vault that is registered several times, with one address, out with any of its registrations. Where all
+// nodes have the same address, that is a balancer's, and none of them takes the others out.
+func spreadMaintenance(members []member) {
+	out, same := map[string]bool{}, true
+	for i := range members {
+		m := &members[i]
+		out[m.target.URL] = out[m.target.URL] || m.health == healthMaintenance
+		same = same && m.target.URL == members[0].target.URL
+	}
+	for i := range members {
+		if m := &members[i]; !same && m.bad == "" && out[m.target.URL] {
+			m.health, m.own = healthMaintenance, healthMaintenance
+		}
+	}
 }
 
 // locate finds where a member is probed, which is its own address, and where it is reached. With redirect_to leader, that is the
 // address that the node named last, also while its next answer is pending; its own until it has named one.
 func (p policy) locate(m *member) {
 	t, err := p.addressing.target(&m.node, "")
-	m.target, m.own, m.bad = t, t, ""
+	m.target, m.direct, m.bad = t, t, ""
 	if err != nil {
 		m.bad = err.Error()
 		return
@@ -152,20 +169,25 @@ const (
 	healthPassing
 )
 
-// healthOf aggregates the checks of the node and of the instance as Consul does: the worst one counts.
+// healthOf aggregates the checks of the node and of the instance as Consul does, the worst one counts, and those of the instance
+// alone.
 // See https://developer.hashicorp.com/consul/docs/services/usage/checks.
-func healthOf(n *discovery.Node) health {
-	h := healthPassing
+func healthOf(n *discovery.Node) (all, own health) {
+	all, own = healthPassing, healthPassing
 	for _, c := range n.Checks {
+		h := healthPassing
 		switch {
 		case c.ID == "_node_maintenance" || strings.HasPrefix(c.ID, "_service_maintenance:"):
-			return healthMaintenance
+			return healthMaintenance, healthMaintenance
 		case c.Status == discovery.StatusPassing:
 		case c.Status == discovery.StatusWarning:
-			h = min(h, healthWarning)
+			h = healthWarning
 		default:
 			h = healthCritical
 		}
+		if all = min(all, h); c.Service {
+			own = min(own, h)
+		}
 	}
-	return h
+	return all, own
 }

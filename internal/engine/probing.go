@@ -48,11 +48,11 @@ const (
 // until the answer, unless the mark or the address has changed. The first time, before is the member of another view, from which
 // the verdict is carried over.
 func (v *View) findProbed(m, before *member, running bool, now time.Time) {
-	c, key := v.cluster, nodeKey{m.node.Identity(), m.own.URL, m.node.ServerName, v.Addressing.Leader(), v.Config.key().Probe, v.selection}
+	c, key := v.cluster, nodeKey{m.node.Identity(), m.direct.URL, m.node.ServerName, v.Addressing.Leader(), v.Config.key().Probe, v.selection}
 	n := c.nodes[key]
 	switch {
 	case n == nil:
-		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.own.ServerName), m.marked, now)
+		n = newProbedNode(key, newDialer(c.pool.dial, v.Probe.TLS, m.direct.ServerName), m.marked, now)
 		if !running && before != nil && before.probed != nil {
 			n.carryOver(before.probed, now)
 		}

@@ -63,7 +63,14 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 }
 
 // Nodes returns how many nodes are registered.
-func (s *State) Nodes() int { return len(s.members) }
+func (s *State) Nodes() (n int) {
+	for i := range s.members {
+		if s.members[i].gone == nil {
+			n++
+		}
+	}
+	return n
+}
 
 // Fate is what has become of a node that was active, for those who wait for its answer.
 type Fate int

@@ -111,6 +111,8 @@ func (m *member) why() string {
 		return "critical: " + quoted(failingChecks(&m.node))
 	case m.verdict.kind == verdictPending:
 		return "has not answered its first probe yet"
+	case m.gone != nil:
+		return "no longer registered"
 	case !m.marked && !m.claims():
 		return "not marked as active"
 	case m.hidden:

@@ -6,6 +6,7 @@ package engine
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,8 @@ type derivation struct {
 	lostNode   discovery.Identity // which one, until another node is active
 	candidates []string           // the last ones that were warned about
 	unproven   discovery.Identity // the last active node that was warned about because probes cannot verify it
+	departed   discovery.Identity // the same, because it is not registered any more
+	oneAddress bool               // it was warned about that all nodes have one address
 }
 
 // started reports whether the view probes, logs and counts. Until then its config may come to nothing.
@@ -221,11 +224,32 @@ func (v *View) findNodes(last *View, now time.Time) {
 	for i := range members {
 		m := &members[i]
 		m.hidden = i >= len(r.nodes)
-		if v.Probe.Mode != ProbeOff && m.own.URL != "" {
+		if v.Probe.Mode != ProbeOff && m.direct.URL != "" {
 			v.findProbed(m, before[m.node.Identity()], last == v, now)
 		}
 	}
-	v.members = members
+	v.members = append(members, departures(members, last)...)
+}
+
+// departures returns the nodes of another view, or of this one before, that are no longer registered, but were active, and say that
+// they are: that Vault is gone from Consul does not mean that it is gone. One in maintenance is.
+func departures(registered []member, last *View) (list []member) {
+	if last == nil {
+		return nil
+	}
+	for i := range last.members {
+		m := last.members[i]
+		if m.probed == nil || m.probed.verdict.kind != verdictActive || m.health == healthMaintenance || m.bad != "" || m.hidden ||
+			slices.ContainsFunc(registered, func(o member) bool { return o.node.Identity() == m.node.Identity() || o.target.URL == m.target.URL }) {
+			continue
+		}
+		if m.gone == nil {
+			m.gone = &departed{m.probed.finding.ClusterID}
+		}
+		m.marked, m.index, m.health, m.own = false, 0, healthPassing, healthPassing
+		list = append(list, m)
+	}
+	return list
 }
 
 // member returns the node with an identity, nil if there is none.
