@@ -251,8 +251,10 @@ func TestProbesOutliveNewIndexes(t *testing.T) {
 	if n := h.redirector.View.State().Changes; n != changes {
 		t.Errorf("%d changes, want none", n-changes)
 	}
-	// What is known of a node goes with it.
+	// It is used for as long as it says that it is active, registered or not. What is known of a node goes with it.
 	c.Consul.Set("vault")
+	until(t, h, "no registration", func(s *engine.State) bool { return s.Nodes() == 0 && s.Active() })
+	c.Vaults[0].SetActive(false)
 	untilTarget(t, h, nil)
 	for _, v := range c.Vaults {
 		if err := v.Await(t.Context(), func() bool { return v.Connections() == 0 }); err != nil {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"sync"
 )
 
 var errNotLinux = errors.New("an address of its own for caddy: it needs Linux, where all of 127.0.0.0/8 is loopback")
@@ -41,6 +42,9 @@ func FreePort() (string, error) {
 	var last error
 	for range 100 {
 		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			last = err
@@ -50,3 +54,6 @@ func FreePort() (string, error) {
 	}
 	return "", fmt.Errorf("no free port: %w", last)
 }
+
+// givenPorts are those that this process was given.
+var givenPorts sync.Map
