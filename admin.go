@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/metrics"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
@@ -42,7 +43,7 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 
 // Provision has the metrics shown by the admin endpoint. It is provisioned before all apps, with the registry that the
 // endpoint goes on showing if one of them fails.
-func (*Admin) Provision(ctx caddy.Context) error { return registerMetrics(ctx) }
+func (*Admin) Provision(ctx caddy.Context) error { return metrics.Register(ctx) }
 
 // Paths of the endpoints.
 const (
