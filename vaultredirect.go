@@ -33,6 +33,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	_ "github.com/vault-redirector/caddy-vault-redirect/statuspage" // so that importing this package registers every module
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
