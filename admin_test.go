@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the admin endpoints.
-
 package vaultredirect
 
 import (
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -206,7 +205,7 @@ func TestAdminWhateverVaultDoes(t *testing.T) {
 			want = discovery.ReasonStaleExpired // max_stale is 0
 		}
 		c.awaitReason(want)
-		resp, _ := c.do("GET", "http://admin"+adminStatus)
+		resp, _ := c.do("GET", "http://admin/vault_redirect/status")
 		if resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: status %d", step.reason, resp.StatusCode)
 		}
@@ -231,15 +230,15 @@ func TestAdminHistory(t *testing.T) {
 			})
 		}
 	}
-	var list []historyEntry
+	var list []status.Change
 	read := func(query string) {
 		t.Helper()
-		_, body := c.do("GET", "http://admin"+adminHistory+query)
+		_, body := c.do("GET", "http://admin/vault_redirect/history"+query)
 		list = nil
 		if err := json.Unmarshal([]byte(body), &list); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.IsSortedFunc(list, func(a, b historyEntry) int { return b.At.Compare(a.At) }) {
+		if !slices.IsSortedFunc(list, func(a, b status.Change) int { return b.At.Compare(a.At) }) {
 			t.Errorf("%s: not the newest first: %s", query, body)
 		}
 	}

@@ -4,14 +4,21 @@
 package vaultredirect
 
 import (
+	"errors"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/events"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
-func init() { caddy.RegisterModule(App{}) }
+func init() {
+	caddy.RegisterModule(App{})
+	events.Listen(pool)
+}
 
 const appID = "vault_redirect"
 
@@ -20,7 +27,7 @@ const appID = "vault_redirect"
 // merely validated, which must not use the network.
 type App struct {
 	views   []*engine.View
-	emitter *emitter
+	emitter *events.Emitter
 }
 
 // CaddyModule returns the Caddy module information.
@@ -34,8 +41,14 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision subscribes to the start and the end of the config, between which it emits events.
 func (a *App) Provision(ctx caddy.Context) (err error) {
 	pool.NextConfig()
-	a.emitter, err = newEmitter(ctx)
-	return err
+	if a.emitter, err = events.NewEmitter(ctx); err != nil {
+		return err
+	}
+	stopping := func() {
+		a.emitter.End()
+		instance.BeginShutdown(ctx)
+	}
+	return errors.Join(a.emitter.On("started", a.emitter.Begin), a.emitter.On("stopping", stopping))
 }
 
 // use has the view started with the config. Caddy provisions modules one after another.
@@ -64,7 +77,7 @@ func (a *App) Stop() error {
 // remote access cannot be had, for example.
 func (a *App) Cleanup() error {
 	if a.emitter != nil {
-		a.emitter.end()
+		a.emitter.End()
 	}
 	a.forget()
 	return nil

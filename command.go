@@ -24,6 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/logswitch"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
 func init() {
@@ -70,7 +71,8 @@ Everything else is easier with a Caddyfile: see ` + instance.SourceURL + `.`,
 			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
 			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
-			addStatusCommands(cmd)
+			status.AddCommands(cmd)
+			addCheckCommand(cmd)
 		},
 	})
 }

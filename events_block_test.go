@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the test of a handler of events that does not return.
-
 package vaultredirect
 
 import (
@@ -13,9 +11,13 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/events"
 )
 
-// blockHandlers has handlers of events not return until unblockHandlers.
+// maxEvents is how many events may wait for their handlers.
+const maxEvents = 64
+
+// blockHandlers makes handlers of events block until unblockHandlers.
 func blockHandlers() {
 	recorded.Lock()
 	defer recorded.Unlock()
@@ -53,7 +55,7 @@ func TestEventsHandlerThatBlocks(t *testing.T) {
 	}
 	c.mustLoad(config(0))
 	c.await("the handler blocks", func() bool { return len(heard("vault_active_changed")) == 1 })
-	before := droppedEvents()
+	before := events.Dropped()
 	const changes = 4
 	slowest := time.Duration(0)
 	for i := 1; i <= changes; i++ {
@@ -77,7 +79,7 @@ func TestEventsHandlerThatBlocks(t *testing.T) {
 	if slowest > 2*time.Second {
 		t.Errorf("a redirect took %s", slowest)
 	}
-	dropped := droppedEvents() - before
+	dropped := events.Dropped() - before
 	if least := uint64((changes-2)*maxEvents - 3); dropped < least {
 		t.Errorf("%d events dropped, want at least %d", dropped, least)
 	}

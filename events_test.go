@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the events.
-
 package vaultredirect
 
 import (
@@ -17,9 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/events"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(recorder{}) }
@@ -63,9 +60,7 @@ func record(t *testing.T) map[string]any {
 			close(recorded.block)
 			recorded.block = nil
 		}
-		events.Lock()
-		events.waiting = nil // of tests before
-		events.Unlock()
+		events.Discard() // those of tests before
 	}
 	reset()
 	t.Cleanup(reset)
@@ -196,21 +191,6 @@ func TestEventsThroughReloads(t *testing.T) {
 	}
 	if n := len(heard("started")); n != reloads+1 {
 		t.Errorf("%d configs started", n)
-	}
-}
-
-// TestEventsAtTheEndOfTheirConfig: an event that was taken when the config ends is no other config's any more.
-func TestEventsAtTheEndOfTheirConfig(t *testing.T) {
-	c, s := newTestCaddy(t), newScript(t, "event-end", node("vault-0", true))
-	c.mustLoad(c.config(record(t), redirector(s, map[string]any{"name": "prod"})))
-	c.awaitEvent("vault_active_changed", 1)
-	e := registry.Clusters()[0].Users[0].Config.(*App).emitter
-	if err := caddy.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	e.emit(engine.Event{Kind: engine.ActiveChanged, Cluster: "prod", Node: "vault-1"})
-	if n := len(heard("vault_active_changed")); n != 2 {
-		t.Errorf("%d events are heard, want 2", n)
 	}
 }
 

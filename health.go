@@ -13,52 +13,14 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
-
-// status is the status document. The first seven keys are those of vault-redirector, with their meaning.
-type status struct {
-	Healthy        bool       `json:"healthy"`          // requests are redirected now
-	Application    string     `json:"application"`      // vault-redirector
-	Version        string     `json:"version"`          // of this plugin
-	Source         string     `json:"source"`           // where its source is
-	ConsulHostPort string     `json:"consul_host_port"` // which Consul is asked
-	ActiveVault    *string    `json:"active_vault"`     // host:port of the active node, null if there is none
-	LastConsulPoll *time.Time `json:"last_consul_poll"` // when Consul last answered, null if it never did
-
-	Reason      discovery.Reason `json:"reason"`                 // ok, or what is wrong
-	Detail      string           `json:"detail,omitempty"`       // what the reason means
-	ActiveNode  string           `json:"active_node,omitempty"`  // the node's name in Consul
-	RedirectURL string           `json:"redirect_url,omitempty"` // scheme://host:port of redirects
-	StaleSince  *time.Time       `json:"stale_since,omitempty"`  // since when active_vault is merely the last node known
-	Nodes       int              `json:"nodes"`                  // instances that are registered
-	Candidates  int              `json:"candidates"`             // instances that could have been elected
-	Changes     uint64           `json:"changes"`                // how often another node became active
-	Draining    bool             `json:"draining,omitempty"`     // the process is about to end
-	ShutdownIn  string           `json:"shutdown_in,omitempty"`  // when the listener closes
-}
 
 // lastReported is what the last checks of health were answered with, of each kind.
 type lastReported struct{ unhealthy, unready atomic.Bool }
-
-// statusOf returns the document for a state at a time. Anybody may read it: it quotes nothing that another machine said.
-func statusOf(s *engine.State, endpoint string, now time.Time) status {
-	d := status{
-		Healthy: s.PhaseAt(now).HasTarget(), Application: instance.Application, Version: instance.Version(), Source: instance.SourceURL, ConsulHostPort: endpoint,
-		LastConsulPoll: timeOrNil(s.Polled), StaleSince: timeOrNil(s.StaleSince),
-		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
-	}
-	if d.Reason != discovery.ReasonOK {
-		d.Detail = redirect.Explain(d.Reason)
-	}
-	if d.Healthy {
-		d.ActiveVault, d.ActiveNode, d.RedirectURL = &s.Target.Authority, s.Node.Name, s.Target.URL
-	}
-	return d
-}
 
 // startupWait lets a request for the health document wait for the first outcome, and for nothing else.
 var startupWait = engine.Queue{Most: math.MaxInt64, Uncounted: true}
@@ -132,7 +94,7 @@ func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, unwell *at
 // serveHealth answers a request for the health path: 200 if a request would be redirected now, else 503.
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 	s := h.redirector.View.Await(r.Context(), &startupWait, engine.Waiter{})
-	d := statusOf(s, h.discoverer.Endpoint(), time.Now())
+	d := status.HealthOf(s, h.discoverer.Endpoint(), time.Now())
 	if v := redirect.Decide(s, r, redirect.ToRedirect); d.Healthy && !v.Goes() {
 		d.Healthy, d.Reason, d.Detail, d.ActiveVault, d.RedirectURL = false, v.Reason, v.Text(s), nil, ""
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -79,9 +80,9 @@ func TestHealth(t *testing.T) {
 func TestHealthWithoutActiveNode(t *testing.T) {
 	consul := newConsul(t)
 	h := provision(t, consul, `, "max_stale": 0, "hold": 0`)
-	read := func() (int, status) {
+	read := func() (int, status.Health) {
 		resp := ask(t, h, "GET", "/vault-redirector-health")
-		var d status
+		var d status.Health
 		if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,7 @@ func TestHealthPath(t *testing.T) {
 func TestHealthInALoop(t *testing.T) {
 	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
 	resp := ask(t, h, "GET", "https://vault.example.com/vault-redirector-health")
-	var d status
+	var d status.Health
 	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +207,7 @@ func TestHealthQuotesNobody(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var d status
+			var d status.Health
 			if err := json.Unmarshal(body, &d); err != nil || resp.StatusCode != http.StatusServiceUnavailable || d.Reason != row.reason || d.Detail != redirect.Explain(row.reason) {
 				t.Errorf("status %d, document %s, %v", resp.StatusCode, body, err)
 			}

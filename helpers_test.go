@@ -23,6 +23,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -149,7 +150,7 @@ func serve(t testing.TB, h *Handler, r *http.Request) *http.Response {
 }
 
 // readHealth reads the status document.
-func readHealth(t testing.TB, h *Handler) (code int, d status) {
+func readHealth(t testing.TB, h *Handler) (code int, d status.Health) {
 	t.Helper()
 	resp := ask(t, h, "GET", defaultHealthPath)
 	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -143,7 +144,7 @@ func TestLoopbackTargets(t *testing.T) {
 				here := strings.HasPrefix(client, "127.") || strings.Contains(client, "::1]") || strings.Contains(client, ":127.") || client == "@"
 				resp := askFrom(t, h, client, "GET", "http://redirector.example.com/v1/x")
 				health := askFrom(t, h, client, "GET", "http://redirector.example.com"+defaultHealthPath)
-				var d status
+				var d status.Health
 				if err := json.NewDecoder(health.Body).Decode(&d); err != nil {
 					t.Fatal(err)
 				}

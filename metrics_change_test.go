@@ -1,15 +1,11 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of metrics when something changes.
-
 package vaultredirect
 
 import (
 	"testing"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
@@ -98,16 +94,5 @@ func TestMetricsOfALoss(t *testing.T) {
 	c.await("the time counts", func() bool { return c.samples()[`without_active_seconds_total{cluster="vault"}`] > gap })
 	if list := c.samples(); list[`discovery_up{cluster="vault"}`] != 0 || list[`active{cluster="vault"}`] != 0 {
 		t.Errorf("after max_stale: %v", list)
-	}
-}
-
-// TestMetricsOfOneRegistry: the collector is registered by the admin module and by each handler, in whatever order.
-func TestMetricsOfOneRegistry(t *testing.T) {
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
-	defer cancel()
-	for range 3 {
-		if err := registerMetrics(ctx); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the tests of what the operator sees ask a Caddy.
-
 package vaultredirect
 
 import (

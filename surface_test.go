@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what the tests of all that an operator sees have in common: a Caddy in this process, with an admin
-// endpoint, whose cluster does as it is told.
-
 package vaultredirect
 
 import (
@@ -26,6 +23,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
 func init() {
@@ -244,9 +242,9 @@ func (c *testCaddy) do(method, url string, header ...string) (*http.Response, st
 }
 
 // status returns the status document.
-func (c *testCaddy) status() (d statusDocument) {
+func (c *testCaddy) status() (d status.Document) {
 	c.t.Helper()
-	_, body := c.do("GET", "http://admin"+adminStatus)
+	_, body := c.do("GET", "http://admin/vault_redirect/status")
 	if err := json.Unmarshal([]byte(body), &d); err != nil {
 		c.t.Fatalf("%v: %s", err, body)
 	}

@@ -27,9 +27,11 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/metrics"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	_ "github.com/vault-redirector/caddy-vault-redirect/statuspage" // so that importing this package registers every module
 )
 
 func init() { caddy.RegisterModule(Handler{}) }
@@ -220,7 +222,7 @@ func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := registerMetrics(ctx); err != nil {
+	if err := metrics.Register(ctx); err != nil {
 		return err
 	}
 	view, err := pool.Acquire(h.discoverer, config, h.logger)

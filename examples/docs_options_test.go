@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	vaultredirect "github.com/vault-redirector/caddy-vault-redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/statuspage"
 )
 
 // optionRow is a row of docs/options.md.
@@ -46,7 +47,7 @@ func TestOptions(t *testing.T) {
 	shown := shownDefaults(t)
 	for heading, module := range map[string]any{
 		"vault_redirect": vaultredirect.Handler{}, "consul": vaultredirect.Consul{}, "vault": vaultredirect.Vault{},
-		"probe": vaultredirect.Probe{}, "tls": vaultredirect.TLS{}, "vault_redirect_status": vaultredirect.StatusPage{},
+		"probe": vaultredirect.Probe{}, "tls": vaultredirect.TLS{}, "vault_redirect_status": statuspage.StatusPage{},
 	} {
 		rows := optionRows(t, heading)
 		known := optionsOf(module)
@@ -128,11 +129,11 @@ func ownerOf(module any, field reflect.StructField) string {
 	return owner.Name()
 }
 
-// fieldComments has the comments on the fields of the root package's structs, as Struct.Field, each on one line.
+// fieldComments has the comments on the fields of structs that have options, as Struct.Field, each on one line.
 func fieldComments(t *testing.T) map[string]string {
 	t.Helper()
 	comments := map[string]string{}
-	for _, file := range sources(t, ".") {
+	for _, file := range append(sources(t, "."), sources(t, "statuspage")...) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			spec, ok := n.(*ast.TypeSpec)
 			if !ok {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the status documents that the admin endpoints, the page and the command have in common.
-
-package vaultredirect
+// Package status has the documents that show an operator what this process knows, and shows them through Caddy's admin API and by
+// the commands status and history.
+package status
 
 import (
 	"cmp"
@@ -20,38 +20,39 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
-// statusDocument is what an operator may know of this process.
-type statusDocument struct {
-	Version  string          `json:"version"`
-	Instance string          `json:"instance"`
-	Started  time.Time       `json:"started"`
-	Draining bool            `json:"draining"`    // the process is about to end
-	Shutdown *time.Time      `json:"shutdown_at"` // when the listeners close
-	Clusters []clusterStatus `json:"clusters"`
+// Document is the status of this process.
+type Document struct {
+	Version  string     `json:"version"`
+	Instance string     `json:"instance"`
+	Started  time.Time  `json:"started"`
+	Draining bool       `json:"draining"`    // the process is about to end
+	Shutdown *time.Time `json:"shutdown_at"` // when the listeners close
+	Clusters []Cluster  `json:"clusters"`
 }
 
-// clusterStatus is what is known of one cluster.
-type clusterStatus struct {
+// Cluster is the status of one cluster.
+type Cluster struct {
 	Cluster    string            `json:"cluster"`
 	Healthy    bool              `json:"healthy"` // a request would be redirected now
 	Ready      bool              `json:"ready"`   // this copy does as well as another would
 	Reason     discovery.Reason  `json:"reason"`
 	Detail     string            `json:"detail"`
-	Active     *activeStatus     `json:"active"`
+	Active     *Active           `json:"active"`
 	Silent     bool              `json:"silent"` // the active node leaves a probe unanswered: requests wait
 	Since      *time.Time        `json:"since"`  // since when a node is active, or none is
 	Candidates int               `json:"candidates"`
 	StaleSince *time.Time        `json:"stale_since"`
 	StaleUntil *time.Time        `json:"stale_until"`
-	Discovery  discoveryStatus   `json:"discovery"`
-	Nodes      []nodeStatus      `json:"nodes"`
+	Discovery  Discovery         `json:"discovery"`
+	Nodes      []Node            `json:"nodes"`
 	Requests   map[string]uint64 `json:"requests"`
 	Hold       map[string]uint64 `json:"hold"`
 	UsedBy     []string          `json:"used_by"`
-	History    []historyEntry    `json:"history"`
+	History    []Change          `json:"history"`
 }
 
-type activeStatus struct {
+// Active is the active node.
+type Active struct {
 	Node    string    `json:"node"`
 	ID      string    `json:"id"`
 	URL     string    `json:"url"`
@@ -60,7 +61,8 @@ type activeStatus struct {
 	Changes uint64    `json:"changes"` // how often another node became active
 }
 
-type discoveryStatus struct {
+// Discovery is the status of what finds the nodes.
+type Discovery struct {
 	Source       string     `json:"source"`
 	Endpoint     string     `json:"endpoint"`
 	Service      string     `json:"service,omitempty"`
@@ -72,7 +74,8 @@ type discoveryStatus struct {
 	Index        uint64     `json:"index"`
 }
 
-type nodeStatus struct {
+// Node is the status of one node.
+type Node struct {
 	Node          string           `json:"node"`
 	ID            string           `json:"id"`
 	URL           string           `json:"url"`
@@ -82,10 +85,11 @@ type nodeStatus struct {
 	Marked        bool             `json:"marked"`
 	Why           string           `json:"why"` // it is not elected
 	FailingChecks []string         `json:"failing_checks"`
-	Probe         *probeStatus     `json:"probe"`
+	Probe         *Probe           `json:"probe"`
 }
 
-type probeStatus struct {
+// Probe is the result of a node's last probe.
+type Probe struct {
 	Result  engine.Result `json:"result"`
 	Code    int           `json:"code,omitempty"`
 	Detail  string        `json:"detail,omitempty"`
@@ -93,8 +97,8 @@ type probeStatus struct {
 	Seconds float64       `json:"seconds"`
 }
 
-// historyEntry is one change of who is active.
-type historyEntry struct {
+// Change is one change of the active node.
+type Change struct {
 	At           time.Time        `json:"at"`
 	Cluster      string           `json:"cluster"`
 	Event        string           `json:"event"` // active_changed or active_lost
@@ -107,37 +111,37 @@ type historyEntry struct {
 	By           string           `json:"by"`
 }
 
-// statusNow returns the status of the process.
-func statusNow() statusDocument {
-	d := statusDocument{
-		Version: instance.Version(), Instance: instance.ID, Started: instance.Started.UTC(), Draining: caddy.Exiting(), Shutdown: instance.ShutdownAt(), Clusters: []clusterStatus{},
+// Now returns the status of the process as it is now.
+func Now() Document {
+	d := Document{
+		Version: instance.Version(), Instance: instance.ID, Started: instance.Started.UTC(), Draining: caddy.Exiting(), Shutdown: instance.ShutdownAt(), Clusters: []Cluster{},
 	}
 	now := time.Now()
 	for _, c := range registry.Clusters() {
-		d.Clusters = append(d.Clusters, statusOfCluster(&c, now))
+		d.Clusters = append(d.Clusters, clusterOf(&c, now))
 	}
 	return d
 }
 
-// statusOfCluster returns the status of a cluster.
-func statusOfCluster(c *registry.Cluster, now time.Time) clusterStatus {
+// clusterOf returns the status of a cluster.
+func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 	s, stats := c.View.State(), c.View.Stats()
 	phase := s.PhaseAt(now)
-	d := clusterStatus{
+	d := Cluster{
 		Cluster: c.Name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
-		Since: timeOrNil(s.Since), Candidates: s.Candidates, StaleSince: timeOrNil(s.StaleSince),
-		Discovery: discoveryOf(c), Nodes: []nodeStatus{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: historyOfCluster(c),
+		Since: TimeOrNil(s.Since), Candidates: s.Candidates, StaleSince: TimeOrNil(s.StaleSince),
+		Discovery: discoveryOf(c), Nodes: []Node{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: changesOf(c),
 		Hold: map[string]uint64{"limit": uint64(c.HoldLimit()), "waiting": uint64(max(0, c.View.Waiting()))},
 	}
 	d.Ready = !caddy.Exiting() && (d.Healthy || !redirect.MayBeOwnFault(d.Reason))
 	switch {
 	case phase.Situation == engine.Stale:
-		d.StaleUntil = timeOrNil(phase.Time)
+		d.StaleUntil = TimeOrNil(phase.Time)
 	case phase.Situation == engine.None && !phase.Time.IsZero():
-		d.Since = timeOrNil(phase.Time) // the use of a stale node ends without a new state
+		d.Since = TimeOrNil(phase.Time) // the use of a stale node ends without a new state
 	}
 	if d.Healthy {
-		d.Active = &activeStatus{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
+		d.Active = &Active{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
 	}
 	for _, n := range s.NodeStatuses() {
 		d.Nodes = append(d.Nodes, nodeOf(n))
@@ -151,31 +155,31 @@ func statusOfCluster(c *registry.Cluster, now time.Time) clusterStatus {
 	return d
 }
 
-func discoveryOf(c *registry.Cluster) discoveryStatus {
+func discoveryOf(c *registry.Cluster) Discovery {
 	d := c.View.Discovery()
 	source, _, _ := strings.Cut(d.Cluster, "\x00")
-	return discoveryStatus{
+	return Discovery{
 		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
-		LastSuccess: timeOrNil(d.LastSuccess), FailingSince: timeOrNil(d.Failing), Failures: d.Failures, Index: d.Index,
+		LastSuccess: TimeOrNil(d.LastSuccess), FailingSince: TimeOrNil(d.Failing), Failures: d.Failures, Index: d.Index,
 	}
 }
 
-func nodeOf(n engine.NodeStatus) nodeStatus {
-	d := nodeStatus{
-		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: timeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
+func nodeOf(n engine.NodeStatus) Node {
+	d := Node{
+		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: TimeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
 		Why: n.Why, FailingChecks: append([]string{}, n.Failing...),
 	}
 	if n.Probe.Result != engine.ResultNone {
-		d.Probe = &probeStatus{n.Probe.Result, n.Probe.Code, n.Probe.Detail, n.Probe.At.UTC(), n.Probe.Took.Seconds()}
+		d.Probe = &Probe{n.Probe.Result, n.Probe.Code, n.Probe.Detail, n.Probe.At.UTC(), n.Probe.Took.Seconds()}
 	}
 	return d
 }
 
-// historyOfCluster returns the changes of who is active, the newest first.
-func historyOfCluster(c *registry.Cluster) []historyEntry {
-	list := []historyEntry{}
+// changesOf returns the changes of the active node, the newest first.
+func changesOf(c *registry.Cluster) []Change {
+	list := []Change{}
 	for _, t := range c.View.History() {
-		e := historyEntry{
+		e := Change{
 			At: t.At.UTC(), Cluster: c.Name, Event: "active_lost", Node: t.Node, URL: t.URL, PreviousNode: t.Previous,
 			PreviousURL: t.PrevURL, Reason: t.Reason, GapSeconds: t.Gap.Seconds(), By: t.By,
 		}
@@ -187,20 +191,20 @@ func historyOfCluster(c *registry.Cluster) []historyEntry {
 	return list
 }
 
-// historyOf returns the changes of all clusters, or of one, the newest first; ok is false if there is no such cluster.
-func historyOf(name string, limit int) (list []historyEntry, ok bool) {
-	list, ok = []historyEntry{}, name == ""
+// changes returns the changes of all clusters, or of one, the newest first; ok is false if there is no such cluster.
+func changes(name string, limit int) (list []Change, ok bool) {
+	list, ok = []Change{}, name == ""
 	for _, c := range registry.Clusters() {
 		if name == "" || c.Name == name {
-			list, ok = append(list, historyOfCluster(&c)...), true
+			list, ok = append(list, changesOf(&c)...), true
 		}
 	}
-	slices.SortStableFunc(list, func(a, b historyEntry) int { return b.At.Compare(a.At) })
+	slices.SortStableFunc(list, func(a, b Change) int { return b.At.Compare(a.At) })
 	return list[:min(len(list), limit)], ok
 }
 
-// timeOrNil returns a time as the documents have it, nil for none.
-func timeOrNil(t time.Time) *time.Time {
+// TimeOrNil returns a time as the documents have it: in UTC, nil for none.
+func TimeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the geometry of the timeline: which node was active when, and when none was.
-
-package vaultredirect
+package statuspage
 
 import (
 	"cmp"
@@ -13,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
 // timeline is one picture. Lengths across are in percent of its width, heights in pixels.
@@ -64,120 +64,52 @@ const (
 // is nothing to be seen.
 var windows = []time.Duration{20 * time.Minute, time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour}
 
-// span is a time in which one node was active, or none was.
-type span struct {
-	from, to  time.Time
-	node, url string // both empty: none was active
-}
-
-func (s *span) gap() bool { return s.url == "" }
-
-// spansOf returns the spans that a cluster went through, the oldest first and without anything between them. Before the
-// first one it is not known who was active.
-func spansOf(c *clusterStatus, now time.Time) (spans []span) {
-	turn := func(at time.Time, gap time.Duration, node, url string) {
-		last := len(spans) - 1
-		switch begin := at.Add(-gap); {
-		case url == "": // the gap is what follows
-		case last >= 0 && spans[last].gap():
-		case gap > 0:
-			if last >= 0 {
-				spans[last].to = begin
-			}
-			spans = append(spans, span{from: begin})
-		}
-		if n := len(spans); n > 0 {
-			spans[n-1].to = at
-		}
-		spans = append(spans, span{from: at, node: node, url: url})
-	}
-	for _, h := range slices.Backward(c.History) {
-		turn(h.At, time.Duration(h.GapSeconds*float64(time.Second)), h.Node, h.URL)
-	}
-	url, node := "", ""
-	if c.Active != nil {
-		url, node = c.Active.URL, c.Active.Node
-	}
-	// What is now may be newer than the history, or be told by nothing in it: a stale node's end has no event.
-	last := len(spans) - 1
-	switch {
-	case c.Since == nil:
-	case last < 0:
-		spans = append(spans, span{from: *c.Since, node: node, url: url})
-	case spans[last].url != url && c.Since.After(spans[last].from):
-		turn(*c.Since, 0, node, url)
-	}
-	if last = len(spans) - 1; last >= 0 {
-		spans[last].to = now
-	}
-	return spans
-}
-
 // timelineOf draws the timeline of a cluster.
-func timelineOf(c *clusterStatus, now time.Time) *timeline {
-	spans := spansOf(c, now)
+func timelineOf(c *status.Cluster, now time.Time) *timeline {
+	spans := c.Spans(now)
 	if len(spans) == 0 {
 		return nil
 	}
 	t := &timeline{Window: windows[len(windows)-1]}
 	for _, w := range windows {
-		if now.Sub(spans[0].from) <= w {
+		if now.Sub(spans[0].From) <= w {
 			t.Window = w
 			break
 		}
 	}
 	begin := now.Add(-t.Window)
 	var shared []bar // in each lane
-	if spans[0].from.After(begin) {
-		shared = append(shared, t.bar(span{from: begin, to: spans[0].from}, now, "unknown", unknownBefore(c, spans[0].from)))
+	if spans[0].From.After(begin) {
+		shared = append(shared, t.bar(status.Span{From: begin, To: spans[0].From}, now, "unknown", unknownBefore(c, spans[0].From)))
 	}
 	for _, s := range spans {
-		if !s.to.After(begin) {
+		if !s.To.After(begin) {
 			continue
 		}
-		if s.gap() {
-			shared = append(shared, t.bar(s, now, "gap", fmt.Sprintf("no active node from %s for %s", clock(s.from), brief(s.to.Sub(s.from)))))
+		if s.Gap() {
+			shared = append(shared, t.bar(s, now, "gap", fmt.Sprintf("no active node from %s for %s", status.Clock(s.From), words.Brief(s.To.Sub(s.From)))))
 			continue
 		}
-		l := t.lane(s.node, s.url)
-		l.Bars = append(l.Bars, t.bar(s, now, "active", fmt.Sprintf("%s active from %s for %s", s.node, clock(s.from), brief(s.to.Sub(s.from)))))
+		l := t.lane(s.Node, s.URL)
+		l.Bars = append(l.Bars, t.bar(s, now, "active", fmt.Sprintf("%s active from %s for %s", s.Node, status.Clock(s.From), words.Brief(s.To.Sub(s.From)))))
 	}
-	if last := spans[len(spans)-1]; c.StaleSince != nil && !last.gap() {
-		l := t.lane(last.node, last.url)
-		l.Bars = append(l.Bars, t.bar(span{from: later(*c.StaleSince, last.from), to: now}, now, "stale", "the last known node: discovery cannot be asked since "+clock(*c.StaleSince)))
+	if last := spans[len(spans)-1]; c.StaleSince != nil && !last.Gap() {
+		l := t.lane(last.Node, last.URL)
+		l.Bars = append(l.Bars, t.bar(last.After(*c.StaleSince), now, "stale", "the last known node: discovery cannot be asked since "+status.Clock(*c.StaleSince)))
 	}
 	t.arrange(shared)
 	t.explain()
-	failovers, without := sum(spans, begin)
-	t.Summary = fmt.Sprintf("last %s: %s, %s without an active node", hours(t.Window), plural(failovers, "failover"), brief(without))
+	failovers, without := status.Failovers(spans, begin)
+	t.Summary = fmt.Sprintf("last %s: %s, %s without an active node", hours(t.Window), words.Plural(failovers, "failover"), words.Brief(without))
 	return t
 }
 
-// unknownBefore says why it is not known who was active before a moment.
-func unknownBefore(c *clusterStatus, first time.Time) string {
+// unknownBefore says why it is not known which node was active before a moment.
+func unknownBefore(c *status.Cluster, first time.Time) string {
 	if len(c.History) >= engine.HistoryLength {
-		return "older than what is remembered: before " + clock(first)
+		return "older than what is remembered: before " + status.Clock(first)
 	}
-	return "not watched before " + clock(first)
-}
-
-// sum counts the failovers, and for how long no node was active, from a moment on.
-func sum(spans []span, begin time.Time) (failovers int, without time.Duration) {
-	for i, s := range spans {
-		switch {
-		case !s.to.After(begin):
-		case s.gap():
-			without += s.to.Sub(later(s.from, begin))
-		case i > 0 && s.from.After(begin) && formerly(spans[:i]):
-			failovers++
-		}
-	}
-	return failovers, without
-}
-
-// formerly reports whether a node was active in any of the spans.
-func formerly(spans []span) bool {
-	return slices.ContainsFunc(spans, func(s span) bool { return !s.gap() })
+	return "not watched before " + status.Clock(first)
 }
 
 // Axis is where the lanes end and the texts of the ticks begin.
@@ -228,12 +160,12 @@ func (t *timeline) explain() {
 }
 
 // bar draws a span as far as it is in the window.
-func (t *timeline) bar(s span, now time.Time, class, title string) bar {
+func (t *timeline) bar(s status.Span, now time.Time, class, title string) bar {
 	begin := now.Add(-t.Window)
 	across := func(at time.Time) percent {
 		return percent(100 * float64(min(max(0, at.Sub(begin)), t.Window)) / float64(t.Window))
 	}
-	return bar{X: across(s.from), Width: across(s.to) - across(s.from), Class: class, Title: title}
+	return bar{X: across(s.From), Width: across(s.To) - across(s.From), Class: class, Title: title}
 }
 
 // hours writes a duration of whole hours or minutes.
@@ -243,13 +175,3 @@ func hours(d time.Duration) string {
 	}
 	return fmt.Sprintf("%d min", d/time.Minute)
 }
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// clock writes a time for people.
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }

@@ -3,11 +3,7 @@
 
 //go:build linux
 
-// This file makes the pictures of the status page that the documentation shows:
-//
-//	VAULT_REDIRECT_PICTURES=docs/img go test -run TestStatusPagePictures .
-
-package vaultredirect
+package statuspage
 
 import (
 	"context"
@@ -18,9 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/browser"
 )
 
+// TestStatusPagePictures makes the pictures of the status page that the documentation shows:
+//
+//	VAULT_REDIRECT_PICTURES=$PWD/docs/img go test -run TestStatusPagePictures ./statuspage
 func TestStatusPagePictures(t *testing.T) {
 	program, err := browser.Program()
 	if err != nil {
@@ -31,7 +31,7 @@ func TestStatusPagePictures(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	p := newPage(func() statusDocument { return day(time.Now()) })
+	p := newPage(func() status.Document { return day(time.Now()) })
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := p.ServeHTTP(w, r, nil); err != nil {
 			t.Error(err)

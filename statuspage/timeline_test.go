@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the timeline, and of what the status page says of a cluster's situation.
-
-package vaultredirect
+package statuspage
 
 import (
 	"fmt"
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -25,20 +24,20 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func hoursAgo(h float64) time.Time { return noon.Add(-time.Duration(h * float64(time.Hour))) }
 
 // active and lost are entries of a history.
-func active(h float64, node string, gapHours float64) historyEntry {
-	return historyEntry{At: hoursAgo(h), Event: "active_changed", Node: node, URL: "https://" + node, GapSeconds: gapHours * 3600}
+func active(h float64, node string, gapHours float64) status.Change {
+	return status.Change{At: hoursAgo(h), Event: "active_changed", Node: node, URL: "https://" + node, GapSeconds: gapHours * 3600}
 }
 
-func lost(h float64, node string) historyEntry {
-	return historyEntry{At: hoursAgo(h), Event: "active_lost", PreviousNode: node, PreviousURL: "https://" + node}
+func lost(h float64, node string) status.Change {
+	return status.Change{At: hoursAgo(h), Event: "active_lost", PreviousNode: node, PreviousURL: "https://" + node}
 }
 
 // nowActive is a cluster in which a node is active since some hours, or none is if the name is empty.
-func nowActive(h float64, node string, history ...historyEntry) *clusterStatus {
+func nowActive(h float64, node string, history ...status.Change) *status.Cluster {
 	since := hoursAgo(h)
-	c := &clusterStatus{Since: &since, History: history}
+	c := &status.Cluster{Since: &since, History: history}
 	if node != "" {
-		c.Active = &activeStatus{Node: node, URL: "https://" + node, Since: since}
+		c.Active = &status.Active{Node: node, URL: "https://" + node, Since: since}
 	}
 	return c
 }
@@ -68,10 +67,10 @@ func TestTimeline(t *testing.T) {
 	stale.StaleSince = &since
 	for _, tc := range []struct {
 		name    string
-		cluster *clusterStatus
+		cluster *status.Cluster
 		want    string
 	}{
-		{"nothing is known", &clusterStatus{}, "nothing"},
+		{"nothing is known", &status.Cluster{}, "nothing"},
 		{"active all day", nowActive(30, "a", active(30, "a", 0)), "24 h: [a active 24-0]"},
 		{"active before the window begins is clipped, and what was over is left out", nowActive(1, "c", active(1, "c", 0), active(30, "b", 0), active(50, "a", 0)), "24 h: [b active 24-1] [c active 1-0]"},
 		{"a failover with a gap", nowActive(4, "b", active(4, "b", 2), lost(6, "a"), active(30, "a", 0)), "24 h: [a active 24-6 gap 6-4] [b active 4-0 gap 6-4]"},
@@ -99,7 +98,7 @@ func TestTimeline(t *testing.T) {
 
 func TestTimelineSummary(t *testing.T) {
 	for _, tc := range []struct {
-		cluster *clusterStatus
+		cluster *status.Cluster
 		want    string
 	}{
 		{nowActive(30, "a", active(30, "a", 0)), "last 24 h: 0 failovers, 0s without an active node"},
@@ -117,7 +116,7 @@ func TestTimelineSummary(t *testing.T) {
 // TestTimelineInThePage reads the widths of two gaps in the page itself: the second is ten times as long as the first.
 func TestTimelineInThePage(t *testing.T) {
 	c := nowActive(1, "a", active(1, "a", 0.001), lost(1.001, "b"), active(5, "b", 0.01), lost(5.01, "a"), active(30, "a", 0))
-	body, err := renderPage(statusDocument{Clusters: []clusterStatus{*c}}, 0, noon)
+	body, err := renderPage(status.Document{Clusters: []status.Cluster{*c}}, 0, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,31 +141,31 @@ func TestStatusPageSaysWhatIsTheCase(t *testing.T) {
 	soon := noon.Add(90 * time.Second)
 	for _, tc := range []struct {
 		name    string
-		cluster func(c *clusterStatus)
+		cluster func(c *status.Cluster)
 		want    []string
 	}{
-		{"well", func(*clusterStatus) {}, []string{`<section class="cluster ok">`, ">redirecting<", "<title>vault → a</title>"}},
+		{"well", func(*status.Cluster) {}, []string{`<section class="cluster ok">`, ">redirecting<", "<title>vault → a</title>"}},
 		{
-			"none", func(c *clusterStatus) { c.Active, c.Reason, c.Detail = nil, discovery.ReasonNoActive, "more on it" },
+			"none", func(c *status.Cluster) { c.Active, c.Reason, c.Detail = nil, discovery.ReasonNoActive, "more on it" },
 			[]string{`<section class="cluster bad">`, ">no active node<", "<title>vault: no active node</title>", "none is marked active in Consul (more on it)"},
 		},
 		{
-			"stale", func(c *clusterStatus) { c.Reason, c.StaleUntil = discovery.ReasonConsulUnreachable, &soon },
+			"stale", func(c *status.Cluster) { c.Reason, c.StaleUntil = discovery.ReasonConsulUnreachable, &soon },
 			[]string{`<section class="cluster warn">`, ">redirecting to the last known node<", "Consul cannot be reached; it is used for another 1m30s"},
 		},
-		{"silent", func(c *clusterStatus) { c.Silent = true }, []string{`<section class="cluster warn">`, ">requests wait<"}},
-		{"starting", func(c *clusterStatus) { c.Active, c.Reason = nil, discovery.ReasonStarting }, []string{`<section class="cluster idle">`, ">starting<"}},
+		{"silent", func(c *status.Cluster) { c.Silent = true }, []string{`<section class="cluster warn">`, ">requests wait<"}},
+		{"starting", func(c *status.Cluster) { c.Active, c.Reason = nil, discovery.ReasonStarting }, []string{`<section class="cluster idle">`, ">starting<"}},
 		{
-			"numbers", func(c *clusterStatus) {
+			"numbers", func(c *status.Cluster) {
 				c.Requests, c.Hold = map[string]uint64{"unavailable": 2, "loop": 1}, map[string]uint64{"limit": 10, "waiting": 3, "overflow": 4}
 			},
 			[]string{
-				`<div class="warn"><dt>waiting now</dt><dd>3 / 10</dd>`, `<div class="bad"><dt>turned away (503)</dt><dd>2</dd>`,
-				`<div class="bad"><dt>redirect loop (508)</dt><dd>1</dd>`, `<div class="bad"><dt>no place to wait</dt><dd>4</dd>`,
+				`<div class="warn"><dt>waiting now</dt><dd>3 / 10</dd>`, `<div class="bad"><dt>rejected (503)</dt><dd>2</dd>`,
+				`<div class="bad"><dt>redirect loop (508)</dt><dd>1</dd>`, `<div class="bad"><dt>hold queue full</dt><dd>4</dd>`,
 			},
 		},
-		{"no hold", func(*clusterStatus) {}, []string{"<dd>0 (hold is off)</dd>"}},
-		{"long history", func(c *clusterStatus) {
+		{"no hold", func(*status.Cluster) {}, []string{"<dd>0 (hold is off)</dd>"}},
+		{"long history", func(c *status.Cluster) {
 			for range 30 {
 				c.History = append(c.History, active(40, "z", 0))
 			}
@@ -176,7 +175,7 @@ func TestStatusPageSaysWhatIsTheCase(t *testing.T) {
 			c := nowActive(3, "a", active(3, "a", 0))
 			c.Cluster, c.Reason = "vault", discovery.ReasonOK
 			tc.cluster(c)
-			body, err := renderPage(statusDocument{Clusters: []clusterStatus{*c}, Started: noon}, 0, noon)
+			body, err := renderPage(status.Document{Clusters: []status.Cluster{*c}, Started: noon}, 0, noon)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,7 +189,7 @@ func TestStatusPageSaysWhatIsTheCase(t *testing.T) {
 			}
 		})
 	}
-	none := askPage(t, newPage(func() statusDocument { return statusDocument{Draining: true} }), http.MethodGet, "text/html").Body.String()
+	none := askPage(t, newPage(func() status.Document { return status.Document{Draining: true} }), http.MethodGet, "text/html").Body.String()
 	for _, part := range []string{"No vault_redirect is configured", "draining: this copy is about to end", "<title>no cluster</title>"} {
 		if !strings.Contains(none, part) {
 			t.Errorf("the page lacks %q", part)
@@ -210,7 +209,7 @@ func BenchmarkStatusPage(b *testing.B) {
 // BenchmarkStatusPageServed is what a request costs that gets what was made for another.
 func BenchmarkStatusPageServed(b *testing.B) {
 	d := day(time.Now())
-	p := newPage(func() statusDocument { return d })
+	p := newPage(func() status.Document { return d })
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("Accept", "text/html")
 	for b.Loop() {

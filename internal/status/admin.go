@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the endpoints on Caddy's admin API.
-
-package vaultredirect
+package status
 
 import (
 	"encoding/json"
@@ -15,17 +13,18 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/metrics"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
 func init() { caddy.RegisterModule(Admin{}) }
 
-// Admin adds endpoints to Caddy's admin API that tell which node is active and why others are not:
+// Admin adds endpoints to Caddy's admin API that show which node is active and why others are not:
 //
 //   - GET /vault_redirect/status: all clusters
 //   - GET /vault_redirect/status/{cluster}: one of them
-//   - GET /vault_redirect/history?cluster=NAME&limit=N: the last changes of who is active, the newest first
+//   - GET /vault_redirect/history?cluster=NAME&limit=N: the last changes of the active node, the newest first
 //
 // They answer 200 whatever the state of Vault is: it is in the document. They change nothing and show no secret, so that
 // {"paths": ["/vault_redirect"], "methods": ["GET", "HEAD"]} makes a read-only grant for remote administration.
@@ -40,22 +39,22 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision has the metrics shown by the admin endpoint. It is provisioned before all apps, with the registry that the
-// endpoint goes on showing if one of them fails.
-func (*Admin) Provision(ctx caddy.Context) error { return registerMetrics(ctx) }
+// Provision registers the metrics. The module is provisioned before all apps, with the registry that the admin endpoint goes
+// on showing if one of them fails.
+func (*Admin) Provision(ctx caddy.Context) error { return metrics.Register(ctx) }
 
-// Paths of the endpoints.
+// Paths of the documents.
 const (
-	adminStatus  = "/vault_redirect/status"
-	adminHistory = "/vault_redirect/history"
+	statusPath  = "/vault_redirect/status"
+	historyPath = "/vault_redirect/history"
 )
 
 // Routes implements [caddy.AdminRouter].
 func (*Admin) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
-		{Pattern: adminStatus, Handler: caddy.AdminHandlerFunc(serveStatus)},
-		{Pattern: adminStatus + "/", Handler: caddy.AdminHandlerFunc(serveStatus)},
-		{Pattern: adminHistory, Handler: caddy.AdminHandlerFunc(serveHistory)},
+		{Pattern: statusPath, Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: statusPath + "/", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: historyPath, Handler: caddy.AdminHandlerFunc(serveHistory)},
 	}
 }
 
@@ -65,54 +64,54 @@ const noCluster = "there is no cluster"
 // serveStatus answers with the status of all clusters or of one. It writes errors itself: those that are returned are
 // logged as errors of Caddy's.
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
-	if !readOnly(w, r) {
+	if !ReadOnly(w, r) {
 		return nil
 	}
-	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, adminStatus), "/")
+	name := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, statusPath), "/")
 	if name == "" {
-		return writeDocument(w, statusNow())
+		return writeDocument(w, Now())
 	}
 	var names []string
 	for _, c := range registry.Clusters() {
 		if c.Name == name {
-			return writeDocument(w, statusOfCluster(&c, time.Now()))
+			return writeDocument(w, clusterOf(&c, time.Now()))
 		}
 		names = append(names, c.Name)
 	}
-	return writeProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q; there are: %s", name, strings.Join(names, ", ")))
+	return WriteProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q; there are: %s", name, strings.Join(names, ", ")))
 }
 
 // maxHistory is how many changes are shown unless a limit says less.
 const maxHistory = 1000
 
-// serveHistory answers with the last changes of who is active.
+// serveHistory answers with the last changes of the active node.
 func serveHistory(w http.ResponseWriter, r *http.Request) error {
-	if !readOnly(w, r) {
+	if !ReadOnly(w, r) {
 		return nil
 	}
 	limit := maxHistory
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > maxHistory {
-			return writeProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: %q is not a number from 1 to %d", text, maxHistory))
+			return WriteProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: %q is not a number from 1 to %d", text, maxHistory))
 		}
 		limit = n
 	}
 	name := r.URL.Query().Get("cluster")
-	list, ok := historyOf(name, limit)
+	list, ok := changes(name, limit)
 	if !ok {
-		return writeProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q", name))
+		return WriteProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q", name))
 	}
 	return writeDocument(w, list)
 }
 
-// readOnly refuses what is neither GET nor HEAD.
-func readOnly(w http.ResponseWriter, r *http.Request) bool {
+// ReadOnly refuses every method but GET and HEAD.
+func ReadOnly(w http.ResponseWriter, r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return true
 	}
 	w.Header().Set("Allow", "GET, HEAD")
-	_ = writeProblem(w, http.StatusMethodNotAllowed, "this endpoint answers GET and HEAD")
+	_ = WriteProblem(w, http.StatusMethodNotAllowed, "this endpoint answers GET and HEAD")
 	return false
 }
 
@@ -120,13 +119,13 @@ func readOnly(w http.ResponseWriter, r *http.Request) bool {
 func writeDocument(w http.ResponseWriter, document any) error {
 	body, err := json.MarshalIndent(document, "", "  ")
 	if err != nil {
-		return writeProblem(w, http.StatusInternalServerError, "the document could not be written")
+		return WriteProblem(w, http.StatusInternalServerError, "the document could not be written")
 	}
 	return redirect.WriteJSON(w, http.StatusOK, append(body, '\n'))
 }
 
-// writeProblem answers in the form of the admin API's errors.
-func writeProblem(w http.ResponseWriter, code int, text string) error {
+// WriteProblem answers in the form of the admin API's errors.
+func WriteProblem(w http.ResponseWriter, code int, text string) error {
 	body, err := json.Marshal(map[string]string{"error": text})
 	if err != nil {
 		body = []byte(`{}`)

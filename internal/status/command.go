@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the commands that show the status of a running Caddy.
-
-package vaultredirect
+package status
 
 import (
 	"encoding/json"
@@ -24,49 +22,48 @@ import (
 // exitNotRedirecting is the exit code where a cluster has no active node, as that of vault status for a sealed node.
 const exitNotRedirecting = 2
 
-// addStatusCommands adds status and history below the command vault-redirect.
-func addStatusCommands(parent *cobra.Command) {
+// AddCommands adds the commands status and history below another one.
+func AddCommands(parent *cobra.Command) {
 	status := &cobra.Command{
 		Use:   "status [--cluster NAME] [--json] [--wait DURATION] [--address ADDRESS | --config FILE [--adapter NAME]]",
 		Short: "Shows which node is active, and why others are not",
 		Long: `
-Asks a running Caddy, through its admin API, for what its vault_redirect knows:
+Asks a running Caddy, through its admin API, for the status of its clusters:
 which node is active and since when, the state of each node and why it is not
 the active one, how long clients waited.
 
-With --wait it waits until every cluster has an active node, at most so long.
+With --wait it waits up to that long for every cluster to have an active node.
 
 Exit code: 0 if every cluster has an active node, 2 if one has none, 1 for an
 error.`,
 		Args: cobra.NoArgs,
 		RunE: silent(runStatus),
 	}
-	status.Flags().Duration("wait", 0, "Wait at most so long until every cluster has an active node")
+	status.Flags().Duration("wait", 0, "Wait up to this long for every cluster to have an active node")
 	history := &cobra.Command{
 		Use:   "history [--cluster NAME] [--limit N] [--json] [--address ADDRESS | --config FILE [--adapter NAME]]",
 		Short: "Shows the last changes of the active node",
 		Long: `
-Asks a running Caddy, through its admin API, for the last changes of who is
-active, the newest first, and for how long there was no active node.`,
+Asks a running Caddy, through its admin API, for the last changes of the active
+node, the newest first, and for how long there was no active node.`,
 		Args: cobra.NoArgs,
 		RunE: silent(runHistory),
 	}
 	history.Flags().Int("limit", 20, "How many changes to show")
 	for _, c := range []*cobra.Command{status, history} {
 		c.Flags().String("cluster", "", "Show this cluster only")
-		c.Flags().Bool("json", false, "Print the document as it is")
+		c.Flags().Bool("json", false, "Print the JSON document")
 		c.Flags().String("address", "", "Address of Caddy's admin API (default: as the config says, CADDY_ADMIN, or localhost:2019)")
 		c.Flags().String("config", "", "Config file of the running Caddy, which has the address of its admin API")
 		c.Flags().String("adapter", "", "Adapter of the config file")
 		parent.AddCommand(c)
 	}
-	addCheckCommand(parent)
 }
 
 // adminTimeout is how long the admin API may take for an answer, which it has at hand.
 const adminTimeout = 10 * time.Second
 
-// askAdmin asks the admin API of a running Caddy for a document.
+// askAdmin gets a document from the admin API of a running Caddy.
 func askAdmin(fs caddycmd.Flags, path string, to any) (raw []byte, err error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(fs.String("address"), nil, fs.String("config"), fs.String("adapter"))
 	if err != nil {
@@ -90,7 +87,7 @@ func askAdmin(fs caddycmd.Flags, path string, to any) (raw []byte, err error) {
 		return nil, fmt.Errorf("the admin API at %s has not answered within %s", address, adminTimeout)
 	}
 	if err := json.Unmarshal(raw, to); err != nil {
-		return nil, fmt.Errorf("what answers at %s is not Caddy's admin API: %w", address, err)
+		return nil, fmt.Errorf("the server at %s is not Caddy's admin API: %w", address, err)
 	}
 	return raw, nil
 }
@@ -105,7 +102,7 @@ func getAdmin(address, path string) ([]byte, error) {
 	case strings.HasPrefix(address, "/"):
 		return nil, fmt.Errorf("the address of a socket begins with unix/, such as unix/%s", address)
 	case isSite(err):
-		return nil, fmt.Errorf("what answers at %s is a Vault, or a site that redirects to one, not Caddy's admin API: %w", address, err)
+		return nil, fmt.Errorf("the server at %s is a Vault, or a site that redirects to one, not Caddy's admin API: %w", address, err)
 	case !strings.Contains(err.Error(), "HTTP "):
 		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config tell where): %w", address, err)
 	case strings.Contains(err.Error(), "HTTP 404") && !strings.Contains(err.Error(), noCluster):
@@ -114,7 +111,7 @@ func getAdmin(address, path string) ([]byte, error) {
 	return nil, fmt.Errorf("the admin API at %s: %w", address, err)
 }
 
-// isSite reports whether an error of the admin API shows that what was asked is a site: it redirects to Vault, whose answers,
+// isSite reports whether an error shows that the server is a site rather than an admin API: it redirects to Vault, whose answers,
 // like ours, have a form of their own, or it speaks https, or redirects there.
 func isSite(err error) bool {
 	for _, text := range []string{`{"errors":[`, "HTTP request to an HTTPS server", "server gave HTTP response to HTTPS client", "stopped after 10 redirects"} {
@@ -162,15 +159,15 @@ func runStatus(fs caddycmd.Flags) (int, error) {
 }
 
 // askStatus asks for the status of all clusters, or of the one that is named.
-func askStatus(fs caddycmd.Flags) (d statusDocument, raw []byte, err error) {
+func askStatus(fs caddycmd.Flags) (d Document, raw []byte, err error) {
 	name := fs.String("cluster")
 	if name == "" {
-		raw, err = askAdmin(fs, adminStatus, &d)
+		raw, err = askAdmin(fs, statusPath, &d)
 		return d, raw, err
 	}
-	var c clusterStatus
-	if raw, err = askAdmin(fs, adminStatus+"/"+url.PathEscape(name), &c); err == nil {
-		d.Clusters = []clusterStatus{c}
+	var c Cluster
+	if raw, err = askAdmin(fs, statusPath+"/"+url.PathEscape(name), &c); err == nil {
+		d.Clusters = []Cluster{c}
 	}
 	return d, raw, err
 }
@@ -181,8 +178,8 @@ func runHistory(fs caddycmd.Flags) (int, error) {
 	if name := fs.String("cluster"); name != "" {
 		query.Set("cluster", name)
 	}
-	var list []historyEntry
-	raw, err := askAdmin(fs, adminHistory+"?"+query.Encode(), &list)
+	var list []Change
+	raw, err := askAdmin(fs, historyPath+"?"+query.Encode(), &list)
 	switch {
 	case err != nil:
 		return caddy.ExitCodeFailedStartup, err

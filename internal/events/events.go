@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how what happens to a cluster becomes an event of Caddy's.
-
-package vaultredirect
+// Package events turns what happens to a cluster into events of Caddy's.
+package events
 
 import (
 	"context"
@@ -24,88 +23,80 @@ const maxEvents = 64
 // lateHandlers is for how long handlers of an event may run on once the config has ended that emits it.
 const lateHandlers = 10 * time.Second
 
-// events are those that wait to be emitted. They belong to no config: what happens before a config has started, or while
+// queue holds the events that wait to be emitted. They belong to no config: what happens before a config has started, or while
 // one replaces another, is emitted by the one that runs next.
-var events struct {
+var queue = struct {
 	sync.Mutex
 	waiting []engine.Event
 	dropped uint64
 	more    chan struct{} // has an element when there may be something to take
-}
+}{more: make(chan struct{}, 1)}
 
-func init() {
-	events.more = make(chan struct{}, 1)
+// Listen queues the events of a pool from now on.
+func Listen(pool *engine.Pool) {
 	pool.Listen(func(e engine.Event) {
-		events.Lock()
-		defer events.Unlock()
-		if len(events.waiting) >= maxEvents {
-			events.dropped++
+		queue.Lock()
+		defer queue.Unlock()
+		if len(queue.waiting) >= maxEvents {
+			queue.dropped++
 			return
 		}
-		events.waiting = append(events.waiting, e)
+		queue.waiting = append(queue.waiting, e)
 		wakeEmitter()
 	})
 }
 
 func wakeEmitter() {
 	select {
-	case events.more <- struct{}{}:
+	case queue.more <- struct{}{}:
 	default:
 	}
 }
 
-// droppedEvents returns how many events there was no room for.
-func droppedEvents() uint64 {
-	events.Lock()
-	defer events.Unlock()
-	return events.dropped
+// Dropped returns how many events there was no room for.
+func Dropped() uint64 {
+	queue.Lock()
+	defer queue.Unlock()
+	return queue.dropped
 }
 
-// emitter emits events by the events app of one config: those that it takes between the config's start and its end, since the
-// app reads its subscriptions without a lock, and from a goroutine of its own, since handlers are run by who emits.
-type emitter struct {
+// Discard empties the queue: what is emitted next happens after it.
+func Discard() {
+	queue.Lock()
+	defer queue.Unlock()
+	queue.waiting = nil
+}
+
+// Emitter emits events through the events app of one config. It takes them from the queue between the config's start and its
+// end, since the app reads its subscriptions without a lock, and runs in a goroutine of its own, since Emit runs the handlers.
+type Emitter struct {
 	ctx    caddy.Context // of handlers
 	events *caddyevents.App
 
-	once  sync.Once // it has begun, or never will
-	end   func()
-	ended bool // guarded by events
-	done  chan struct{}
+	begin, end sync.Once
+	ended      bool // guarded by the queue
+	done       chan struct{}
 }
 
-// newEmitter returns the emitter of a config, whose app's context is given.
-func newEmitter(ctx caddy.Context) (*emitter, error) {
+// NewEmitter returns the emitter of a config, given the context of the module that the events are from.
+func NewEmitter(ctx caddy.Context) (*Emitter, error) {
 	app, err := ctx.App("events")
 	if err != nil {
 		return nil, err
 	}
-	e := &emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
+	e := &Emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
 	// The config may end between the moment in which an event is taken and that in which its handlers are called. The app calls
 	// none once its context has ended: the event would be lost. But no handler may stay for ever.
 	var cancel context.CancelFunc
 	e.ctx.Context, cancel = context.WithCancel(context.WithoutCancel(ctx.Context))
 	context.AfterFunc(ctx.Context, func() { time.AfterFunc(lateHandlers, cancel) })
-	e.end = sync.OnceFunc(func() {
-		e.once.Do(func() {})
-		events.Lock()
-		defer events.Unlock()
-		e.ended = true
-		close(e.done)
-		wakeEmitter() // another one may have to take what this one does not any more
-	})
-	stopping := func() {
-		e.end() // it does not wait for a handler that blocks
-		instance.BeginShutdown(ctx)
-	}
-	for name, f := range map[string]func(){"started": e.begin, "stopping": stopping} {
-		if err := e.events.On(name, onEvent{f}); err != nil {
-			return nil, err
-		}
-	}
 	return e, nil
 }
 
-// onEvent is a handler of an event that needs nothing of it.
+// On calls a function at an event of Caddy's own. It must be called before the events app has started.
+func (e *Emitter) On(name string, do func()) error { return e.events.On(name, onEvent{do}) }
+
+// onEvent is a handler that needs nothing of its event.
 type onEvent struct{ do func() }
 
 // Handle implements [caddyevents.Handler].
@@ -114,10 +105,22 @@ func (o onEvent) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// begin begins to emit.
-func (e *emitter) begin() { e.once.Do(func() { go e.run() }) }
+// Begin begins to emit, unless the emitter has ended.
+func (e *Emitter) Begin() { e.begin.Do(func() { go e.run() }) }
 
-func (e *emitter) run() {
+// End ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
+func (e *Emitter) End() {
+	e.begin.Do(func() {}) // it never will
+	e.end.Do(func() {
+		queue.Lock()
+		defer queue.Unlock()
+		e.ended = true
+		close(e.done)
+		wakeEmitter() // the next config's emitter may have to take what this one no longer does
+	})
+}
+
+func (e *Emitter) run() {
 	for {
 		event, ok := e.take()
 		switch {
@@ -125,7 +128,7 @@ func (e *emitter) run() {
 			e.emit(event)
 		default:
 			select {
-			case <-events.more:
+			case <-queue.more:
 			case <-e.done:
 				return
 			}
@@ -133,31 +136,31 @@ func (e *emitter) run() {
 	}
 }
 
-// emit emits an event if anybody wants to know.
-func (e *emitter) emit(event engine.Event) {
+// emit emits an event if a handler is subscribed to it.
+func (e *Emitter) emit(event engine.Event) {
 	if e.events.ShouldEmit(string(event.Kind)) {
 		e.events.Emit(e.ctx, string(event.Kind), eventData(event))
 	}
 }
 
 // take takes an event that waits, if there is one and the config has not ended.
-func (e *emitter) take() (event engine.Event, ok bool) {
-	events.Lock()
-	defer events.Unlock()
+func (e *Emitter) take() (event engine.Event, ok bool) {
+	queue.Lock()
+	defer queue.Unlock()
 	switch {
 	case e.ended:
 		wakeEmitter()
 		return event, false
-	case len(events.waiting) == 0:
+	case len(queue.waiting) == 0:
 		return event, false
 	}
-	event = events.waiting[0]
-	events.waiting = append(events.waiting[:0], events.waiting[1:]...)
+	event = queue.waiting[0]
+	queue.waiting = append(queue.waiting[:0], queue.waiting[1:]...)
 	return event, true
 }
 
-// eventData returns what a handler gets to know. The values end up as arguments of commands and in URLs: they are
-// numbers, words of closed sets, URLs whose host was checked, and names.
+// eventData returns the data of an event. The values end up as arguments of commands and in URLs: they are numbers,
+// words of closed sets, URLs whose host was checked, and names.
 func eventData(e engine.Event) map[string]any {
 	d := map[string]any{"cluster": e.Cluster, "instance": instance.ID}
 	switch e.Kind {

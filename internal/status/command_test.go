@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the commands status and history.
-
-package vaultredirect
+package status
 
 import (
 	"encoding/json"
@@ -18,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
@@ -29,7 +28,7 @@ import (
 func runSubcommand(t *testing.T, args ...string) (code int, out string, err error) {
 	t.Helper()
 	parent := &cobra.Command{Use: "vault-redirect"}
-	addStatusCommands(parent)
+	AddCommands(parent)
 	cmd, rest, err := parent.Find(args)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +63,7 @@ func adminOf(t *testing.T, documents map[string]any) string {
 			document = f()
 		}
 		if !ok {
-			_ = writeProblem(w, http.StatusNotFound, noCluster)
+			_ = WriteProblem(w, http.StatusNotFound, noCluster)
 			return
 		}
 		_ = writeDocument(w, document)
@@ -74,37 +73,37 @@ func adminOf(t *testing.T, documents map[string]any) string {
 }
 
 // scriptedStatus is a document with all there is to be said. Its times are in the middle of what is printed.
-func scriptedStatus() statusDocument {
+func scriptedStatus() Document {
 	now := time.Now()
 	ago := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
 	const day = 24 * time.Hour
 	changed := ago(90*time.Minute + 30*time.Second)
-	vault := clusterStatus{
+	vault := Cluster{
 		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: changed,
-		Active: &activeStatus{
+		Active: &Active{
 			Node: "vault-2", URL: "https://vault-2.example.com:8200", Since: *changed, Changes: 4,
 		},
-		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Up: true, LastSuccess: ago(125*time.Minute + 30*time.Second)},
-		Nodes: []nodeStatus{
+		Discovery: Discovery{Source: "consul", Endpoint: "127.0.0.1:8500", Up: true, LastSuccess: ago(125*time.Minute + 30*time.Second)},
+		Nodes: []Node{
 			{
 				Node: "vault-0", State: engine.NodeSealed, Since: ago(6*day + 150*time.Minute), Why: "probe: 503, sealed",
-				FailingChecks: []string{"vault:10.0.0.1:8200:vault-sealed-check"}, Probe: &probeStatus{Result: engine.ResultSealed, Code: 503, Seconds: .002},
+				FailingChecks: []string{"vault:10.0.0.1:8200:vault-sealed-check"}, Probe: &Probe{Result: engine.ResultSealed, Code: 503, Seconds: .002},
 			},
-			{Node: "vault-1\x1b[31m\n", State: engine.NodeUnreachable, Since: ago(90*time.Minute + 30*time.Second), Why: "probe: no answer in time", Probe: &probeStatus{Result: engine.ResultTimeout}},
-			{Node: "vault-2", State: engine.NodeActive, Elected: true, Since: changed, Probe: &probeStatus{Result: engine.ResultActive, Code: 200, Seconds: .0012}},
+			{Node: "vault-1\x1b[31m\n", State: engine.NodeUnreachable, Since: ago(90*time.Minute + 30*time.Second), Why: "probe: no answer in time", Probe: &Probe{Result: engine.ResultTimeout}},
+			{Node: "vault-2", State: engine.NodeActive, Elected: true, Since: changed, Probe: &Probe{Result: engine.ResultActive, Code: 200, Seconds: .0012}},
 		},
 		Requests: map[string]uint64{"unavailable": 2}, Hold: map[string]uint64{"released": 7},
-		History: []historyEntry{
+		History: []Change{
 			{At: *changed, Event: "active_changed", Node: "vault-2", URL: "https://vault-2.example.com:8200", PreviousURL: "https://vault-0", GapSeconds: .41},
 			{At: changed.Add(-410 * time.Millisecond), Event: "active_lost", PreviousURL: "https://vault-0"},
 			{At: *ago(2 * day), Event: "active_changed", Node: "vault-0", URL: "https://vault-0", PreviousURL: "https://vault-1", GapSeconds: 9},
 		},
 	}
-	lost := clusterStatus{
-		Cluster: "other", Reason: discovery.ReasonACLDenied, Since: ago(225*time.Minute + 30*time.Second), Nodes: []nodeStatus{},
-		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8501", FailingSince: ago(241*time.Minute + 30*time.Second)},
+	lost := Cluster{
+		Cluster: "other", Reason: discovery.ReasonACLDenied, Since: ago(225*time.Minute + 30*time.Second), Nodes: []Node{},
+		Discovery: Discovery{Source: "consul", Endpoint: "127.0.0.1:8501", FailingSince: ago(241*time.Minute + 30*time.Second)},
 	}
-	return statusDocument{Version: "1.2.3", Clusters: []clusterStatus{vault, lost}}
+	return Document{Version: "1.2.3", Clusters: []Cluster{vault, lost}}
 }
 
 const goldenStatus = `vault: redirecting to https://vault-2.example.com:8200 (vault-2), active for 1h30m, 4 changes
@@ -113,14 +112,14 @@ discovery: consul 127.0.0.1:8500, answered 2h5m ago
   vault-0        sealed       6d2h   503 in 2ms  probe: 503, sealed; not passing: vault:10.0.0.1:8200:vault-sealed-check
   vault-1�[31m�  unreachable  1h30m  timeout     probe: no answer in time
   vault-2        active       1h30m  200 in 1ms
-last 24h: 1 failover, 410ms without an active node; since the start: 7 requests waited, 2 turned away
+last 24h: 1 failover, 410ms without an active node; since the start: 7 requests waited, 2 rejected
 `
 
 const goldenLost = `
 other: NO ACTIVE NODE for 3h45m: Consul refuses the redirector's token
 discovery: consul 127.0.0.1:8501, failing for 4h1m (acl_denied)
   NODE  STATE  SINCE  PROBE  WHY NOT
-last 24h: 0 failovers, 3h45m without an active node; since the start: 0 requests waited, 0 turned away
+last 24h: 0 failovers, 3h45m without an active node; since the start: 0 requests waited, 0 rejected
 `
 
 func TestStatusCommand(t *testing.T) {
@@ -171,7 +170,7 @@ func TestStatusCommandSaysWhatElseThereIs(t *testing.T) {
 
 func TestHistoryCommand(t *testing.T) {
 	at := time.Date(2026, 11, 21, 10, 3, 4, 567e6, time.Local)
-	list := []historyEntry{
+	list := []Change{
 		{At: at, Cluster: "vault", Event: "active_changed", Node: "vault-2", PreviousNode: "vault-0", GapSeconds: .41, Reason: "ok"},
 		{At: at.Add(-410 * time.Millisecond), Cluster: "vault", Event: "active_lost", PreviousNode: "vault-0", Reason: "no_active"},
 	}
@@ -186,7 +185,7 @@ func TestHistoryCommand(t *testing.T) {
 		t.Errorf("exit code %d, %v, prints\n%s\nwant\n%s", code, err, out, golden)
 	}
 	code, out, err := runSubcommand(t, "history", "--address", address, "--cluster", "vault", "--limit", "1", "--json")
-	var got []historyEntry
+	var got []Change
 	if err != nil || code != 0 || json.Unmarshal([]byte(out), &got) != nil || len(got) != 1 {
 		t.Errorf("exit code %d, %v, prints %s", code, err, out)
 	}
@@ -227,7 +226,7 @@ func TestStatusCommandFails(t *testing.T) {
 	t.Cleanup(vault.Close)
 	site := httptest.NewServer(http.RedirectHandler("https://vault.example.com:8200/v1/x", http.StatusTemporaryRedirect))
 	t.Cleanup(site.Close)
-	empty := adminOf(t, map[string]any{"/vault_redirect/status": statusDocument{}})
+	empty := adminOf(t, map[string]any{"/vault_redirect/status": Document{}})
 	dir := t.TempDir()
 	nonsense := filepath.Join(dir, "Caddyfile")
 	if err := os.WriteFile(nonsense, []byte("{\n\tnonsense\n}\n"), 0o600); err != nil {
@@ -255,31 +254,5 @@ func TestStatusCommandFails(t *testing.T) {
 	}
 	if code, _, err := runSubcommand(t, "history", "--address", empty, "--cluster", "none"); code != 1 || err == nil {
 		t.Errorf("history: exit code %d, %v", code, err)
-	}
-}
-
-// TestStatusCommandOfARunningCaddy asks what the commands say of a real document, through the address in a config file.
-func TestStatusCommandOfARunningCaddy(t *testing.T) {
-	c, s := newTestCaddy(t), newScript(t, "command", node("vault-0", true))
-	config := c.config(nil, redirector(s, map[string]any{"name": "prod"}))
-	c.mustLoad(config)
-	c.awaitReason(discovery.ReasonOK)
-	text, err := json.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	code, out, err := runSubcommand(t, "status", "--config", file, "--cluster", "prod")
-	if code != 0 || err != nil || !strings.HasPrefix(out, "prod: redirecting to https://vault.invalid:8200 (vault-0), active for ") {
-		t.Errorf("exit code %d, %v: %s", code, err, out)
-	}
-	for args, want := range map[string]string{"status --cluster x": `there are: prod`, "history --cluster x": noCluster, "history --limit 0": "limit"} {
-		code, _, err := runSubcommand(t, append(strings.Fields(args), "--config", file)...)
-		if code != 1 || err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: exit code %d, %v", args, code, err)
-		}
 	}
 }

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the status page: what it answers, and what it says.
-
-package vaultredirect
+package statuspage
 
 import (
 	"encoding/json"
@@ -25,60 +23,61 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
 // day is a made-up day of a cluster: two failovers, and a standby that is sealed. Its nodes have names as long as real ones.
-func day(now time.Time) statusDocument {
+func day(now time.Time) status.Document {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	at := func(d time.Duration) *time.Time { t := ago(d); return &t }
 	node := func(i int) (name, url string) {
 		return fmt.Sprintf("vault-%d", i), fmt.Sprintf("https://vault-%d.example.com:8200", i)
 	}
-	change := func(d time.Duration, from, to int, gap float64) historyEntry {
-		e := historyEntry{At: ago(d), Cluster: "vault", Event: "active_changed", Reason: discovery.ReasonOK, GapSeconds: gap, By: engine.ByProbe}
+	change := func(d time.Duration, from, to int, gap float64) status.Change {
+		e := status.Change{At: ago(d), Cluster: "vault", Event: "active_changed", Reason: discovery.ReasonOK, GapSeconds: gap, By: engine.ByProbe}
 		e.Node, e.URL = node(to)
 		if from >= 0 {
 			e.PreviousNode, e.PreviousURL = node(from)
 		}
 		return e
 	}
-	lost := func(d time.Duration, from int, reason discovery.Reason) historyEntry {
-		e := historyEntry{At: ago(d), Cluster: "vault", Event: "active_lost", Reason: reason}
+	lost := func(d time.Duration, from int, reason discovery.Reason) status.Change {
+		e := status.Change{At: ago(d), Cluster: "vault", Event: "active_lost", Reason: reason}
 		e.PreviousNode, e.PreviousURL = node(from)
 		return e
 	}
-	c := clusterStatus{
+	c := status.Cluster{
 		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: at(4 * time.Hour), Candidates: 1,
-		Active:    &activeStatus{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe, Changes: 3},
-		Discovery: discoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
+		Active:    &status.Active{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe, Changes: 3},
+		Discovery: status.Discovery{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
 		Requests:  map[string]uint64{"redirected": 48217, "unavailable": 3},
 		Hold:      map[string]uint64{"limit": 1024, "released": 37, "abandoned": 1},
-		History: []historyEntry{
+		History: []status.Change{
 			change(4*time.Hour, 1, 2, 0.41), lost(4*time.Hour+410*time.Millisecond, 1, discovery.ReasonUnhealthy),
 			change(9*time.Hour, 0, 1, 1320), lost(9*time.Hour+22*time.Minute, 0, discovery.ReasonNoActive),
 			change(40*time.Hour, -1, 0, 0),
 		},
 	}
-	for i, n := range []nodeStatus{
-		{State: engine.NodeSealed, Why: "probe: 503, sealed", FailingChecks: []string{"vault:10.0.0.10:8200:vault-sealed-check"}, Probe: &probeStatus{Result: engine.ResultSealed, Code: 503, At: now, Seconds: 0.002}},
-		{State: engine.NodeStandby, Why: "429, standby", Probe: &probeStatus{Result: engine.ResultStandby, Code: 429, At: now, Seconds: 0.0013}},
-		{State: engine.NodeActive, Elected: true, Marked: true, Probe: &probeStatus{Result: engine.ResultActive, Code: 200, At: now, Seconds: 0.0011}},
+	for i, n := range []status.Node{
+		{State: engine.NodeSealed, Why: "probe: 503, sealed", FailingChecks: []string{"vault:10.0.0.10:8200:vault-sealed-check"}, Probe: &status.Probe{Result: engine.ResultSealed, Code: 503, At: now, Seconds: 0.002}},
+		{State: engine.NodeStandby, Why: "429, standby", Probe: &status.Probe{Result: engine.ResultStandby, Code: 429, At: now, Seconds: 0.0013}},
+		{State: engine.NodeActive, Elected: true, Marked: true, Probe: &status.Probe{Result: engine.ResultActive, Code: 200, At: now, Seconds: 0.0011}},
 	} {
 		n.Node, n.URL = node(i)
 		n.Since = []*time.Time{at(9*time.Hour + 22*time.Minute), at(4 * time.Hour), at(4 * time.Hour)}[i]
 		c.Nodes = append(c.Nodes, n)
 	}
-	return statusDocument{Version: "0.2.0", Instance: "b4kq7n2mzx5c", Started: ago(40 * time.Hour), Clusters: []clusterStatus{c}}
+	return status.Document{Version: "0.2.0", Instance: "b4kq7n2mzx5c", Started: ago(40 * time.Hour), Clusters: []status.Cluster{c}}
 }
 
-// newPage returns a page that shows what status returns.
-func newPage(status func() statusDocument) *StatusPage {
+// newPage returns a page that shows what a function returns.
+func newPage(document func() status.Document) *StatusPage {
 	p := &StatusPage{logger: zap.NewNop()}
-	p.setUp(status)
+	p.setUp(document)
 	return p
 }
 
-// ask asks the page for itself.
+// askPage requests the page.
 func askPage(t *testing.T, p *StatusPage, method, accept string) *httptest.ResponseRecorder {
 	t.Helper()
 	r, w := httptest.NewRequest(method, "/status", nil), httptest.NewRecorder()
@@ -92,7 +91,7 @@ func askPage(t *testing.T, p *StatusPage, method, accept string) *httptest.Respo
 }
 
 func TestStatusPageNegotiates(t *testing.T) {
-	p := newPage(func() statusDocument { return day(time.Now()) })
+	p := newPage(func() status.Document { return day(time.Now()) })
 	for accept, page := range map[string]bool{
 		"": false, "*/*": false, "application/json": false, "application/json, text/plain, */*": false, "text/*": false, "text/html;q=0": false,
 		"application/json, text/html;q=0.5": false, "nonsense;;;, \x00": false, "text/html;q=nonsense": false,
@@ -111,14 +110,14 @@ func TestStatusPageNegotiates(t *testing.T) {
 			t.Errorf("Vary is %q", vary)
 		}
 	}
-	var d statusDocument
+	var d status.Document
 	if err := json.Unmarshal(askPage(t, p, http.MethodGet, "").Body.Bytes(), &d); err != nil || d.Clusters[0].Active.Node != "vault-2" {
 		t.Errorf("the document: %v %+v", err, d)
 	}
 }
 
 func TestStatusPageMethodsAndHeaders(t *testing.T) {
-	p := newPage(func() statusDocument { return day(time.Now()) })
+	p := newPage(func() status.Document { return day(time.Now()) })
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
 		if w := askPage(t, p, method, "text/html"); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD" {
 			t.Errorf("%s: %d, Allow %q", method, w.Code, w.Header().Get("Allow"))
@@ -167,7 +166,7 @@ func TestStatusPageEscapes(t *testing.T) {
 		h := &c.History[i]
 		h.Node, h.URL, h.PreviousNode, h.Reason, h.By = evil, evil, evil, evil, evil
 	}
-	body := askPage(t, newPage(func() statusDocument { return d }), http.MethodGet, "text/html").Body.String()
+	body := askPage(t, newPage(func() status.Document { return d }), http.MethodGet, "text/html").Body.String()
 	for _, part := range []string{"<script", "<img", "onerror=alert(2)>", `"'>`} {
 		if strings.Contains(body, part) {
 			t.Errorf("the page has %q", part)
@@ -184,7 +183,7 @@ func TestStatusPageRefreshes(t *testing.T) {
 		if refresh >= 0 {
 			p.Refresh = (*caddy.Duration)(&refresh)
 		}
-		p.setUp(func() statusDocument { return day(time.Now()) })
+		p.setUp(func() status.Document { return day(time.Now()) })
 		body := askPage(t, p, http.MethodGet, "text/html").Body.String()
 		if has := strings.Contains(body, `http-equiv="refresh"`); has != (want != "") || !strings.Contains(body, want) {
 			t.Errorf("refresh %s: the page has one: %t, want %q", refresh, has, want)
@@ -197,7 +196,7 @@ func TestStatusPageIsMadeRarely(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the race detector breaks now and then in bubbles: go.dev/issue/78156
 	synctest.Test(t, func(t *testing.T) {
 		var made atomic.Int64
-		p := newPage(func() statusDocument { made.Add(1); return day(time.Now()) })
+		p := newPage(func() status.Document { made.Add(1); return day(time.Now()) })
 		var group sync.WaitGroup
 		for i := range 100 {
 			group.Go(func() {

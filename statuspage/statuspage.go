@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the status page: its config, and the answers to requests.
-
-package vaultredirect
+// Package statuspage is a Caddy HTTP handler that answers with the status of all clusters: a page for browsers, else JSON.
+package statuspage
 
 import (
 	"cmp"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
 func init() {
@@ -37,7 +37,7 @@ func init() {
 
 // StatusPage answers every request that comes to it with the status of all clusters that this Caddy process redirects to,
 // on whatever site they are: which node is active and since when, why each other node is not, the last day as a timeline
-// with the gaps between two active nodes, the last changes, and how many requests wait or were turned away.
+// with the gaps between two active nodes, the last changes, and how many requests wait or were rejected.
 //
 // A client that asks for text/html, as browsers do, gets a page; any other gets the JSON document of the admin endpoint
 // /vault_redirect/status. Both show addresses and names of nodes, and no secret. The page has no script, asks for nothing
@@ -63,7 +63,7 @@ func init() {
 // What it shows is at most a quarter of a second old: page and document are each made at most every 250 ms, however often
 // they are asked for, so that they cost redirects nothing.
 type StatusPage struct {
-	// Refresh is how often the page has the browser load it again: 0 for never, else from 1s to 24h, rounded up to whole
+	// Refresh is how often the browser loads the page again: 0 for never, else from 1s to 24h, rounded up to whole
 	// seconds. It has no effect on the JSON document. Default: 5s.
 	Refresh *caddy.Duration `json:"refresh,omitempty"`
 
@@ -85,20 +85,20 @@ func (StatusPage) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the page.
 func (p *StatusPage) Provision(ctx caddy.Context) error {
 	p.logger = ctx.Logger()
-	p.setUp(statusNow)
+	p.setUp(status.Now)
 	return nil
 }
 
-// setUp has the page show what status returns.
-func (p *StatusPage) setUp(status func() statusDocument) {
+// setUp makes the page show what a function returns.
+func (p *StatusPage) setUp(document func() status.Document) {
 	refresh := defaultRefresh
 	if p.Refresh != nil {
 		refresh = time.Duration(*p.Refresh)
 	}
 	p.refresh = int(math.Ceil(refresh.Seconds()))
-	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(status(), p.refresh, time.Now()) }}
+	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(document(), p.refresh, time.Now()) }}
 	p.json = &snapshot{render: func() ([]byte, error) {
-		body, err := json.MarshalIndent(status(), "", "  ")
+		body, err := json.MarshalIndent(document(), "", "  ")
 		return append(body, '\n'), err
 	}}
 }
@@ -126,7 +126,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Add("Vary", "Accept")
 	redirect.RefuseBody(w, r)
-	if !readOnly(w, r) {
+	if !status.ReadOnly(w, r) {
 		return nil
 	}
 	shown, contentType := p.json, "application/json"
@@ -136,14 +136,14 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	body, err := shown.get(time.Now())
 	if err != nil {
 		p.logger.Error("the status could not be written", zap.Error(err))
-		return writeProblem(w, http.StatusInternalServerError, "the status could not be written")
+		return status.WriteProblem(w, http.StatusInternalServerError, "the status could not be written")
 	}
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body) // that the client is gone is nobody's concern
+		_, _ = w.Write(body) // an error means that the client has gone
 	}
 	return nil
 }
@@ -174,8 +174,8 @@ func wantsPage(accept []string) bool {
 // snapshotAge is for how long what was made is served.
 const snapshotAge = 250 * time.Millisecond
 
-// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and waits for nothing but
-// short locks, so that those who come meanwhile wait for it rather than get one that may be of any age.
+// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and waits for nothing but short
+// locks, so that requests that come meanwhile wait for it rather than get one that may be of any age.
 type snapshot struct {
 	render func() ([]byte, error)
 

@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the status page's config.
-
-package vaultredirect
+package statuspage
 
 import (
 	"encoding/json"
@@ -45,12 +43,6 @@ func TestStatusPageCaddyfile(t *testing.T) {
 		},
 		{"refresh", "vault_redirect_status {\nrefresh 1m\n}", `[{"handle":[{"handler":"vault_redirect_status","refresh":60000000000}]}]`},
 		{"no refresh", "vault_redirect_status {\nrefresh 0\n}", `[{"handle":[{"handler":"vault_redirect_status","refresh":0}]}]`},
-		{
-			"before vault_redirect and what answers, after what checks",
-			"respond 200\nvault_redirect\nvault_redirect_status\nreverse_proxy x:1\nrequest_header a b",
-			`[{"handle":[{"handler":"headers","request":{"set":{"A":["b"]}}},{"handler":"static_response","status_code":200},` + plain +
-				`,{"discovery":{"source":"consul"},"handler":"vault_redirect"},{"handler":"reverse_proxy","upstreams":[{"dial":"x:1"}]}]}]`,
-		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := adaptSite(tc.text)

@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the metrics.
-
-package vaultredirect
+// Package metrics shows what is known of the clusters to Prometheus.
+package metrics
 
 import (
 	"errors"
@@ -14,15 +13,16 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/events"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
-// maxNodeSeries is up to how many nodes each has series of its own.
+// maxNodeSeries is how many nodes a cluster may have for each to have series of its own.
 const maxNodeSeries = 64
 
-// registerMetrics has the metrics of all clusters shown by the registry of a config. Whoever comes first registers them.
-func registerMetrics(ctx caddy.Context) error {
+// Register makes the registry of a config show the metrics of all clusters. It may be called more than once.
+func Register(ctx caddy.Context) error {
 	shown := ctx.GetMetricsRegistry()
 	if shown == nil {
 		return nil
@@ -46,29 +46,29 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 // The metrics, as the manual has them.
 var (
 	descActive      = describe("active", "1 if a request would be redirected now, else 0.")
-	descReason      = describe("reason", "State set of why there is an active node or none: exactly one is 1.", "reason")
+	descReason      = describe("reason", "Current reason, one series is 1.", "reason")
 	descInfo        = describe("active_node_info", "1 for the node that requests are redirected to; no series if there is none.", "node", "url")
 	descNodes       = describe("nodes", "Registered nodes by state.", "state")
-	descNodeState   = describe("node_state", "State set of each node: exactly one is 1. Left out above 64 nodes.", "node", "state")
+	descNodeState   = describe("node_state", "Current state of each node, one series is 1; left out above 64 nodes.", "node", "state")
 	descCandidates  = describe("candidates", "Nodes that could have been elected; more than 1 is a split view.")
-	descChanges     = describe("changes_total", "How often another node became active.")
-	descLosses      = describe("losses_total", "How often no node was active any more, by reason.", "reason")
+	descChanges     = describe("changes_total", "Times another node became active.")
+	descLosses      = describe("losses_total", "Times the active node was lost, by reason.", "reason")
 	descWithout     = describe("without_active_seconds_total", "Time without an active node since the first one was seen.")
-	descLastChange  = describe("last_change_timestamp_seconds", "When another node became active or none was any more; 0 if that never happened.")
-	descFailover    = describe("failover_duration_seconds", "Time from the loss of the active node to the next one.")
-	descUp          = describe("discovery_up", "1 if the last query of discovery was answered and proves something, else 0.")
+	descLastChange  = describe("last_change_timestamp_seconds", "Time of the last change or loss of the active node; 0 if there was none.")
+	descFailover    = describe("failover_duration_seconds", "Time from the loss of the active node to the next active node.")
+	descUp          = describe("discovery_up", "1 if the last query of discovery got a usable answer, else 0.")
 	descQueries     = describe("discovery_queries_total", "Queries of discovery by result.", "result")
-	descSuccess     = describe("discovery_last_success_timestamp_seconds", "When discovery last answered; 0 if it never did.")
-	descStale       = describe("stale_expiry_timestamp_seconds", "When the last known node is dropped; 0 if it is not stale.")
+	descSuccess     = describe("discovery_last_success_timestamp_seconds", "Time of the last answer of discovery; 0 if there was none.")
+	descStale       = describe("stale_expiry_timestamp_seconds", "Time at which the last known node is dropped; 0 if it is not stale.")
 	descProbes      = describe("probes_total", "Probes of nodes by result.", "result")
 	descProbing     = describe("probe_duration_seconds", "Duration of answered probes.")
 	descRequests    = describe("requests_total", "Requests by how they were answered.", "result")
-	descHeld        = describe("held_requests", "Requests that wait for an active node now.")
-	descHeldLimit   = describe("held_requests_limit", "How many requests may wait at once.")
-	descHolds       = describe("holds_total", "Waits of requests by how they ended.", "result")
-	descHolding     = describe("hold_duration_seconds", "How long requests waited that were released.")
-	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 once the process was told to end, else 0.", nil, nil)
-	descDropped     = prometheus.NewDesc("caddy_vault_redirect_events_dropped_total", "Events that were dropped because their queue was full.", nil, nil)
+	descHeld        = describe("held_requests", "Requests held now, waiting for an active node.")
+	descHeldLimit   = describe("held_requests_limit", "Maximum number of requests held at once.")
+	descHolds       = describe("holds_total", "Held requests by outcome.", "result")
+	descHolding     = describe("hold_duration_seconds", "Time that released requests were held.")
+	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 while the process shuts down, else 0.", nil, nil)
+	descDropped     = prometheus.NewDesc("caddy_vault_redirect_events_dropped_total", "Events dropped because their queue was full.", nil, nil)
 	descBuild       = prometheus.NewDesc("caddy_vault_redirect_build_info", "1, with the version of the plugin.", []string{"version"}, nil)
 	allDescriptions = []*prometheus.Desc{
 		descActive, descReason, descInfo, descNodes, descNodeState, descCandidates, descChanges, descLosses, descWithout, descLastChange,
@@ -98,7 +98,7 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 		s.gauge(descHeldLimit, float64(c.HoldLimit()))
 	}
 	ch <- prometheus.MustNewConstMetric(descDraining, prometheus.GaugeValue, bit(caddy.Exiting()))
-	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(droppedEvents()))
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(events.Dropped()))
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, instance.Version())
 }
 
@@ -121,7 +121,7 @@ func (s sample) histogram(d *prometheus.Desc, h *engine.Histogram) {
 	s.ch <- prometheus.MustNewConstHistogram(d, count, sum, buckets, s.cluster)
 }
 
-// state samples who is active.
+// state samples the active node.
 func (s sample) state(state *engine.State, now time.Time) {
 	phase := state.PhaseAt(now)
 	s.gauge(descActive, bit(phase.HasTarget()))
