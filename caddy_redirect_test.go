@@ -98,7 +98,7 @@ func TestUnverifiedIsSaid(t *testing.T) {
 				t.Setenv("CONSUL_HTTP_SSL_VERIFY", row.env)
 				return row.config
 			})
-			lines := site.logged(t, "not verified")
+			lines := site.logged(t, "a man in the middle can redirect clients")
 			if len(lines) != len(row.lines) {
 				t.Fatalf("lines %s, want %d", lines, len(row.lines))
 			}

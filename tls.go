@@ -27,7 +27,7 @@ type TLS struct {
 	Key string `json:"key,omitempty"`
 	// ServerName is the name that the server's certificate must have. Default: the host of the address.
 	ServerName string `json:"server_name,omitempty"`
-	// InsecureSkipVerify turns verification off: whoever sits in between can then send clients, and their tokens, anywhere.
+	// InsecureSkipVerify turns verification off: a man in the middle can then redirect clients, and their tokens, to any host.
 	// For trying things out only. Default: false.
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }

@@ -208,11 +208,11 @@ func clusterName(d discovery.Discoverer) string {
 // warn says what is dangerous about a config that is right.
 func (h *Handler) warn(c engine.Config) {
 	if d, ok := h.discoverer.(interface{ unverified() bool }); ok && d.unverified() {
-		h.logger.Warn("the certificate of Consul is not verified: who sits in between can send clients, and their tokens, anywhere",
+		h.logger.Warn("the certificate of Consul is not verified: a man in the middle can redirect clients, and their tokens, to any host",
 			zap.String("consul", h.discoverer.Endpoint()))
 	}
 	if c.Probe.TLS != nil && c.Probe.TLS.InsecureSkipVerify {
-		h.logger.Warn("the certificates of the Vault nodes are not verified by the probes: who sits in between can send clients, and their tokens, anywhere")
+		h.logger.Warn("the probes do not verify the certificates of the Vault nodes: a man in the middle can redirect clients, and their tokens, to any host")
 	}
 }
 

@@ -184,7 +184,7 @@ func (v *View) overrule(m *member, claimed bool, now time.Time) {
 		}
 	case v.evidence() == whole && n.verdict.kind == verdictDead && now.Sub(n.verdict.at) >= overruleAfter:
 		n.verdict.kind = verdictOverruled // perhaps only this machine cannot reach it
-		v.cluster.log.log(&v.logs, zap.WarnLevel, "node does not answer probes, but discovery insists that it is active: redirecting to it again",
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "active node does not answer probes but Consul reports it healthy; using it again",
 			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
 			zap.Duration("dead_for", now.Sub(n.verdict.at)))
 	}

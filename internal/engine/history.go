@@ -141,7 +141,7 @@ func (v *View) warnUnproven(next *State) {
 	}
 	if m.verdict.kind == verdictUnreachable || m.verdict.kind == verdictAliveOnly {
 		v.unproven = m.node.Identity()
-		v.cluster.log.log(&v.logs, zap.WarnLevel, "probes prove nothing of the active node, so discovery alone is believed",
+		v.cluster.log.log(&v.logs, zap.WarnLevel, "cannot verify the active node by probing; relying on discovery alone",
 			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", m.finding.Detail))
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-const believed = "node does not answer probes, but discovery insists that it is active: redirecting to it again"
+const believed = "active node does not answer probes but Consul reports it healthy; using it again"
 
 // A node that was never reachable from here is judged by discovery alone, from the first second, and with one warning.
 func TestAutoNeverReachable(t *testing.T) {
@@ -40,7 +40,7 @@ func TestAutoNeverReachable(t *testing.T) {
 				if s := w.State(); s.By != BySource || s.Changes != 2 || s.Phase().Situation != Active {
 					t.Errorf("by %s, %d changes, phase %v", s.By, s.Changes, s.Phase())
 				}
-				if lines := w.lines("probes prove nothing of the active node, so discovery alone is believed"); lines != 2 {
+				if lines := w.lines("cannot verify the active node by probing; relying on discovery alone"); lines != 2 {
 					t.Errorf("%d warnings, want one for each active node", lines)
 				}
 			})
