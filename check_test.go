@@ -16,8 +16,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/hashicorp/consul/api"
-	"github.com/spf13/cobra"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/check"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -25,14 +25,12 @@ import (
 // runCheckCommand runs the command and returns what it prints and its exit code. An error comes as the text.
 func runCheckCommand(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
-	parent := &cobra.Command{Use: "vault-redirect"}
-	addCheckCommand(parent)
-	cmd := parent.Commands()[0]
+	cmd := check.Command(loadForCheck)
 	if err := cmd.ParseFlags(args); err != nil {
 		return err.Error(), 1
 	}
 	var b strings.Builder
-	code, err := checkTo(&b, caddycmd.Flags{FlagSet: cmd.Flags()})
+	code, err := check.Run(&b, caddycmd.Flags{FlagSet: cmd.Flags()}, loadForCheck)
 	if err != nil {
 		return err.Error(), code
 	}
@@ -50,14 +48,14 @@ func findingsOf(t *testing.T, args ...string) (list []doctor.Finding, code int) 
 }
 
 // wantFinding fails unless there is a finding with the check, the result, and a text in the subject, the detail or the remedy each.
-func wantFinding(t *testing.T, list []doctor.Finding, check string, result doctor.Result, subject, detail, remedy string) {
+func wantFinding(t *testing.T, list []doctor.Finding, about string, result doctor.Result, subject, detail, remedy string) {
 	t.Helper()
 	ok := slices.ContainsFunc(list, func(f doctor.Finding) bool {
-		return f.Check == check && f.Result == result && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
+		return f.Check == about && f.Result == result && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
 			strings.Contains(f.Remedy, remedy)
 	})
 	if !ok {
-		t.Errorf("no %s %s of %q with %q and %q in\n%s", result, check, subject, detail, remedy, dump(list))
+		t.Errorf("no %s %s of %q with %q and %q in\n%s", result, about, subject, detail, remedy, dump(list))
 	}
 }
 

@@ -1,14 +1,36 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what the command check reads in a config file.
-
-package vaultredirect
+package check
 
 import (
+	"net/http"
+	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
+
+// fakeHandler stands for the handler in Caddyfiles.
+type fakeHandler struct{}
+
+func (fakeHandler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.vault_redirect", New: func() caddy.Module { return new(fakeHandler) }}
+}
+
+func (fakeHandler) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler) error { return nil }
+
+func init() {
+	caddy.RegisterModule(fakeHandler{})
+	httpcaddyfile.RegisterHandlerDirective("vault_redirect", func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		return fakeHandler{}, nil
+	})
+	httpcaddyfile.RegisterDirectiveOrder("vault_redirect", httpcaddyfile.Before, "respond")
+}
 
 // Which sites are served by https is what Caddy makes of the config, a part of which it decides when it loads it.
 func TestCheckKnowsHTTPS(t *testing.T) {
@@ -27,8 +49,11 @@ func TestCheckKnowsHTTPS(t *testing.T) {
 		"another port of https":              {"{\n\thttps_port 8443\n}\n:8443" + handler, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			file := writeFile(t, t.TempDir(), "Caddyfile", row.caddyfile)
-			found, err := suspectsByConfig(filepath.ToSlash(file), "")
+			file := filepath.Join(t.TempDir(), "Caddyfile")
+			if err := os.WriteFile(file, []byte(row.caddyfile), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			found, err := handlersByConfig(filepath.ToSlash(file), "")
 			if err != nil || len(found) != 1 || len(found[0].sites) != 1 {
 				t.Fatalf("%v: %+v", err, found)
 			}
