@@ -47,15 +47,15 @@ func findingsOf(t *testing.T, args ...string) (list []doctor.Finding, code int) 
 	return list, code
 }
 
-// wantFinding fails unless there is a finding with the check, the result, and a text in the subject, the detail or the remedy each.
-func wantFinding(t *testing.T, list []doctor.Finding, about string, result doctor.Result, subject, detail, remedy string) {
+// wantFinding fails unless there is a finding with the check, the severity, and a text in the subject, the detail or the remedy each.
+func wantFinding(t *testing.T, list []doctor.Finding, about string, severity doctor.Severity, subject, detail, remedy string) {
 	t.Helper()
 	ok := slices.ContainsFunc(list, func(f doctor.Finding) bool {
-		return f.Check == about && f.Result == result && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
+		return f.Check == about && f.Severity == severity && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
 			strings.Contains(f.Remedy, remedy)
 	})
 	if !ok {
-		t.Errorf("no %s %s of %q with %q and %q in\n%s", result, about, subject, detail, remedy, dump(list))
+		t.Errorf("no %s %s of %q with %q and %q in\n%s", severity, about, subject, detail, remedy, dump(list))
 	}
 }
 
@@ -109,7 +109,7 @@ func TestCheckHealthy(t *testing.T) {
 	file := configFile(t, c.Consul.Addr(), localSite)
 	list, code := findingsOf(t, "--config", file)
 	for _, f := range list {
-		if f.Result != doctor.OK || f.Remedy != "" {
+		if f.Severity != doctor.OK || f.Remedy != "" {
 			t.Errorf("%+v", f)
 		}
 	}

@@ -23,7 +23,7 @@ func TestCheckSickClusters(t *testing.T) {
 		site                    string // default: localSite
 		code                    int
 		check                   string
-		result                  doctor.Result
+		severity                doctor.Severity
 		subject, detail, remedy string
 	}{
 		{
@@ -99,7 +99,7 @@ func TestCheckSickClusters(t *testing.T) {
 				row.site = localSite
 			}
 			list, code := findingsOf(t, "--config", configFile(t, c.Consul.Addr(), row.site), "--timeout", "1500ms")
-			wantFinding(t, list, row.check, row.result, row.subject, row.detail, row.remedy)
+			wantFinding(t, list, row.check, row.severity, row.subject, row.detail, row.remedy)
 			if code != row.code {
 				t.Errorf("exit %d, want %d:\n%s", code, row.code, dump(list))
 			}

@@ -24,12 +24,12 @@ func (s *Seen) schemes() []Finding {
 	}
 	https := slices.ContainsFunc(s.Sites, func(site Site) bool { return site.TLS && !site.Proxy })
 	http := slices.ContainsFunc(s.Nodes, func(n Node) bool { return strings.HasPrefix(n.URL, "http://") })
-	f := Finding{Check: "scheme", Subject: s.Name, Result: OK, Detail: "clients can follow from the site's scheme to that of the nodes"}
+	f := Finding{Check: "scheme", Subject: s.Name, Severity: OK, Detail: "clients can follow from the site's scheme to that of the nodes"}
 	if https && http {
-		f.Result, f.Detail = Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that"
+		f.Severity, f.Detail = Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that"
 		f.Remedy = "give Vault TLS and set `scheme https`; or serve the site by http://"
 	}
-	if f.Result == OK && slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Look.OtherKind }) {
+	if f.Severity == OK && slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Look.OtherKind }) {
 		return nil // there is more to say, of those nodes
 	}
 	return []Finding{f}
@@ -50,22 +50,22 @@ func (s *Seen) versions() (list []Finding) {
 			clusters[h.ClusterID] = append(clusters[h.ClusterID], s.Nodes[i].Label)
 		}
 	}
-	switch f := (Finding{Check: "version", Subject: s.Name, Result: OK, Detail: grouped(versions)}); len(versions) {
+	switch f := (Finding{Check: "version", Subject: s.Name, Severity: OK, Detail: grouped(versions)}); len(versions) {
 	case 0:
 	case 1:
 		f.Detail = "all nodes that say it: " + slices.Collect(maps.Keys(versions))[0]
 		list = append(list, f)
 	default:
-		f.Result, f.Remedy = Warning, "finish the upgrade: bring all nodes to one version"
+		f.Severity, f.Remedy = Warning, "finish the upgrade: bring all nodes to one version"
 		list = append(list, f)
 	}
-	switch f := (Finding{Check: "cluster", Subject: s.Name, Result: OK}); len(clusters) {
+	switch f := (Finding{Check: "cluster", Subject: s.Name, Severity: OK}); len(clusters) {
 	case 0:
 	case 1:
 		f.Detail = "all nodes that say it are of one cluster: " + slices.Collect(maps.Keys(clusters))[0]
 		list = append(list, f)
 	default:
-		f.Result, f.Detail = Wrong, "the nodes are of different Vault clusters: "+grouped(clusters)
+		f.Severity, f.Detail = Wrong, "the nodes are of different Vault clusters: "+grouped(clusters)
 		f.Remedy = "register each cluster as a service of its own: `service` in service_registration \"consul\" of Vault, and in the config here"
 		list = append(list, f)
 	}
@@ -99,12 +99,12 @@ func (s *Seen) clocks() []Finding {
 			off = append(off, fmt.Sprintf("%s is %s behind", s.Nodes[i].Label, h.Ahead.Abs().Round(time.Second)))
 		}
 	}
-	f := Finding{Check: "clock", Subject: s.Name, Result: OK, Detail: fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second)))}
+	f := Finding{Check: "clock", Subject: s.Name, Severity: OK, Detail: fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second)))}
 	switch {
 	case !known:
 		return nil
 	case len(off) > 0:
-		f.Result, f.Detail = Warning, "against the clock here: "+strings.Join(off, ", ")
+		f.Severity, f.Detail = Warning, "against the clock here: "+strings.Join(off, ", ")
 		f.Remedy = "have both synchronised by NTP: tokens and certificates expire by the clock"
 	}
 	return []Finding{f}

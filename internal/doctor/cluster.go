@@ -42,7 +42,7 @@ func (s *Seen) mark() Finding {
 			marked = append(marked, n.Label)
 		}
 	}
-	f := Finding{Check: "mark", Subject: s.Name, Result: OK}
+	f := Finding{Check: "mark", Subject: s.Name, Severity: OK}
 	mode, id := engine.MarkedBy(s.Selection, nodes)
 	switch {
 	case mode == discovery.ByProbe:
@@ -63,13 +63,13 @@ func (s *Seen) mark() Finding {
 			f.Detail += ", and still " + strings.Join(unusable, ", ") + ", which Consul or the probes say is down"
 		}
 	case len(marked) == 0 && len(unusable) > 0:
-		f.Result, f.Detail = Warning, f.Detail+"it marks only "+strings.Join(unusable, ", ")+", which Consul or the probes say is down"
+		f.Severity, f.Detail = Warning, f.Detail+"it marks only "+strings.Join(unusable, ", ")+", which Consul or the probes say is down"
 		f.Remedy = "in a failover this is so for a moment; else see reach and role"
 	case len(marked) == 0:
-		f.Result, f.Detail = Warning, f.Detail+"it marks no node"
+		f.Severity, f.Detail = Warning, f.Detail+"it marks no node"
 		f.Remedy = "in an election this is so for a moment; else see active_by, tag and check_id in the config"
 	default:
-		f.Result, f.Detail = Warning, f.Detail+"it marks "+strings.Join(marked, ", ")
+		f.Severity, f.Detail = Warning, f.Detail+"it marks "+strings.Join(marked, ", ")
 		f.Remedy = `only the active node should be marked: use Vault's service_registration "consul", or a check on /v1/sys/health with active_by check`
 	}
 	return f
@@ -77,7 +77,7 @@ func (s *Seen) mark() Finding {
 
 // active says who is active and why.
 func (s *Seen) active() Finding {
-	f := Finding{Check: "active", Subject: s.Name, Result: OK}
+	f := Finding{Check: "active", Subject: s.Name, Severity: OK}
 	var elected *Node
 	var claim []string
 	for i := range s.Nodes {
@@ -91,7 +91,7 @@ func (s *Seen) active() Finding {
 	}
 	switch {
 	case len(claim) > 1 || s.Candidates > 1:
-		f.Result = Wrong
+		f.Severity = Wrong
 		f.Detail = fmt.Sprintf("%d nodes could be the active one", max(len(claim), s.Candidates))
 		if len(claim) > 1 {
 			f.Detail = "more than one node says that it is active: " + strings.Join(claim, ", ")
@@ -101,16 +101,16 @@ func (s *Seen) active() Finding {
 		}
 		f.Remedy = "run check again in 10s: in a failover this is so for a moment; if it stays, compare `vault operator raft list-peers` on each node"
 	case elected == nil:
-		f.Result, f.Detail = Wrong, "no active node: "+orElse(s.Detail, string(s.Reason))
+		f.Severity, f.Detail = Wrong, "no active node: "+orElse(s.Detail, string(s.Reason))
 		f.Remedy = s.remedyFor(s.Reason)
 	case s.By == engine.ByProbe:
 		f.Detail = fmt.Sprintf("%s, %s: it says so itself", elected.Label, elected.URL)
 		if !elected.Marked {
-			f.Result, f.Detail = Warning, f.Detail+", but Consul does not mark it"
+			f.Severity, f.Detail = Warning, f.Detail+", but Consul does not mark it"
 			f.Remedy = "after a failover this is so for a moment; else look for errors of service_registration in the log of Vault"
 		}
 	case elected.code() != 0 && elected.code() != 200:
-		f.Result, f.Detail = Wrong, fmt.Sprintf("%s, %s: Consul marks it, but it says itself: %s", elected.Label, elected.URL, roleOf(elected.code()))
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, %s: Consul marks it, but it says itself: %s", elected.Label, elected.URL, roleOf(elected.code()))
 		f.Remedy = "have the probes trust its certificate (see certificate), so that its own word counts"
 	default:
 		f.Detail = fmt.Sprintf("%s, %s: Consul marks it", elected.Label, elected.URL)
@@ -132,9 +132,9 @@ func (s *Seen) remedyFor(r discovery.Reason) string {
 
 // probe says how much the nodes' own word counts.
 func (s *Seen) probe() Finding {
-	f := Finding{Check: "probe", Subject: s.Name, Result: OK}
+	f := Finding{Check: "probe", Subject: s.Name, Severity: OK}
 	if s.Mode == engine.ProbeOff {
-		f.Result, f.Detail = Warning, "off: a dead node is noticed only when Consul notices"
+		f.Severity, f.Detail = Warning, "off: a dead node is noticed only when Consul notices"
 		f.Remedy = "remove `probe off`"
 		return f
 	}
@@ -158,7 +158,7 @@ func (s *Seen) probe() Finding {
 		f.Detail = fmt.Sprintf("%s: all nodes are judged in full, by their own word", s.Mode)
 		return f
 	}
-	f.Result = Warning
+	f.Severity = Warning
 	var parts, remedies []string
 	if len(full) > 0 {
 		parts = append(parts, "judged in full: "+strings.Join(full, ", "))
@@ -166,13 +166,13 @@ func (s *Seen) probe() Finding {
 	if len(life) > 0 {
 		kind := "judged by life only, since TLS is not trusted: "
 		if s.Mode == engine.ProbeStrict {
-			kind, f.Result = "never used, since TLS is not trusted: ", Wrong
+			kind, f.Severity = "never used, since TLS is not trusted: ", Wrong
 		}
 		parts = append(parts, kind+strings.Join(life, ", "))
 		remedies = append(remedies, "set "+s.trustOption())
 	}
 	if len(other) > 0 {
-		f.Result = Wrong
+		f.Severity = Wrong
 		parts = append(parts, "asked by the wrong scheme: "+strings.Join(other, ", "))
 		remedies = append(remedies, "see scheme")
 	}
@@ -208,9 +208,9 @@ func (s *Seen) standby() Finding {
 			sealed = append(sealed, n.Label)
 		}
 	}
-	f := Finding{Check: "standby", Subject: s.Name, Result: OK, Detail: "can take over: " + strings.Join(ready, ", ")}
+	f := Finding{Check: "standby", Subject: s.Name, Severity: OK, Detail: "can take over: " + strings.Join(ready, ", ")}
 	if len(ready) == 0 {
-		f.Result, f.Detail = Warning, "no node can take over when the active one stops"
+		f.Severity, f.Detail = Warning, "no node can take over when the active one stops"
 		if f.Remedy = "add a node to the cluster"; len(sealed) > 0 {
 			f.Remedy = "unseal " + strings.Join(sealed, ", ")
 		} else if len(s.Nodes) > 1 {

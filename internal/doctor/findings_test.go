@@ -29,7 +29,7 @@ func member(i, code int) Node {
 	}}
 	n.Node = discovery.Node{Name: name, ID: "vault:" + ip, Address: ip, Tags: []string{"standby"}}
 	n.URL, n.State = "https://"+name+".example.com:8200", engine.NodeStandby
-	n.Probe = engine.Finding{Result: engine.ResultStandby, Code: code}
+	n.Probe = engine.ProbeOutcome{Result: engine.ResultStandby, Code: code}
 	if code == 200 {
 		n.Node.Tags, n.Probe.Result = []string{"active"}, engine.ResultActive
 		n.Elected, n.Marked, n.State = true, true, engine.NodeActive
@@ -53,7 +53,7 @@ func TestFindingsOfAHealthyCluster(t *testing.T) {
 	list := healthy().Findings()
 	var checks []string
 	for _, f := range list {
-		if f.Result != OK || f.Remedy != "" || f.Detail == "" || f.Subject == "" {
+		if f.Severity != OK || f.Remedy != "" || f.Detail == "" || f.Subject == "" {
 			t.Errorf("%+v", f)
 		}
 		if !slices.Contains(checks, f.Check) {
@@ -71,7 +71,7 @@ func TestFindings(t *testing.T) {
 		name                    string
 		make                    func(s *Seen)
 		check                   string
-		result                  Result
+		severity                Severity
 		subject, detail, remedy string
 	}{
 		{"consul does not answer", func(s *Seen) { s.Nodes, s.Asked, s.Took = nil, false, 10*time.Second }, "consul", Wrong, "127.0.0.1:8500", "within 10s", "firewall"},
@@ -174,14 +174,14 @@ func TestFindings(t *testing.T) {
 			row.make(s)
 			list := s.Findings()
 			ok := slices.ContainsFunc(list, func(f Finding) bool {
-				return f.Check == row.check && f.Result == row.result && strings.Contains(f.Subject, row.subject) &&
+				return f.Check == row.check && f.Severity == row.severity && strings.Contains(f.Subject, row.subject) &&
 					strings.Contains(f.Detail, row.detail) && strings.Contains(f.Remedy, row.remedy)
 			})
 			if !ok {
-				t.Errorf("no %s %s of %q with %q and %q in:\n%+v", row.result, row.check, row.subject, row.detail, row.remedy, list)
+				t.Errorf("no %s %s of %q with %q and %q in:\n%+v", row.severity, row.check, row.subject, row.detail, row.remedy, list)
 			}
 			for _, f := range list {
-				if (f.Remedy == "") != (f.Result == OK) {
+				if (f.Remedy == "") != (f.Severity == OK) {
 					t.Errorf("a remedy goes with what is not ok: %+v", f)
 				}
 			}
@@ -193,10 +193,10 @@ func TestFindings(t *testing.T) {
 func otherKind(url string) func(*Seen) {
 	return func(s *Seen) {
 		n := &s.Nodes[1]
-		n.Look, n.Probe = Look{TLSErr: "x", OtherKind: true}, engine.Finding{Result: engine.ResultTLS}
+		n.Look, n.Probe = Look{TLSErr: "x", OtherKind: true}, engine.ProbeOutcome{Result: engine.ResultTLS}
 		if url != "" {
 			n.URL, n.Look = url, Look{Health: &Health{Code: 400}, OtherKind: true}
-			n.Probe = engine.Finding{Result: engine.ResultInvalid, Code: 400}
+			n.Probe = engine.ProbeOutcome{Result: engine.ResultInvalid, Code: 400}
 		}
 	}
 }
@@ -207,7 +207,7 @@ func TestNoSchemeIsFineBesideAWrongOne(t *testing.T) {
 		s := healthy()
 		otherKind(url)(s)
 		for _, f := range s.Findings() {
-			if (f.Check == "scheme" || f.Check == "probe") && f.Result == OK {
+			if (f.Check == "scheme" || f.Check == "probe") && f.Severity == OK {
 				t.Errorf("%q: %+v", url, f)
 			}
 		}

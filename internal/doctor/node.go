@@ -50,10 +50,10 @@ func (s *Seen) reach(n *Node) Finding {
 	f := Finding{"reach", n.Label, OK, fmt.Sprintf("%s, port %s: connected in %s", where, l.Port, brief(l.Connected)), ""}
 	switch {
 	case l.LookupErr != "":
-		f.Result, f.Detail = Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", l.Host, l.LookupErr)
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", l.Host, l.LookupErr)
 		f.Remedy = "have DNS know it here and at the clients, or choose another address with redirect_to, such as node_address"
 	case l.ConnectErr != "":
-		f.Result, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, l.Port, l.ConnectErr)
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, l.Port, l.ConnectErr)
 		f.Remedy = "look whether Vault runs there, and whether a firewall lets this machine reach it"
 		if strings.Contains(l.ConnectErr, "refused") {
 			f.Remedy = "start Vault there, or correct its address and port: " + s.addressOption()
@@ -89,18 +89,18 @@ func (s *Seen) otherKind(n *Node) Finding {
 // certificate says how long the certificate is good, and for whom. ok is false if there is nothing to say.
 func (s *Seen) certificate(n *Node) (f Finding, ok bool) {
 	c := n.Look.Cert
-	f = Finding{Check: "certificate", Subject: n.Label, Result: OK}
+	f = Finding{Check: "certificate", Subject: n.Label, Severity: OK}
 	if c == nil {
 		if n.Look.TLSErr == "" || n.Look.OtherKind {
 			return f, false
 		}
-		f.Result, f.Detail, f.Remedy = Wrong, "TLS failed: "+n.Look.TLSErr, "look at the log and at the listener of that Vault"
+		f.Severity, f.Detail, f.Remedy = Wrong, "TLS failed: "+n.Look.TLSErr, "look at the log and at the listener of that Vault"
 		return f, true
 	}
 	var bad, remedies []string
-	add := func(r Result, detail, remedy string) {
-		if f.Result != Wrong {
-			f.Result = r
+	add := func(r Severity, detail, remedy string) {
+		if f.Severity != Wrong {
+			f.Severity = r
 		}
 		bad, remedies = append(bad, detail), append(remedies, remedy)
 	}
@@ -163,19 +163,19 @@ func roleOf(code int) string {
 // role says what the node says of itself, and why it is not elected. ok is false if there is nothing to say.
 func (s *Seen) role(n *Node) (f Finding, ok bool) {
 	l := &n.Look
-	f = Finding{Check: "role", Subject: n.Label, Result: OK}
+	f = Finding{Check: "role", Subject: n.Label, Severity: OK}
 	switch {
 	case l.OtherKind || l.LookupErr != "" || l.ConnectErr != "" || l.TLSErr != "":
 		return f, false
 	case l.HealthErr != "":
-		f.Result, f.Detail = Wrong, "no answer to /v1/sys/health: "+l.HealthErr
+		f.Severity, f.Detail = Wrong, "no answer to /v1/sys/health: "+l.HealthErr
 		f.Remedy = "look at the log of that Vault"
 		if strings.Contains(l.HealthErr, "certificate") {
 			f.Remedy = "the node wants a client certificate: `tls { cert FILE; key FILE }` beside ca"
 		}
 		return f, true
 	case l.Health == nil || !l.Health.Vault:
-		f.Result, f.Detail = Wrong, "what answers is not Vault"
+		f.Severity, f.Detail = Wrong, "what answers is not Vault"
 		if l.Health != nil {
 			f.Detail += fmt.Sprintf(" (/v1/sys/health: %d)", l.Health.Code)
 		}
@@ -184,7 +184,7 @@ func (s *Seen) role(n *Node) (f Finding, ok bool) {
 	}
 	code := l.Health.Code
 	f.Detail = roleOf(code)
-	f.Result, f.Remedy = remedyOfRole(code, n.URL)
+	f.Severity, f.Remedy = remedyOfRole(code, n.URL)
 	if len(n.Failing) > 0 {
 		f.Detail += "; checks in Consul that are not passing: " + strings.Join(n.Failing, ", ")
 	}
@@ -192,20 +192,20 @@ func (s *Seen) role(n *Node) (f Finding, ok bool) {
 	case n.Elected:
 		f.Detail += "; redirects lead here"
 	case n.State == engine.NodeMaintenance:
-		f.Result, f.Detail, f.Remedy = Warning, f.Detail+"; in maintenance in Consul: never used", "`consul maint -disable` when it is over"
+		f.Severity, f.Detail, f.Remedy = Warning, f.Detail+"; in maintenance in Consul: never used", "`consul maint -disable` when it is over"
 	case code == 200:
-		f.Result, f.Detail = Warning, f.Detail+"; not elected: "+n.Why
+		f.Severity, f.Detail = Warning, f.Detail+"; not elected: "+n.Why
 		f.Remedy = orElse(f.Remedy, "see active")
-	case n.Marked && s.Selection.Mode != "probe" && f.Result == OK:
-		f.Result, f.Detail = Warning, f.Detail+", but Consul marks it as active"
+	case n.Marked && s.Selection.Mode != "probe" && f.Severity == OK:
+		f.Severity, f.Detail = Warning, f.Detail+", but Consul marks it as active"
 		f.Remedy = "in a failover this is so for a moment; else see mark"
-	case len(n.Failing) > 0 && f.Result == OK:
-		f.Result, f.Remedy = Warning, "look at these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
+	case len(n.Failing) > 0 && f.Severity == OK:
+		f.Severity, f.Remedy = Warning, "look at these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
 	}
 	return f, true
 }
 
-func remedyOfRole(code int, url string) (Result, string) {
+func remedyOfRole(code int, url string) (Severity, string) {
 	switch code {
 	case 200, 429, 473:
 		return OK, ""

@@ -29,19 +29,19 @@ func (s *Seen) redirect(n *Node) Finding {
 	elsewhere := err == nil && !s.local(home)
 	switch {
 	case s.leadsBack(n) != "":
-		f.Result, f.Detail = Wrong, n.URL+" leads back to the redirector itself, which is "+s.leadsBack(n)
+		f.Severity, f.Detail = Wrong, n.URL+" leads back to the redirector itself, which is "+s.leadsBack(n)
 		f.Remedy = "set " + address + ", to the address of the node itself"
 	case loopback && elsewhere:
-		f.Result, f.Detail = Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address)
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address)
 		f.Remedy = "set " + address + ", to an address that clients reach"
 	case loopback && !s.onlyLocal() && !proxied && home.IsValid() && home.IsLoopback():
-		f.Result, f.Detail = Warning, n.URL+" is a loopback address: only clients on this machine are redirected to it"
+		f.Severity, f.Detail = Warning, n.URL+" is a loopback address: only clients on this machine are redirected to it"
 		f.Remedy = "unless this is a trial on one machine, set " + address + ", to an address that clients reach"
 	case loopback && !s.onlyLocal() && !proxied:
-		f.Result, f.Detail = Wrong, n.URL+" is a loopback address: only clients on this machine are redirected to it"
+		f.Severity, f.Detail = Wrong, n.URL+" is a loopback address: only clients on this machine are redirected to it"
 		f.Remedy = "set " + address + ", to an address that clients reach"
 	case !loopback && slices.ContainsFunc(n.Look.Addresses, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }):
-		f.Result, f.Detail = Warning, n.Look.Host+" is a loopback address here: look that it is another one for clients"
+		f.Severity, f.Detail = Warning, n.Look.Host+" is a loopback address here: look that it is another one for clients"
 		f.Remedy = "take the name out of /etc/hosts here, and let DNS know it"
 	}
 	return f

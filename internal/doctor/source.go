@@ -22,34 +22,34 @@ func (s *Seen) discovery() []Finding {
 	if source == "vault" { // asks nobody: names are looked up with each node
 		return []Finding{{"nodes", s.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", s.names()), ""}}
 	}
-	reach := Finding{Check: source, Subject: s.Endpoint, Result: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", brief(s.Took))}
-	token := Finding{Check: "token", Subject: s.Endpoint, Result: OK, Detail: "may see the service and its nodes: nothing was hidden"}
+	reach := Finding{Check: source, Subject: s.Endpoint, Severity: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", brief(s.Took))}
+	token := Finding{Check: "token", Subject: s.Endpoint, Severity: OK, Detail: "may see the service and its nodes: nothing was hidden"}
 	switch {
 	case !s.Asked:
-		reach.Result, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", brief(s.Took))
+		reach.Severity, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", brief(s.Took))
 		reach.Remedy = remedyOfConsul(s.Endpoint, "no answer in time")
 		return []Finding{reach}
 	case s.Failure == discovery.ReasonACLDenied:
 		reach.Detail = fmt.Sprintf("answered in %s", brief(s.Took))
-		token.Result, token.Detail, token.Remedy = Wrong, "refused: "+s.FailedWith, "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
+		token.Severity, token.Detail, token.Remedy = Wrong, "refused: "+s.FailedWith, "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
 		return []Finding{reach, token}
 	case s.Failure != "":
-		reach.Result, reach.Detail = Wrong, s.FailedWith
+		reach.Severity, reach.Detail = Wrong, s.FailedWith
 		reach.Remedy = remedyOfConsul(s.Endpoint, s.FailedWith)
 		return []Finding{reach}
 	case s.Doubt == discovery.ReasonACLFiltered:
-		token.Result, token.Detail, token.Remedy = Wrong, "Consul hides results from it (filtered by ACLs)", "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
+		token.Severity, token.Detail, token.Remedy = Wrong, "Consul hides results from it (filtered by ACLs)", "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
 	case s.Doubt != "":
-		reach.Result, reach.Detail = Warning, s.DoubtWhy
+		reach.Severity, reach.Detail = Warning, s.DoubtWhy
 		reach.Remedy = "Consul has no leader: look at `consul operator raft list-peers`"
 	}
 	return []Finding{reach, token, s.service()}
 }
 
 func (s *Seen) service() Finding {
-	f := Finding{Check: "service", Subject: orElse(s.Selection.Service, s.Name), Result: OK, Detail: count(len(s.Nodes), "instance") + ": " + s.names()}
+	f := Finding{Check: "service", Subject: orElse(s.Selection.Service, s.Name), Severity: OK, Detail: count(len(s.Nodes), "instance") + ": " + s.names()}
 	if len(s.Nodes) == 0 {
-		f.Result, f.Detail = Wrong, "no instance is registered, or none that the token may see"
+		f.Severity, f.Detail = Wrong, "no instance is registered, or none that the token may see"
 		f.Remedy = "give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"
 		if s.Doubt == discovery.ReasonACLFiltered {
 			f.Detail, f.Remedy = "no instance is visible", "see token"
