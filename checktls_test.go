@@ -66,7 +66,7 @@ func TestCheckCertificates(t *testing.T) {
 				t.Errorf("exit %d, want %d:\n%s", code, row.code, dump(list))
 			}
 			if !row.trusted {
-				wantFinding(t, list, "probe", doctor.Warning, "vault", "judged by life only", "probe { tls { ca FILE } }")
+				wantFinding(t, list, "probe", doctor.Warning, "vault", "liveness only (certificate not trusted)", "probe { tls { ca FILE } }")
 			}
 			// To what speaks https, redirects by http are of no use.
 			list, _ = findingsOf(t, "--scheme", "http", consul.Addr())

@@ -211,7 +211,7 @@ func (h *Handler) warn(c engine.Config) {
 		h.logger.Warn("the certificate of Consul is not verified: who sits in between can send clients, and their tokens, anywhere",
 			zap.String("consul", h.discoverer.Endpoint()))
 	}
-	if c.Probe.TLS != nil && c.Probe.TLS.InsecureSkipVerify {
+	if !c.Probe.Verifies() {
 		h.logger.Warn("the certificates of the Vault nodes are not verified by the probes: who sits in between can send clients, and their tokens, anywhere")
 	}
 }

@@ -123,8 +123,8 @@ func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 		}
 	}
 	var reports []doctor.Report
-	for _, seen := range d.Look(ctx, timeout) {
-		r := doctor.Report{Title: seen.Title(), Findings: seen.Findings()}
+	for _, o := range d.Observe(ctx, timeout) {
+		r := doctor.Report{Title: o.Title(), Findings: o.Findings()}
 		r.Clean(secrets)
 		reports = append(reports, r)
 	}

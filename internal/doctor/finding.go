@@ -1,11 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package doctor finds out what is wrong with a Vault cluster, its registration in Consul, and the way from here to both.
-//
-// A [Doctor] looks: it has an engine of its own elect the active node as the plugin would, and looks at each node itself.
-// What it saw is a [Seen]; what that means is decided by [Seen.Findings], a pure function. The doctor listens on nothing,
-// writes no file and sends no token to Vault.
 package doctor
 
 import (

@@ -84,6 +84,9 @@ func (o ProbeOutcome) same(p ProbeOutcome) bool {
 	return o == p
 }
 
+// healthPath is where nodes are asked what they are.
+const healthPath = "/v1/sys/health"
+
 // maxProbeAnswer bounds what is read of an answer, its headers and its body each.
 const maxProbeAnswer = 64 << 10
 
@@ -108,7 +111,7 @@ func (c *probeConn) askAgain(ctx context.Context, base string, leader bool) Prob
 }
 
 func (c *probeConn) health(ctx context.Context, base string) ProbeOutcome {
-	code, body, failed := c.answer(ctx, base+"/v1/sys/health")
+	code, body, failed := c.answer(ctx, base+healthPath)
 	if failed != nil {
 		return *failed
 	}
@@ -172,50 +175,28 @@ func (c *probeConn) get(ctx context.Context, target string) (code int, body []by
 
 // outcomeOf reads an answer of /v1/sys/health.
 func outcomeOf(code int, body []byte) ProbeOutcome {
-	o := ProbeOutcome{Code: code}
-	switch code {
-	case http.StatusOK:
-		// Anything can answer 200 to anything: it must say so itself.
-		var health struct {
-			Initialized, Sealed, Standby *bool
-			ClusterID                    string `json:"cluster_id"`
-		}
-		if json.Unmarshal(body, &health) != nil || health.Initialized == nil || health.Sealed == nil || health.Standby == nil {
-			o.Result, o.Detail = ResultInvalid, "200, but not from Vault"
-			return o
-		}
-		switch {
-		case !*health.Initialized:
-			o.Result, o.Detail = ResultUninitialized, "200, but not initialized"
-		case *health.Sealed:
-			o.Result, o.Detail = ResultSealed, "200, but sealed"
-		case *health.Standby:
-			o.Result, o.Detail = ResultStandby, "200, but standby"
-		default:
-			o.Result, o.ClusterID = ResultActive, sanitize.Line(health.ClusterID)
-		}
-	case http.StatusTooManyRequests:
-		o.Result, o.Detail = ResultStandby, "429, standby"
-	case 472:
-		o.Result, o.Detail = ResultStandby, "472, disaster recovery secondary"
-	case 473:
-		o.Result, o.Detail = ResultStandby, "473, performance standby"
-	case 474:
-		o.Result, o.Detail = ResultStandby, "474, standby that cannot reach the active node"
-	case http.StatusNotImplemented:
-		o.Result, o.Detail = ResultUninitialized, "501, not initialized"
-	case http.StatusServiceUnavailable:
-		o.Result, o.Detail = ResultSealed, "503, sealed"
-	case 530:
-		o.Result, o.Detail = ResultRemoved, "530, removed from the cluster"
+	role, clusterID := roleOf(code, body)
+	o := ProbeOutcome{Result: role.Result, Code: code}
+	switch {
+	case role.Result == ResultActive:
+		o.ClusterID = sanitize.Line(clusterID)
+	case code == http.StatusOK:
+		o.Detail = "200, but " + role.Text
+	case wantsTLS(code, body):
+		o.Detail = "400: the node answers https, and is asked by http"
+	case role.Result == ResultInvalid:
+		o.Detail = fmt.Sprintf("%d, which is no answer of Vault's", code)
 	default:
-		o.Result, o.Detail = ResultInvalid, fmt.Sprintf("%d, which is no answer of Vault's", code)
-		if WantsTLS(code, body) {
-			o.Detail = "400: the node answers https, and is asked by http"
-		}
+		o.Detail = fmt.Sprintf("%d, %s", code, role.Text)
 	}
 	return o
 }
+
+// What the details of failures begin with where another error follows.
+const (
+	lookupFailed = "the name cannot be looked up: "
+	tlsFailed    = "TLS: "
+)
 
 // ours are errors of this machine, which say nothing of a node: it has no more descriptors, ports or memory.
 var ours = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
@@ -242,25 +223,25 @@ func outcomeOfError(err error) ProbeOutcome {
 		strings.Contains(err.Error(), "server closed idle connection"): // before the request was on its way
 		return ProbeOutcome{Result: ResultRefused, Detail: "connection closed without an answer"}
 	case errors.As(err, &lookup):
-		return ProbeOutcome{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
-	case WantsNoTLS(err):
+		return ProbeOutcome{Result: ResultOther, Detail: lookupFailed + sanitize.Line(lookup.Err)}
+	case wantsNoTLS(err):
 		return ProbeOutcome{Result: ResultTLS, Detail: "the node answers http, and is asked by https"}
 	case isTLS(err):
-		return ProbeOutcome{Result: ResultTLS, Detail: "TLS: " + sanitize.Line(withoutAddresses(err).Error())}
+		return ProbeOutcome{Result: ResultTLS, Detail: tlsFailed + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.As(err, &operation):
 		return ProbeOutcome{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
 	}
 	return ProbeOutcome{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
 }
 
-// WantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
-func WantsNoTLS(err error) bool {
+// wantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
+func wantsNoTLS(err error) bool {
 	header := tls.RecordHeaderError{}
 	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/"
 }
 
-// WantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
-func WantsTLS(code int, body []byte) bool {
+// wantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
+func wantsTLS(code int, body []byte) bool {
 	return code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTPS"))
 }
 

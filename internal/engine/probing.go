@@ -34,6 +34,9 @@ type Probe struct {
 	TLSKey   [sha256.Size]byte
 }
 
+// Verifies reports whether the probes verify the certificates of nodes.
+func (p Probe) Verifies() bool { return p.TLS == nil || !p.TLS.InsecureSkipVerify }
+
 const (
 	standbyFactor = 10               // a node that is not active is probed once in so many intervals,
 	standbyMost   = 10 * time.Second // and at least this often
