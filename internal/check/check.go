@@ -31,8 +31,8 @@ import (
 // exitWrong is the exit code where something is wrong with what was checked.
 const exitWrong = 2
 
-// maxCheckTimeout bounds --timeout: nobody waits for longer.
-const maxCheckTimeout = 10 * time.Minute
+// maxTimeout bounds --timeout.
+const maxTimeout = 10 * time.Minute
 
 // Loader decodes the JSON of a handler, validates it and completes it. It uses no network.
 type Loader func(ctx caddy.Context, raw json.RawMessage) (Subject, error)
@@ -102,8 +102,8 @@ func Run(to io.Writer, fs caddycmd.Flags, load Loader) (int, error) {
 // check returns a report on each cluster that the flags name.
 func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 	timeout := fs.Duration("timeout")
-	if timeout <= 0 || timeout > maxCheckTimeout {
-		return nil, fmt.Errorf("--timeout: %s is not between 0 and %s", timeout, maxCheckTimeout)
+	if timeout <= 0 || timeout > maxTimeout {
+		return nil, fmt.Errorf("--timeout: %s is not between 0 and %s", timeout, maxTimeout)
 	}
 	handlers, err := handlersByFlags(fs)
 	if err != nil {

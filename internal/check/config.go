@@ -132,10 +132,20 @@ func (f *finder) add(object map[string]any, path string, s scope) error {
 	}
 	h := handler{raw: raw, place: f.file + ": " + path}
 	if len(s.listen) > 0 {
-		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https()}}
+		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: proxiesAll(object)}}
 	}
 	f.found = append(f.found, h)
 	return nil
+}
+
+// proxiesAll reports whether a handler proxies every request: a set of matchers without a matcher matches all.
+func proxiesAll(handler map[string]any) bool {
+	proxy, _ := handler["proxy"].(map[string]any)
+	sets, _ := proxy["match"].([]any)
+	return slices.ContainsFunc(sets, func(set any) bool {
+		matchers, ok := set.(map[string]any)
+		return ok && len(matchers) == 0
+	})
 }
 
 // enter returns the scope inside an object: a server says where it listens, a route for which hosts it is.

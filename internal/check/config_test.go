@@ -63,3 +63,18 @@ func TestCheckKnowsHTTPS(t *testing.T) {
 		})
 	}
 }
+
+// Where every request is proxied, clients do not see where it goes.
+func TestCheckKnowsProxies(t *testing.T) {
+	for proxy, all := range map[string]bool{`{}`: false, `{"match": [{"path": ["/v1/*"]}]}`: false, `{"match": [{"path": ["/x"]}, {}]}`: true} {
+		file := filepath.Join(t.TempDir(), "config.json")
+		text := `{"listen": [":80"], "routes": [{"handle": [{"handler": "vault_redirect", "proxy": ` + proxy + `}]}]}`
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		found, err := handlersByConfig(file, "")
+		if err != nil || len(found) != 1 || len(found[0].sites) != 1 || found[0].sites[0].Proxy != all {
+			t.Errorf("%s: %v: %+v", proxy, err, found)
+		}
+	}
+}

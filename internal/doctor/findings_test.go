@@ -99,8 +99,8 @@ func TestFindings(t *testing.T) {
 		{"by check", func(o *Observation) { o.Selection.Mode = discovery.ByCheck }, "mark", OK, "vault", "all checks of the instance", ""},
 		{"two actives", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(200) }, "active", Wrong, "vault", "vault-1, vault-2", "10s"},
 		{"two candidates", func(o *Observation) { o.Candidates = 2 }, "active", Wrong, "vault", "2 nodes could be", "list-peers"},
-		{"nobody", nobody(discovery.ReasonUnhealthy), "active", Wrong, "vault", "no active node: unhealthy", "vault status"},
-		{"no answer in time", nobody(discovery.ReasonStarting), "active", Wrong, "vault", "starting", "--timeout"},
+		{"no active node", noActive(discovery.ReasonUnhealthy), "active", Wrong, "vault", "no active node: unhealthy", "vault status"},
+		{"no answer in time", noActive(discovery.ReasonStarting), "active", Wrong, "vault", "starting", "--timeout"},
 		{"by consul", func(o *Observation) { o.By = engine.BySource }, "active", OK, "vault", "Consul marks it", ""},
 		{"consul errs", func(o *Observation) { o.By = engine.BySource; o.Nodes[0].Health.Role = engine.RoleOf(429) }, "active", Wrong, "vault", "says itself: standby (429)", "trust"},
 		{"life only", func(o *Observation) { o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Warning, "vault", "liveness only (certificate not trusted): vault-3", "probe { tls { ca FILE } }"},
@@ -223,7 +223,7 @@ func failed(reason discovery.Reason, text string) func(*Observation) {
 	return func(o *Observation) { o.Nodes, o.Failed, o.FailedWith = nil, reason, text }
 }
 
-func nobody(reason discovery.Reason) func(*Observation) {
+func noActive(reason discovery.Reason) func(*Observation) {
 	return func(o *Observation) {
 		o.Reason, o.By, o.Candidates = reason, "", 0
 		n := &o.Nodes[0]

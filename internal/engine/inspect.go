@@ -110,7 +110,7 @@ func (i *inspector) note(what func(seen *Inspection)) {
 
 // dial looks the name up by itself, so that this is told from the connection.
 func (i *inspector) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", i.seen.Host) // which nobody changes
+	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", i.seen.Host) // which does not change
 	if err != nil {
 		return nil, err
 	}
