@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
 // renewBefore is how long before its end a certificate should be renewed.
@@ -44,7 +45,7 @@ func (o *Observation) reach(n *Node) Finding {
 	if len(n.Addresses) > 0 && n.Addresses[0].String() != n.Host {
 		where += " is " + join(n.Addresses)
 	}
-	f := Finding{"reach", n.Label, OK, fmt.Sprintf("%s, port %s: connected in %s", where, n.Port, brief(n.Connected)), ""}
+	f := Finding{"reach", n.Label, OK, fmt.Sprintf("%s, port %s: connected in %s", where, n.Port, words.Brief(n.Connected)), ""}
 	switch n.FailedStep {
 	case engine.StepLookup:
 		f.Severity, f.Detail = Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure)

@@ -6,9 +6,9 @@ package doctor
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
 // aclPolicy is what the token needs.
@@ -20,15 +20,15 @@ func (o *Observation) discovery() []Finding {
 	if source == "vault" { // there is nothing to query, and names are looked up with each node
 		return []Finding{{"nodes", o.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), ""}}
 	}
-	reach := Finding{Check: source, Subject: o.Endpoint, Severity: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", brief(o.Took))}
+	reach := Finding{Check: source, Subject: o.Endpoint, Severity: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", words.Brief(o.Took))}
 	token := Finding{Check: "token", Subject: o.Endpoint, Severity: OK, Detail: "may see the service and its nodes: nothing was hidden"}
 	switch {
 	case !o.Asked:
-		reach.Severity, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", brief(o.Took))
+		reach.Severity, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", words.Brief(o.Took))
 		reach.Remedy = remedyOfConsul(o.Endpoint, "no answer in time")
 		return []Finding{reach}
 	case o.Failed == discovery.ReasonACLDenied:
-		reach.Detail = fmt.Sprintf("answered in %s", brief(o.Took))
+		reach.Detail = fmt.Sprintf("answered in %s", words.Brief(o.Took))
 		token.Severity, token.Detail, token.Remedy = Wrong, "refused: "+o.FailedWith, "use "+fmt.Sprintf(aclPolicy, o.Selection.Service)
 		return []Finding{reach, token}
 	case o.Failed != "":
@@ -45,7 +45,7 @@ func (o *Observation) discovery() []Finding {
 }
 
 func (o *Observation) service() Finding {
-	f := Finding{Check: "service", Subject: orElse(o.Selection.Service, o.Name), Severity: OK, Detail: count(len(o.Nodes), "instance") + ": " + o.names()}
+	f := Finding{Check: "service", Subject: orElse(o.Selection.Service, o.Name), Severity: OK, Detail: words.Plural(len(o.Nodes), "instance") + ": " + o.names()}
 	if len(o.Nodes) == 0 {
 		f.Severity, f.Detail = Wrong, "no instance is registered, or none that the token may see"
 		f.Remedy = "give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"
@@ -98,22 +98,4 @@ func remedyOfConsul(endpoint, text string) string {
 		return "Consul has no leader: see `consul operator raft list-peers`"
 	}
 	return "see the log of the Consul agent"
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// brief writes a duration without more digits than matter.
-func brief(d time.Duration) string {
-	switch {
-	case d < time.Millisecond:
-		return "less than 1ms"
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	}
-	return d.Round(100 * time.Millisecond).String()
 }
