@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the command check, against stand-ins of Consul and Vault.
-
 package vaultredirect
 
 import (
@@ -16,8 +14,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/hashicorp/consul/api"
-	"github.com/spf13/cobra"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/check"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -25,14 +23,12 @@ import (
 // runCheckCommand runs the command and returns what it prints and its exit code. An error comes as the text.
 func runCheckCommand(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
-	parent := &cobra.Command{Use: "vault-redirect"}
-	addCheckCommand(parent)
-	cmd := parent.Commands()[0]
+	cmd := check.Command(loadForCheck)
 	if err := cmd.ParseFlags(args); err != nil {
 		return err.Error(), 1
 	}
 	var b strings.Builder
-	code, err := checkTo(&b, caddycmd.Flags{FlagSet: cmd.Flags()})
+	code, err := check.Run(&b, caddycmd.Flags{FlagSet: cmd.Flags()}, loadForCheck)
 	if err != nil {
 		return err.Error(), code
 	}
@@ -49,15 +45,15 @@ func findingsOf(t *testing.T, args ...string) (list []doctor.Finding, code int) 
 	return list, code
 }
 
-// wantFinding fails unless there is a finding with the check, the result, and a text in the subject, the detail or the remedy each.
-func wantFinding(t *testing.T, list []doctor.Finding, check string, result doctor.Result, subject, detail, remedy string) {
+// wantFinding fails unless there is a finding with the check, the severity, and a text in the subject, the detail or the remedy each.
+func wantFinding(t *testing.T, list []doctor.Finding, about string, severity doctor.Severity, subject, detail, remedy string) {
 	t.Helper()
 	ok := slices.ContainsFunc(list, func(f doctor.Finding) bool {
-		return f.Check == check && f.Result == result && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
+		return f.Check == about && f.Severity == severity && strings.Contains(f.Subject, subject) && strings.Contains(f.Detail, detail) &&
 			strings.Contains(f.Remedy, remedy)
 	})
 	if !ok {
-		t.Errorf("no %s %s of %q with %q and %q in\n%s", result, check, subject, detail, remedy, dump(list))
+		t.Errorf("no %s %s of %q with %q and %q in\n%s", severity, about, subject, detail, remedy, dump(list))
 	}
 }
 
@@ -76,8 +72,8 @@ func noConsulEnv(t *testing.T) {
 	}
 }
 
-// sick is a cluster of stand-ins of which a test makes what it wants: three nodes on 127.0.0.1, the first is active.
-func sick(t *testing.T) *standin.Cluster {
+// standIns returns a cluster that a test can change: three nodes on 127.0.0.1, of which the first is active.
+func standIns(t *testing.T) *standin.Cluster {
 	t.Helper()
 	noConsulEnv(t)
 	c, err := standin.NewCluster(3, "")
@@ -107,11 +103,11 @@ http://127.0.0.1:18200 {
 }`
 
 func TestCheckHealthy(t *testing.T) {
-	c := sick(t)
+	c := standIns(t)
 	file := configFile(t, c.Consul.Addr(), localSite)
 	list, code := findingsOf(t, "--config", file)
 	for _, f := range list {
-		if f.Result != doctor.OK || f.Remedy != "" {
+		if f.Severity != doctor.OK || f.Remedy != "" {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -127,7 +123,7 @@ func TestCheckHealthy(t *testing.T) {
 	if code != 0 || !strings.HasSuffix(out, " ok, 0 warning, 0 wrong\n") || !strings.HasPrefix(out, "vault (consul "+c.Consul.Addr()+")\n") {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
-	// By its address alone it is not known who the clients are: these nodes are for this machine only.
+	// By its address alone it is not known where the clients are: these nodes are for this machine only.
 	list, code = findingsOf(t, "--scheme", "http", c.Consul.Addr())
 	wantFinding(t, list, "redirect", doctor.Warning, "vault-0", "loopback", "api_addr")
 	if code != 0 {
@@ -143,7 +139,7 @@ func TestCheckHealthy(t *testing.T) {
 }
 
 func TestCheckWithoutConsul(t *testing.T) {
-	c := sick(t)
+	c := standIns(t)
 	list, code := findingsOf(t, "--vault", c.Vaults[0].URL(), "--vault", c.Vaults[1].URL())
 	wantFinding(t, list, "nodes", doctor.OK, "127.0.0.1", c.Vaults[1].Addr(), "")
 	wantFinding(t, list, "active", doctor.OK, "127.0.0.1", c.Vaults[0].Addr(), "")
@@ -157,7 +153,7 @@ func TestCheckWithoutConsul(t *testing.T) {
 }
 
 func TestCheckFindsAllHandlers(t *testing.T) {
-	c := sick(t)
+	c := standIns(t)
 	one := map[string]any{"handler": "vault_redirect", "name": "one", "scheme": "http", "discovery": map[string]any{"source": "consul", "address": c.Consul.Addr()}}
 	config := map[string]any{"apps": map[string]any{"http": map[string]any{"servers": map[string]any{
 		"a": map[string]any{
@@ -237,7 +233,7 @@ func TestCheckRefusesBadInput(t *testing.T) {
 
 func TestCheckShowsNoToken(t *testing.T) {
 	const planted = "11111111-PLANTED-2222"
-	c := sick(t)
+	c := standIns(t)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(planted+"\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/check"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/logswitch"
@@ -72,7 +74,7 @@ Everything else is easier with a Caddyfile: see ` + instance.SourceURL + `.`,
 			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
 			status.AddCommands(cmd)
-			addCheckCommand(cmd)
+			cmd.AddCommand(check.Command(loadForCheck))
 		},
 	})
 }
@@ -167,12 +169,12 @@ func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler 
 		}
 		return h
 	}
-	consul := Consul{Address: fs.Arg(0), PollInterval: max(every, caddy.Duration(minPoll))}
-	if check := fs.String("checkid"); check != "" {
-		consul.ActiveBy, consul.CheckID = discovery.ByCheck, check
+	source := Consul{Address: fs.Arg(0), PollInterval: max(every, caddy.Duration(minPoll))}
+	if id := fs.String("checkid"); id != "" {
+		source.ActiveBy, source.CheckID = discovery.ByCheck, id
 	}
 	h := Handler{
-		DiscoveryRaw: caddyconfig.JSONModuleObject(consul, "source", "consul", nil),
+		DiscoveryRaw: caddyconfig.JSONModuleObject(source, "source", "consul", nil),
 		Scheme:       "http",
 		RedirectTo:   engine.ToNodeName,
 	}
@@ -237,4 +239,35 @@ func commandLogging(verbose int, disable bool) *caddy.Logging {
 			EncoderRaw: caddyconfig.JSON(map[string]any{"format": "filter", "fields": fields}, nil),
 		}},
 	}}
+}
+
+// loadForCheck decodes, validates and completes a handler for the command check.
+func loadForCheck(ctx caddy.Context, raw json.RawMessage) (check.Subject, error) {
+	var h Handler
+	if err := caddy.StrictUnmarshalJSON(raw, &h); err != nil {
+		return check.Subject{}, err
+	}
+	if err := h.Validate(); err != nil {
+		return check.Subject{}, err
+	}
+	config, err := h.complete(ctx)
+	return check.Subject{Discoverer: h.discoverer, Config: config, Secrets: secretsOf(h.discoverer)}, err
+}
+
+// secretsOf returns what a discovery knows and must not be printed.
+func secretsOf(d discovery.Discoverer) (list []string) {
+	c, ok := d.(*Consul)
+	if !ok {
+		return nil
+	}
+	list = append(list, c.resolved.token)
+	if c.resolved.auth != nil {
+		list = append(list, c.resolved.auth.Password)
+	}
+	if c.resolved.TokenFile != "" {
+		if token, err := consul.ReadToken(c.resolved.TokenFile); err == nil {
+			list = append(list, token)
+		}
+	}
+	return list
 }

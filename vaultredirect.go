@@ -211,7 +211,7 @@ func (h *Handler) warn(c engine.Config) {
 		h.logger.Warn("the certificate of Consul is not verified: a man in the middle can redirect clients, and their tokens, to any host",
 			zap.String("consul", h.discoverer.Endpoint()))
 	}
-	if c.Probe.TLS != nil && c.Probe.TLS.InsecureSkipVerify {
+	if !c.Probe.Verifies() {
 		h.logger.Warn("the probes do not verify the certificates of the Vault nodes: a man in the middle can redirect clients, and their tokens, to any host")
 	}
 }

@@ -1,8 +1,12 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the doctor has an engine elect the active node, and looks at all nodes.
-
+// Package doctor finds out what is wrong with a Vault cluster, with its registration in Consul, and with the way from this machine
+// to both.
+//
+// A [Doctor] makes an [Observation] of each cluster: what an engine knows of it, as in the plugin, and what a single probe sees of
+// each node. [Observation.Findings], a pure function, says what that means. Nothing listens, no file is written, and no token is sent
+// to Vault.
 package doctor
 
 import (
@@ -18,93 +22,94 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/machine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// Doctor looks at clusters. Create it with New.
+// Doctor observes clusters by an engine of its own. Create it with New.
 type Doctor struct {
 	pool     *engine.Pool
 	log      *zap.Logger
-	patients []*patient
+	clusters []*cluster
 }
 
-// patient is a cluster to look at.
-type patient struct {
+// cluster is a cluster to observe.
+type cluster struct {
 	view       *engine.View
-	discoverer *witness
+	discoverer *recorder
 	config     engine.Config
 	sites      []Site
 }
 
-// New returns a doctor who has an engine of his own.
+// New returns a Doctor without clusters.
 func New() *Doctor { return &Doctor{pool: engine.NewPool(), log: zap.NewNop()} }
 
-// Add has a cluster looked at, once for all sites that would share what they know of it. It uses no network.
+// Add adds a cluster. Handlers that would share a view share an observation. It uses no network.
 func (d *Doctor) Add(by discovery.Discoverer, config engine.Config, sites ...Site) error {
-	seen := &witness{Discoverer: by}
-	for _, p := range d.patients {
-		if p.discoverer.Key() == by.Key() {
-			seen = &witness{Discoverer: by, record: p.discoverer.record}
+	r := &recorder{Discoverer: by}
+	for _, c := range d.clusters {
+		if c.discoverer.Key() == by.Key() {
+			r.queries = c.discoverer.queries
 		}
 	}
-	if seen.record == nil {
-		seen.record = new(record)
+	if r.queries == nil {
+		r.queries = new(queries)
 	}
-	view, err := d.pool.Acquire(seen, config, d.log)
+	view, err := d.pool.Acquire(r, config, d.log)
 	if err != nil {
 		return err
 	}
-	for _, p := range d.patients {
-		if p.view == view {
-			p.sites = append(p.sites, sites...)
+	for _, c := range d.clusters {
+		if c.view == view {
+			c.sites = append(c.sites, sites...)
 			view.Release(d.log)
 			return nil
 		}
 	}
-	d.patients = append(d.patients, &patient{view, seen, config, sites})
+	d.clusters = append(d.clusters, &cluster{view, r, config, sites})
 	return nil
 }
 
-// Look looks at all clusters at once. It waits for discovery and for the first probes, at most so long, and then for each
-// node, at most so long. The doctor is of no use after it.
-func (d *Doctor) Look(ctx context.Context, timeout time.Duration) []Seen {
-	list := make([]Seen, len(d.patients))
-	for _, p := range d.patients {
-		p.view.Start()
+// Observe observes all clusters at once. The timeout is that of discovery with the first probes, and again that of each node. It
+// can be called once.
+func (d *Doctor) Observe(ctx context.Context, timeout time.Duration) []Observation {
+	list := make([]Observation, len(d.clusters))
+	for _, c := range d.clusters {
+		c.view.Start()
 	}
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var group sync.WaitGroup
-	for i, p := range d.patients {
+	for i, c := range d.clusters {
 		group.Go(func() {
-			p.settle(waiting)
-			list[i] = p.look(ctx, timeout)
+			c.settle(waiting)
+			list[i] = c.observe(ctx, timeout)
 		})
 	}
 	group.Wait()
-	for _, p := range d.patients {
-		p.view.Release(d.log)
+	for _, c := range d.clusters {
+		c.view.Release(d.log)
 	}
 	return list
 }
 
-// settle waits until discovery has answered or failed, and each node was probed: once, or as often as it takes to call one
-// dead that does not answer in time.
-func (p *patient) settle(ctx context.Context) {
-	for began, changed := time.Now(), p.view.Changed(); !p.settled(time.Since(began)); changed = p.view.Changed() {
+// settle waits until discovery has answered or failed, and each node was probed: once, or as often as makes it dead if it does not
+// answer in time.
+func (c *cluster) settle(ctx context.Context) {
+	for began, changed := time.Now(), c.view.Changed(); !c.settled(time.Since(began)); changed = c.view.Changed() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-time.After(20 * time.Millisecond): // a failed query may change no state, and a probe that finds nothing new neither
+		case <-time.After(20 * time.Millisecond): // a failed query may change no state, and neither does a probe that finds nothing new
 		}
 	}
 }
 
-func (p *patient) settled(after time.Duration) bool {
-	state, probe := p.view.State(), p.config.Probe
+func (c *cluster) settled(after time.Duration) bool {
+	state, probe := c.view.State(), c.config.Probe
 	if state.Polled.IsZero() { // the state knows no answer yet
-		return p.view.Discovery().Failures > 0
+		return c.view.Discovery().Failures > 0
 	}
 	if probe.Mode == engine.ProbeOff {
 		return true
@@ -120,26 +125,26 @@ func (p *patient) settled(after time.Duration) bool {
 	return true
 }
 
-// looksAtOnce is how many nodes of a cluster are looked at at once.
-const looksAtOnce = 16
+// nodesAtOnce is how many nodes of a cluster are inspected at once.
+const nodesAtOnce = 16
 
-// look notes what the engine knows, and looks at each node.
-func (p *patient) look(ctx context.Context, timeout time.Duration) Seen {
-	state, status := p.view.State(), p.view.Discovery()
+// observe notes what the engine knows, and inspects each node.
+func (c *cluster) observe(ctx context.Context, timeout time.Duration) Observation {
+	state, status := c.view.State(), c.view.Discovery()
 	source, _, _ := strings.Cut(status.Cluster, "\x00")
-	s := Seen{
-		Name: p.config.Name, Source: source, Endpoint: status.Endpoint, Selection: p.discoverer.Selection(), Mode: p.config.Probe.Mode,
-		Verify: p.config.Probe.TLS == nil || !p.config.Probe.TLS.InsecureSkipVerify, Sites: p.sites, Here: addressesHere(),
+	o := Observation{
+		Name: c.config.Name, Source: source, Endpoint: status.Endpoint, Selection: c.discoverer.Selection(), Mode: c.config.Probe.Mode,
+		Verify: c.config.Probe.Verifies(), Sites: c.sites, Here: machine.Own(),
 		Reason: state.ReasonAt(time.Now()), Detail: state.Detail, By: state.By, Candidates: state.Candidates,
 	}
-	if p.discoverer.tell(&s); !s.Asked {
-		s.Took = timeout
+	if c.discoverer.queries.describe(&o); !o.Asked {
+		o.Took = timeout
 	}
-	slots := make(chan struct{}, looksAtOnce)
+	slots := make(chan struct{}, nodesAtOnce)
 	var group sync.WaitGroup
-	s.Nodes = label(state.NodeStatuses())
-	for i := range s.Nodes {
-		n := &s.Nodes[i]
+	o.Nodes = label(state.NodeStatuses())
+	for i := range o.Nodes {
+		n := &o.Nodes[i]
 		if n.URL == "" {
 			continue
 		}
@@ -148,15 +153,15 @@ func (p *patient) look(ctx context.Context, timeout time.Duration) Seen {
 			defer func() { <-slots }()
 			limited, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			n.Look = look(limited, n.URL, n.Node.ServerName, p.config.Probe.TLS)
+			n.Inspection = engine.Inspect(limited, n.URL, n.Node.ServerName, c.config.Probe.TLS)
 		})
 	}
 	group.Wait()
-	s.Now = time.Now()
-	return s
+	o.Now = time.Now()
+	return o
 }
 
-// label names the nodes: by their names where these tell them apart, else by their addresses as well.
+// label names the nodes: by their names if these differ, else by their addresses, too.
 func label(list []engine.NodeStatus) []Node {
 	nodes, times := make([]Node, len(list)), map[string]int{}
 	for _, n := range list {
@@ -176,62 +181,61 @@ func label(list []engine.NodeStatus) []Node {
 	return nodes
 }
 
-// record is what became of the queries of a source.
-type record struct {
+// queries is what is known of the queries of a source.
+type queries struct {
 	mu    sync.Mutex
 	asked bool
-	took  time.Duration // of the first
+	took  time.Duration // that of the first
 	last  discovery.Answer
 	err   error
 }
 
-// witness is a discoverer whose queries are recorded.
-type witness struct {
+// describe fills in what an observation says of the queries.
+func (q *queries) describe(o *Observation) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Doubt, q.last.Detail
+	if q.err == nil {
+		return
+	}
+	o.Failed, o.FailedWith = discovery.ReasonConsulError, strings.TrimPrefix(sanitize.Line(q.err.Error()), "consul at "+o.Endpoint+": ")
+	if known, ok := errors.AsType[*discovery.Error](q.err); ok {
+		o.Failed = known.Reason
+	}
+}
+
+// recorder is a discoverer that records its queries.
+type recorder struct {
 	discovery.Discoverer
-	record *record
+	queries *queries
 }
 
 // Open implements [discovery.Discoverer].
-func (w *witness) Open() (discovery.Source, error) {
-	s, err := w.Discoverer.Open()
+func (r *recorder) Open() (discovery.Source, error) {
+	s, err := r.Discoverer.Open()
 	if err != nil {
 		return nil, err
 	}
-	return &witnessed{s, w.record}, nil
+	return &recordedSource{s, r.queries}, nil
 }
 
-// tell says what became of the queries.
-func (w *witness) tell(s *Seen) {
-	r := w.record
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.Asked, s.Took, s.Doubt, s.DoubtWhy = r.asked, r.took, r.last.Doubt, r.last.Detail
-	if r.err == nil {
-		return
-	}
-	s.Failure, s.FailedWith = discovery.ReasonConsulError, strings.TrimPrefix(sanitize.Line(r.err.Error()), "consul at "+s.Endpoint+": ")
-	if known, ok := errors.AsType[*discovery.Error](r.err); ok {
-		s.Failure = known.Reason
-	}
-}
-
-type witnessed struct {
+type recordedSource struct {
 	discovery.Source
-	record *record
+	queries *queries
 }
 
 // Query implements [discovery.Source].
-func (w *witnessed) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
+func (s *recordedSource) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	began := time.Now()
-	a, err := w.Source.Query(ctx, index, wait)
-	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) { // the doctor is leaving
+	a, err := s.Source.Query(ctx, index, wait)
+	if errors.Is(ctx.Err(), context.Canceled) { // the observation is over
 		return a, err
 	}
-	w.record.mu.Lock()
-	defer w.record.mu.Unlock()
-	if !w.record.asked {
-		w.record.asked, w.record.took = true, time.Since(began)
+	s.queries.mu.Lock()
+	defer s.queries.mu.Unlock()
+	if !s.queries.asked {
+		s.queries.asked, s.queries.took = true, time.Since(began)
 	}
-	w.record.last, w.record.err = a, err
+	s.queries.last, s.queries.err = a, err
 	return a, err
 }

@@ -1,11 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package doctor finds out what is wrong with a Vault cluster, its registration in Consul, and the way from here to both.
-//
-// A [Doctor] looks: it has an engine of its own elect the active node as the plugin would, and looks at each node itself.
-// What it saw is a [Seen]; what that means is decided by [Seen.Findings], a pure function. The doctor listens on nothing,
-// writes no file and sends no token to Vault.
 package doctor
 
 import (
@@ -17,23 +12,23 @@ import (
 	"unicode"
 )
 
-// Result is how bad a finding is: a closed set.
-type Result string
+// Severity is how bad a finding is: a closed set.
+type Severity string
 
-// The results.
+// The severities.
 const (
-	OK      Result = "ok"
-	Warning Result = "warning" // it works, but not as well as it should, or not for long
-	Wrong   Result = "wrong"   // clients fail now, or will when the active node changes
+	OK      Severity = "ok"
+	Warning Severity = "warning" // it works, but not as well as it should, or not for long
+	Wrong   Severity = "wrong"   // clients fail now, or will when the active node changes
 )
 
 // Finding is one line of the outcome.
 type Finding struct {
-	Check   string `json:"check"`   // what was looked at: a closed set of words
-	Subject string `json:"subject"` // of which node, service or Consul
-	Result  Result `json:"result"`
-	Detail  string `json:"detail"` // what was found
-	Remedy  string `json:"remedy"` // what to do about it; empty with ok
+	Check    string   `json:"check"`   // what was looked at: a closed set of words
+	Subject  string   `json:"subject"` // of which node, service or Consul
+	Severity Severity `json:"result"`
+	Detail   string   `json:"detail"` // what was found
+	Remedy   string   `json:"remedy"` // what to do about it; empty with ok
 }
 
 // Report is what was found of one cluster.
@@ -64,11 +59,11 @@ func (r *Report) Clean(secrets []string) {
 	}
 }
 
-// Count returns how many findings of the reports have a result.
-func Count(reports []Report, result Result) (n int) {
+// Count returns how many findings of the reports have a severity.
+func Count(reports []Report, severity Severity) (n int) {
 	for _, r := range reports {
 		for _, f := range r.Findings {
-			if f.Result == result {
+			if f.Severity == severity {
 				n++
 			}
 		}
@@ -82,7 +77,7 @@ func Print(to io.Writer, reports []Report) error {
 		fmt.Fprintf(to, "%s\n", r.Title)
 		w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 		for _, f := range r.Findings {
-			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", f.Result, f.Check, f.Subject, f.Detail)
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", f.Severity, f.Check, f.Subject, f.Detail)
 			if f.Remedy != "" {
 				fmt.Fprintf(w, "\t\t\t-> %s\n", f.Remedy)
 			}

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what the doctor makes of what was seen.
-
 package doctor
 
 import (
@@ -22,14 +20,14 @@ var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 // member is a node that is well: vault-<i> at 10.0.0.<i>, which answers with a code.
 func member(i, code int) Node {
 	name, ip := fmt.Sprintf("vault-%d", i), fmt.Sprintf("10.0.0.%d", i)
-	n := Node{Label: name, Look: Look{
+	n := Node{Label: name, Inspection: engine.Inspection{
 		Host: name + ".example.com", Port: "8200", Addresses: []netip.Addr{netip.MustParseAddr(ip)}, Connected: 2 * time.Millisecond,
-		Cert:   &Cert{Names: name + ".example.com", For: name + ".example.com", From: now.Add(-time.Hour), To: now.Add(84 * 24 * time.Hour)},
-		Health: &Health{Code: code, Vault: true, Version: "1.21.0", ClusterID: "c1", HasClock: true},
+		Certificate: &engine.Certificate{Names: name + ".example.com", For: name + ".example.com", From: now.Add(-time.Hour), To: now.Add(84 * 24 * time.Hour)},
+		Health:      &engine.Health{Role: engine.RoleOf(code), Vault: true, Version: "1.21.0", ClusterID: "c1", HasClock: true},
 	}}
 	n.Node = discovery.Node{Name: name, ID: "vault:" + ip, Address: ip, Tags: []string{"standby"}}
 	n.URL, n.State = "https://"+name+".example.com:8200", engine.NodeStandby
-	n.Probe = engine.Finding{Result: engine.ResultStandby, Code: code}
+	n.Probe = engine.ProbeOutcome{Result: engine.ResultStandby, Code: code}
 	if code == 200 {
 		n.Node.Tags, n.Probe.Result = []string{"active"}, engine.ResultActive
 		n.Elected, n.Marked, n.State = true, true, engine.NodeActive
@@ -38,8 +36,8 @@ func member(i, code int) Node {
 }
 
 // healthy is a cluster with which all is well.
-func healthy() *Seen {
-	return &Seen{
+func healthy() *Observation {
+	return &Observation{
 		Name: "vault", Source: "consul", Endpoint: "127.0.0.1:8500", Mode: engine.ProbeAuto, Verify: true, Now: now,
 		Selection: discovery.Selection{Mode: discovery.ByAuto, Tag: "active", Service: "vault"},
 		Sites:     []Site{{Listen: []Listen{{"", 443, 443}}, Hosts: []string{"vault.example.com"}, TLS: true}},
@@ -53,7 +51,7 @@ func TestFindingsOfAHealthyCluster(t *testing.T) {
 	list := healthy().Findings()
 	var checks []string
 	for _, f := range list {
-		if f.Result != OK || f.Remedy != "" || f.Detail == "" || f.Subject == "" {
+		if f.Severity != OK || f.Remedy != "" || f.Detail == "" || f.Subject == "" {
 			t.Errorf("%+v", f)
 		}
 		if !slices.Contains(checks, f.Check) {
@@ -69,12 +67,12 @@ func TestFindingsOfAHealthyCluster(t *testing.T) {
 func TestFindings(t *testing.T) {
 	for _, row := range []struct {
 		name                    string
-		make                    func(s *Seen)
+		make                    func(o *Observation)
 		check                   string
-		result                  Result
+		severity                Severity
 		subject, detail, remedy string
 	}{
-		{"consul does not answer", func(s *Seen) { s.Nodes, s.Asked, s.Took = nil, false, 10*time.Second }, "consul", Wrong, "127.0.0.1:8500", "within 10s", "firewall"},
+		{"consul does not answer", func(o *Observation) { o.Nodes, o.Asked, o.Took = nil, false, 10*time.Second }, "consul", Wrong, "127.0.0.1:8500", "within 10s", "firewall"},
 		{"unreachable", failed(discovery.ReasonConsulUnreachable, "no route to host"), "consul", Wrong, "", "no route", "firewall"},
 		{"http to an https port", failed(discovery.ReasonConsulUnreachable, "malformed HTTP response"), "consul", Wrong, "", "malformed", "https://"},
 		{"https to an http port", failed(discovery.ReasonConsulUnreachable, "server gave HTTP response to HTTPS client"), "consul", Wrong, "", "", "http://"},
@@ -82,106 +80,108 @@ func TestFindings(t *testing.T) {
 		{"unknown name", failed(discovery.ReasonConsulUnreachable, "lookup consul: no such host"), "consul", Wrong, "", "no such host", "DNS"},
 		{"other error", failed(discovery.ReasonConsulError, "answered 500: disk full"), "consul", Wrong, "", "disk full", "log of the Consul agent"},
 		{"denied", failed(discovery.ReasonACLDenied, "answered 403"), "token", Wrong, "", "refused: answered 403", `service_prefix "vault" { policy = "read" }`},
-		{"filtered", func(s *Seen) { s.Doubt = discovery.ReasonACLFiltered }, "token", Wrong, "", "hides results", "node_prefix"},
-		{"filtered to nothing", func(s *Seen) { s.Nodes, s.Doubt = nil, discovery.ReasonACLFiltered }, "service", Wrong, "vault", "no instance is visible", "see token"},
-		{"no leader", func(s *Seen) { s.Doubt, s.DoubtWhy = discovery.ReasonConsulError, "knows no leader" }, "consul", Warning, "", "knows no leader", "list-peers"},
-		{"no service", func(s *Seen) { s.Nodes = nil }, "service", Wrong, "vault", "no instance", "service_registration"},
-		{"no mark", func(s *Seen) { s.Nodes[0].Marked = false }, "mark", Warning, "vault", "marks no node", "active_by"},
-		{"a dead one keeps its mark", func(s *Seen) {
-			s.Nodes[1].Marked, s.Nodes[1].State = true, engine.NodeCritical
+		{"filtered", func(o *Observation) { o.Incomplete = discovery.ReasonACLFiltered }, "token", Wrong, "", "hides results", "node_prefix"},
+		{"filtered to nothing", func(o *Observation) { o.Nodes, o.Incomplete = nil, discovery.ReasonACLFiltered }, "service", Wrong, "vault", "no instance is visible", "see token"},
+		{"no leader", func(o *Observation) {
+			o.Incomplete, o.IncompleteDetail = discovery.ReasonConsulError, "knows no leader"
+		}, "consul", Warning, "", "knows no leader", "list-peers"},
+		{"no service", func(o *Observation) { o.Nodes = nil }, "service", Wrong, "vault", "no instance", "service_registration"},
+		{"no mark", func(o *Observation) { o.Nodes[0].Marked = false }, "mark", Warning, "vault", "marks no node", "active_by"},
+		{"a dead one keeps its mark", func(o *Observation) {
+			o.Nodes[1].Marked, o.Nodes[1].State = true, engine.NodeCritical
 		}, "mark", OK, "vault", "it marks vault-1, and still vault-2, which Consul or the probes say is down", ""},
-		{"none but a dead one is marked", func(s *Seen) {
-			s.Nodes[0].Marked, s.Nodes[1].Marked, s.Nodes[1].State = false, true, engine.NodeUnreachable
+		{"none but a dead one is marked", func(o *Observation) {
+			o.Nodes[0].Marked, o.Nodes[1].Marked, o.Nodes[1].State = false, true, engine.NodeUnreachable
 		}, "mark", Warning, "vault", "it marks only vault-2", "see reach"},
-		{"not marked, active", func(s *Seen) { s.Nodes[0].Marked = false }, "active", Warning, "vault", "Consul does not mark it", "service_registration"},
-		{"two marks", func(s *Seen) { s.Nodes[1].Marked = true }, "mark", Warning, "vault", "vault-1, vault-2", "only the active node"},
-		{"marked standby", func(s *Seen) { s.Nodes[1].Marked = true }, "role", Warning, "vault-2", "Consul marks it as active", "see mark"},
-		{"by check", func(s *Seen) { s.Selection.Mode = discovery.ByCheck }, "mark", OK, "vault", "all checks of the instance", ""},
-		{"two actives", func(s *Seen) { s.Nodes[1].Look.Health.Code = 200 }, "active", Wrong, "vault", "vault-1, vault-2", "10s"},
-		{"two candidates", func(s *Seen) { s.Candidates = 2 }, "active", Wrong, "vault", "2 nodes could be", "list-peers"},
-		{"nobody", nobody(discovery.ReasonUnhealthy), "active", Wrong, "vault", "no active node: unhealthy", "vault status"},
-		{"no answer in time", nobody(discovery.ReasonStarting), "active", Wrong, "vault", "starting", "--timeout"},
-		{"by consul", func(s *Seen) { s.By = engine.BySource }, "active", OK, "vault", "Consul marks it", ""},
-		{"consul errs", func(s *Seen) { s.By = engine.BySource; s.Nodes[0].Look.Health.Code = 429 }, "active", Wrong, "vault", "says itself: standby (429)", "trust"},
-		{"life only", func(s *Seen) { s.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Warning, "vault", "judged by life only, since TLS is not trusted: vault-3", "probe { tls { ca FILE } }"},
-		{"strict and untrusted", func(s *Seen) { s.Mode = engine.ProbeStrict; s.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Wrong, "vault", "never used", "ca FILE"},
-		{"consul alone", func(s *Seen) { s.Nodes[2].Probe.Result = engine.ResultRefused }, "probe", Warning, "vault", "by Consul alone, since not reached: vault-3", "see reach"},
-		{"no standby", func(s *Seen) { s.Nodes = s.Nodes[:1] }, "standby", Warning, "vault", "no node can take over", "add a node"},
-		{"http after https", func(s *Seen) { s.Nodes[0].URL = "http://vault-1.example.com:8200" }, "scheme", Wrong, "vault", "refuses", "scheme https"},
-		{"a proxy may", func(s *Seen) {
-			s.Sites = append(s.Sites[:0], Site{TLS: true, Proxy: true})
-			s.Nodes[0].URL = "http://v:1"
+		{"not marked, active", func(o *Observation) { o.Nodes[0].Marked = false }, "active", Warning, "vault", "Consul does not mark it", "service_registration"},
+		{"two marks", func(o *Observation) { o.Nodes[1].Marked = true }, "mark", Warning, "vault", "vault-1, vault-2", "only the active node"},
+		{"marked standby", func(o *Observation) { o.Nodes[1].Marked = true }, "role", Warning, "vault-2", "Consul marks it as active", "see mark"},
+		{"by check", func(o *Observation) { o.Selection.Mode = discovery.ByCheck }, "mark", OK, "vault", "all checks of the instance", ""},
+		{"two actives", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(200) }, "active", Wrong, "vault", "vault-1, vault-2", "10s"},
+		{"two candidates", func(o *Observation) { o.Candidates = 2 }, "active", Wrong, "vault", "2 nodes could be", "list-peers"},
+		{"no active node", noActive(discovery.ReasonUnhealthy), "active", Wrong, "vault", "no active node: unhealthy", "vault status"},
+		{"no answer in time", noActive(discovery.ReasonStarting), "active", Wrong, "vault", "starting", "--timeout"},
+		{"by consul", func(o *Observation) { o.By = engine.BySource }, "active", OK, "vault", "Consul marks it", ""},
+		{"consul errs", func(o *Observation) { o.By = engine.BySource; o.Nodes[0].Health.Role = engine.RoleOf(429) }, "active", Wrong, "vault", "says itself: standby (429)", "trust"},
+		{"life only", func(o *Observation) { o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Warning, "vault", "liveness only (certificate not trusted): vault-3", "probe { tls { ca FILE } }"},
+		{"strict and untrusted", func(o *Observation) { o.Mode = engine.ProbeStrict; o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Wrong, "vault", "never used", "ca FILE"},
+		{"consul alone", func(o *Observation) { o.Nodes[2].Probe.Result = engine.ResultRefused }, "probe", Warning, "vault", "not reachable, Consul decides: vault-3", "see reach"},
+		{"no standby", func(o *Observation) { o.Nodes = o.Nodes[:1] }, "standby", Warning, "vault", "no node can take over", "add a node"},
+		{"http after https", func(o *Observation) { o.Nodes[0].URL = "http://vault-1.example.com:8200" }, "scheme", Wrong, "vault", "refuses", "scheme https"},
+		{"a proxy may", func(o *Observation) {
+			o.Sites = append(o.Sites[:0], Site{TLS: true, Proxy: true})
+			o.Nodes[0].URL = "http://v:1"
 		}, "standby", OK, "", "", ""},
-		{"versions", func(s *Seen) { s.Nodes[2].Look.Health.Version = "1.20.4" }, "version", Warning, "vault", "1.20.4 (vault-3), 1.21.0 (vault-1, vault-2)", "upgrade"},
-		{"clusters", func(s *Seen) { s.Nodes[2].Look.Health.ClusterID = "c2" }, "cluster", Wrong, "vault", "c2 (vault-3)", "service of its own"},
-		{"clock ahead", func(s *Seen) { s.Nodes[2].Look.Health.Ahead = 45 * time.Second }, "clock", Warning, "vault", "vault-3 is 45s ahead", "NTP"},
-		{"clock behind", func(s *Seen) { s.Nodes[2].Look.Health.Ahead = -time.Hour }, "clock", Warning, "vault", "vault-3 is 1h0m0s behind", "NTP"},
-		{"clock near", func(s *Seen) { s.Nodes[2].Look.Health.Ahead = 30 * time.Second }, "clock", OK, "vault", "within 30s", ""},
-		{"unknown name of a node", func(s *Seen) { s.Nodes[1].Look = Look{Host: "x", LookupErr: "no such host"} }, "reach", Wrong, "vault-2", "no such host", "DNS"},
-		{"firewall", func(s *Seen) { s.Nodes[1].Look = Look{Host: "x", ConnectErr: "no answer in time"} }, "reach", Wrong, "vault-2", "no answer in time", "firewall"},
-		{"20 days left", func(s *Seen) { s.Nodes[1].Look.Cert.To = now.Add(21*24*time.Hour - 1) }, "certificate", Warning, "vault-2", "20 days left", "renew"},
-		{"21 days left", func(s *Seen) { s.Nodes[1].Look.Cert.To = now.Add(21 * 24 * time.Hour) }, "certificate", OK, "vault-2", "21 days left", ""},
-		{"expired", func(s *Seen) { s.Nodes[1].Look.Cert.To = now }, "certificate", Wrong, "vault-2", "expired on 2026-11-24", "renew"},
-		{"not yet valid", func(s *Seen) { s.Nodes[1].Look.Cert.From = now.Add(1) }, "certificate", Wrong, "vault-2", "not valid before", "clocks"},
-		{"wrong name", func(s *Seen) { s.Nodes[1].Look.Cert.WrongName = "no" }, "certificate", Wrong, "vault-2", "not for vault-2", "issue it for"},
-		{"untrusted", func(s *Seen) { s.Nodes[1].Look.Cert.Untrusted = "unknown authority" }, "certificate", Warning, "vault-2", "unknown authority", "ca FILE"},
-		{"not verified", func(s *Seen) { s.Verify = false }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
-		{"no TLS", func(s *Seen) { s.Nodes[1].Look = Look{TLSErr: "handshake failure"} }, "certificate", Wrong, "vault-2", "handshake failure", "log"},
-		{"http, not https", otherKind(""), "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`, and serve clients by http"},
-		{"http, not https, for a site that speaks http", func(s *Seen) {
-			otherKind("")(s)
-			s.Sites[0].TLS = false
+		{"versions", func(o *Observation) { o.Nodes[2].Health.Version = "1.20.4" }, "version", Warning, "vault", "1.20.4 (vault-3), 1.21.0 (vault-1, vault-2)", "upgrade"},
+		{"clusters", func(o *Observation) { o.Nodes[2].Health.ClusterID = "c2" }, "cluster", Wrong, "vault", "c2 (vault-3)", "service of its own"},
+		{"clock ahead", func(o *Observation) { o.Nodes[2].Health.Ahead = 45 * time.Second }, "clock", Warning, "vault", "vault-3 is 45s ahead", "NTP"},
+		{"clock behind", func(o *Observation) { o.Nodes[2].Health.Ahead = -time.Hour }, "clock", Warning, "vault", "vault-3 is 1h0m0s behind", "NTP"},
+		{"clock near", func(o *Observation) { o.Nodes[2].Health.Ahead = 30 * time.Second }, "clock", OK, "vault", "within 30s", ""},
+		{"unknown name of a node", func(o *Observation) { o.Nodes[1].Inspection = failedAt(engine.StepLookup, "no such host") }, "reach", Wrong, "vault-2", "no such host", "DNS"},
+		{"firewall", func(o *Observation) { o.Nodes[1].Inspection = failedAt(engine.StepConnect, "no answer in time") }, "reach", Wrong, "vault-2", "no answer in time", "firewall"},
+		{"20 days left", func(o *Observation) { o.Nodes[1].Certificate.To = now.Add(21*24*time.Hour - 1) }, "certificate", Warning, "vault-2", "20 days left", "renew"},
+		{"21 days left", func(o *Observation) { o.Nodes[1].Certificate.To = now.Add(21 * 24 * time.Hour) }, "certificate", OK, "vault-2", "21 days left", ""},
+		{"expired", func(o *Observation) { o.Nodes[1].Certificate.To = now }, "certificate", Wrong, "vault-2", "expired on 2026-11-24", "renew"},
+		{"not yet valid", func(o *Observation) { o.Nodes[1].Certificate.From = now.Add(1) }, "certificate", Wrong, "vault-2", "not valid before", "clocks"},
+		{"wrong name", func(o *Observation) { o.Nodes[1].Certificate.WrongName = "no" }, "certificate", Wrong, "vault-2", "not for vault-2", "issue it for"},
+		{"untrusted", func(o *Observation) { o.Nodes[1].Certificate.Untrusted = "unknown authority" }, "certificate", Warning, "vault-2", "unknown authority", "ca FILE"},
+		{"not verified", func(o *Observation) { o.Verify = false }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
+		{"no TLS", func(o *Observation) { o.Nodes[1].Inspection = failedAt(engine.StepHandshake, "handshake failure") }, "certificate", Wrong, "vault-2", "handshake failure", "log"},
+		{"http, not https", otherScheme(""), "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`, and serve clients by http"},
+		{"http, not https, for a site that speaks http", func(o *Observation) {
+			otherScheme("")(o)
+			o.Sites[0].TLS = false
 		}, "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`"},
-		{"http, not https, without a config", func(s *Seen) { otherKind("")(s); s.Sites = nil }, "scheme", Wrong, "vault-2", "answers http", "--scheme http"},
-		{"http, not https, by URL", func(s *Seen) {
-			otherKind("")(s)
-			s.Selection.Mode = discovery.ByProbe
+		{"http, not https, without a config", func(o *Observation) { otherScheme("")(o); o.Sites = nil }, "scheme", Wrong, "vault-2", "answers http", "--scheme http"},
+		{"http, not https, by URL", func(o *Observation) {
+			otherScheme("")(o)
+			o.Selection.Mode = discovery.ByProbe
 		}, "scheme", Wrong, "vault-2", "answers http", "write its URL with http://"},
-		{"http, not https, to probes", otherKind(""), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
-		{"https, not http", otherKind("http://vault-2.example.com:8200"), "scheme", Wrong, "vault-2", "answers https", "set `scheme https`"},
-		{"https, not http, to probes", otherKind("http://vault-2.example.com:8200"), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
-		{"https, not http, and a site that cannot lead there", otherKind("http://vault-2.example.com:8200"), "scheme", Wrong, "vault", "Vault's own client refuses that", "scheme https"},
-		{"sealed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 503 }, "role", Warning, "vault-2", "sealed (503)", "unseal"},
-		{"uninitialized", func(s *Seen) { s.Nodes[1].Look.Health.Code = 501 }, "role", Warning, "vault-2", "501", "raft join"},
-		{"removed", func(s *Seen) { s.Nodes[1].Look.Health.Code = 530 }, "role", Warning, "vault-2", "removed", "join"},
-		{"maintenance", func(s *Seen) { s.Nodes[1].State = engine.NodeMaintenance }, "role", Warning, "vault-2", "maintenance", "consul maint"},
-		{"failing check", func(s *Seen) { s.Nodes[1].Failing = []string{"serfHealth"} }, "role", Warning, "vault-2", "serfHealth", "log of the Consul agent"},
-		{"not Vault", func(s *Seen) { s.Nodes[1].Look.Health = &Health{Code: 404} }, "role", Wrong, "vault-2", "not Vault (/v1/sys/health: 404)", "api_addr"},
-		{"client certificate", func(s *Seen) {
-			s.Nodes[1].Look.Health, s.Nodes[1].Look.HealthErr = nil, "remote error: tls: certificate required"
+		{"http, not https, to probes", otherScheme(""), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
+		{"https, not http", otherScheme("http://vault-2.example.com:8200"), "scheme", Wrong, "vault-2", "answers https", "set `scheme https`"},
+		{"https, not http, to probes", otherScheme("http://vault-2.example.com:8200"), "probe", Wrong, "vault", "the wrong scheme: vault-2", "see scheme"},
+		{"https, not http, and a site that cannot lead there", otherScheme("http://vault-2.example.com:8200"), "scheme", Wrong, "vault", "Vault's own client refuses that", "scheme https"},
+		{"sealed", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(503) }, "role", Warning, "vault-2", "sealed (503)", "unseal"},
+		{"uninitialized", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(501) }, "role", Warning, "vault-2", "501", "raft join"},
+		{"removed", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(530) }, "role", Warning, "vault-2", "removed", "join"},
+		{"maintenance", func(o *Observation) { o.Nodes[1].State = engine.NodeMaintenance }, "role", Warning, "vault-2", "maintenance", "consul maint"},
+		{"failing check", func(o *Observation) { o.Nodes[1].Failing = []string{"serfHealth"} }, "role", Warning, "vault-2", "serfHealth", "log of the Consul agent"},
+		{"not Vault", func(o *Observation) { o.Nodes[1].Health = &engine.Health{Role: engine.RoleOf(404)} }, "role", Wrong, "vault-2", "not Vault (/v1/sys/health: 404)", "api_addr"},
+		{"client certificate", func(o *Observation) {
+			o.Nodes[1].Inspection = failedAt(engine.StepRequest, "remote error: tls: certificate required")
 		}, "role", Wrong, "vault-2", "certificate required", "key FILE"},
-		{"bad address", func(s *Seen) { s.Nodes[1].URL, s.Nodes[1].Why = "", "no address" }, "redirect", Wrong, "vault-2", "no address", "api_addr"},
+		{"bad address", func(o *Observation) { o.Nodes[1].URL, o.Nodes[1].Why = "", "no address" }, "redirect", Wrong, "vault-2", "no address", "api_addr"},
 		{"loopback of another machine", at("127.0.0.1", "10.0.0.1"), "redirect", Wrong, "vault-2", "the node is at 10.0.0.1", "api_addr"},
 		{"loopback of this machine", at("127.0.0.1", "10.0.0.100"), "redirect", Wrong, "vault-2", "only clients on this machine", "api_addr"},
 		{"loopback of a trial", at("127.0.0.1", "127.0.0.1"), "redirect", Warning, "vault-2", "only clients on this machine", "trial"},
 		{"loopback by name", at("localhost", "10.0.0.1"), "redirect", Wrong, "vault-2", "loopback", "api_addr"},
-		{"loopback for local clients", func(s *Seen) {
-			at("127.0.0.1", "127.0.0.1")(s)
-			s.Sites[0].Listen = []Listen{{"127.0.0.1", 80, 80}}
+		{"loopback for local clients", func(o *Observation) {
+			at("127.0.0.1", "127.0.0.1")(o)
+			o.Sites[0].Listen = []Listen{{"127.0.0.1", 80, 80}}
 		}, "redirect", OK, "vault-2", "", ""},
-		{"name that is loopback here", func(s *Seen) {
-			s.Nodes[1].Look.Addresses = []netip.Addr{netip.MustParseAddr("127.0.1.1")}
+		{"name that is loopback here", func(o *Observation) {
+			o.Nodes[1].Addresses = []netip.Addr{netip.MustParseAddr("127.0.1.1")}
 		}, "redirect", Warning, "vault-2", "loopback address here", "/etc/hosts"},
-		{"redirector by address", func(s *Seen) {
-			at("10.0.0.100", "10.0.0.100")(s)
-			s.Sites[0].Listen = []Listen{{"", 8200, 8200}}
+		{"redirector by address", func(o *Observation) {
+			at("10.0.0.100", "10.0.0.100")(o)
+			o.Sites[0].Listen = []Listen{{"", 8200, 8200}}
 		}, "redirect", Wrong, "vault-2", "leads back to the redirector itself, which is listening on *:8200", "api_addr"},
-		{"redirector by name", func(s *Seen) { s.Nodes[1].Look.Host, s.Nodes[1].Look.Port = "Vault.example.com", "443" }, "redirect", Wrong, "vault-2", "the site Vault.example.com", "api_addr"},
-		{"another port", func(s *Seen) { at("10.0.0.100", "10.0.0.100")(s) }, "redirect", OK, "vault-2", "", ""},
+		{"redirector by name", func(o *Observation) { o.Nodes[1].Host, o.Nodes[1].Port = "Vault.example.com", "443" }, "redirect", Wrong, "vault-2", "the site Vault.example.com", "api_addr"},
+		{"another port", func(o *Observation) { at("10.0.0.100", "10.0.0.100")(o) }, "redirect", OK, "vault-2", "", ""},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := healthy()
-			row.make(s)
-			list := s.Findings()
+			o := healthy()
+			row.make(o)
+			list := o.Findings()
 			ok := slices.ContainsFunc(list, func(f Finding) bool {
-				return f.Check == row.check && f.Result == row.result && strings.Contains(f.Subject, row.subject) &&
+				return f.Check == row.check && f.Severity == row.severity && strings.Contains(f.Subject, row.subject) &&
 					strings.Contains(f.Detail, row.detail) && strings.Contains(f.Remedy, row.remedy)
 			})
 			if !ok {
-				t.Errorf("no %s %s of %q with %q and %q in:\n%+v", row.result, row.check, row.subject, row.detail, row.remedy, list)
+				t.Errorf("no %s %s of %q with %q and %q in:\n%+v", row.severity, row.check, row.subject, row.detail, row.remedy, list)
 			}
 			for _, f := range list {
-				if (f.Remedy == "") != (f.Result == OK) {
+				if (f.Remedy == "") != (f.Severity == OK) {
 					t.Errorf("a remedy goes with what is not ok: %+v", f)
 				}
 			}
@@ -189,14 +189,19 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// otherKind has vault-2 speak http, or https if it is given a URL of http.
-func otherKind(url string) func(*Seen) {
-	return func(s *Seen) {
-		n := &s.Nodes[1]
-		n.Look, n.Probe = Look{TLSErr: "x", OtherKind: true}, engine.Finding{Result: engine.ResultTLS}
+// failedAt is the inspection of a node that failed at a step.
+func failedAt(step engine.Step, text string) engine.Inspection {
+	return engine.Inspection{Host: "x", FailedStep: step, Failure: text}
+}
+
+// otherScheme makes vault-2 speak http, or https if it is given a URL of http.
+func otherScheme(url string) func(*Observation) {
+	return func(o *Observation) {
+		n := &o.Nodes[1]
+		n.Inspection, n.Probe = engine.Inspection{FailedStep: engine.StepHandshake, Failure: "x", OtherScheme: true}, engine.ProbeOutcome{Result: engine.ResultTLS}
 		if url != "" {
-			n.URL, n.Look = url, Look{Health: &Health{Code: 400}, OtherKind: true}
-			n.Probe = engine.Finding{Result: engine.ResultInvalid, Code: 400}
+			n.URL, n.Inspection = url, engine.Inspection{Health: &engine.Health{Role: engine.RoleOf(400)}, OtherScheme: true}
+			n.Probe = engine.ProbeOutcome{Result: engine.ResultInvalid, Code: 400}
 		}
 	}
 }
@@ -204,36 +209,36 @@ func otherKind(url string) func(*Seen) {
 // Where a node speaks the other scheme, nothing beside that says that all is well with the schemes.
 func TestNoSchemeIsFineBesideAWrongOne(t *testing.T) {
 	for _, url := range []string{"", "http://vault-2.example.com:8200"} {
-		s := healthy()
-		otherKind(url)(s)
-		for _, f := range s.Findings() {
-			if (f.Check == "scheme" || f.Check == "probe") && f.Result == OK {
+		o := healthy()
+		otherScheme(url)(o)
+		for _, f := range o.Findings() {
+			if (f.Check == "scheme" || f.Check == "probe") && f.Severity == OK {
 				t.Errorf("%q: %+v", url, f)
 			}
 		}
 	}
 }
 
-func failed(reason discovery.Reason, text string) func(*Seen) {
-	return func(s *Seen) { s.Nodes, s.Failure, s.FailedWith = nil, reason, text }
+func failed(reason discovery.Reason, text string) func(*Observation) {
+	return func(o *Observation) { o.Nodes, o.Failed, o.FailedWith = nil, reason, text }
 }
 
-func nobody(reason discovery.Reason) func(*Seen) {
-	return func(s *Seen) {
-		s.Reason, s.By, s.Candidates = reason, "", 0
-		n := &s.Nodes[0]
-		n.Elected, n.Look.Health.Code, n.Marked = false, 503, false
+func noActive(reason discovery.Reason) func(*Observation) {
+	return func(o *Observation) {
+		o.Reason, o.By, o.Candidates = reason, "", 0
+		n := &o.Nodes[0]
+		n.Elected, n.Health.Code, n.Marked = false, 503, false
 	}
 }
 
-// at has vault-2 registered with a host, on a node whose address in Consul is home.
-func at(host, home string) func(*Seen) {
-	return func(s *Seen) {
-		n := &s.Nodes[1]
-		n.URL, n.Look.Host, n.Node.Address = "https://"+host+":8200", host, home
-		n.Look.Addresses = nil
+// at registers vault-2 with a host, on a node whose address in Consul is home.
+func at(host, home string) func(*Observation) {
+	return func(o *Observation) {
+		n := &o.Nodes[1]
+		n.URL, n.Host, n.Node.Address = "https://"+host+":8200", host, home
+		n.Addresses = nil
 		if ip, err := netip.ParseAddr(host); err == nil {
-			n.Look.Addresses = []netip.Addr{ip}
+			n.Addresses = []netip.Addr{ip}
 		}
 	}
 }

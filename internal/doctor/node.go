@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what there is to say of one node.
-
 package doctor
 
 import (
@@ -14,120 +12,118 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
-// fewDays is when a certificate should have been renewed.
-const fewDays = 21 * 24 * time.Hour
+// renewBefore is how long before its end a certificate should be renewed.
+const renewBefore = 21 * 24 * time.Hour
 
-// node says how one node is.
-func (s *Seen) node(n *Node) []Finding {
+// node returns the findings on one node.
+func (o *Observation) node(n *Node) []Finding {
 	if n.URL == "" {
 		return []Finding{{
 			"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why,
-			"correct " + s.addressOption(),
+			"correct " + o.addressOption(),
 		}}
 	}
-	list := []Finding{s.reach(n)}
-	if n.Look.OtherKind {
-		list = append(list, s.otherKind(n))
+	list := []Finding{o.reach(n)}
+	if n.OtherScheme {
+		list = append(list, o.otherScheme(n))
 	}
-	if f, ok := s.certificate(n); ok {
+	if f, ok := o.certificate(n); ok {
 		list = append(list, f)
 	}
-	if f, ok := s.role(n); ok {
+	if f, ok := o.role(n); ok {
 		list = append(list, f)
 	}
-	return append(list, s.redirect(n))
+	return append(list, o.redirect(n))
 }
 
 // reach says whether the node is reached from here.
-func (s *Seen) reach(n *Node) Finding {
-	l := &n.Look
-	where := l.Host
-	if len(l.Addresses) > 0 && l.Addresses[0].String() != l.Host {
-		where += " is " + join(l.Addresses)
+func (o *Observation) reach(n *Node) Finding {
+	where := n.Host
+	if len(n.Addresses) > 0 && n.Addresses[0].String() != n.Host {
+		where += " is " + join(n.Addresses)
 	}
-	f := Finding{"reach", n.Label, OK, fmt.Sprintf("%s, port %s: connected in %s", where, l.Port, brief(l.Connected)), ""}
-	switch {
-	case l.LookupErr != "":
-		f.Result, f.Detail = Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", l.Host, l.LookupErr)
-		f.Remedy = "have DNS know it here and at the clients, or choose another address with redirect_to, such as node_address"
-	case l.ConnectErr != "":
-		f.Result, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, l.Port, l.ConnectErr)
-		f.Remedy = "look whether Vault runs there, and whether a firewall lets this machine reach it"
-		if strings.Contains(l.ConnectErr, "refused") {
-			f.Remedy = "start Vault there, or correct its address and port: " + s.addressOption()
+	f := Finding{"reach", n.Label, OK, fmt.Sprintf("%s, port %s: connected in %s", where, n.Port, words.Brief(n.Connected)), ""}
+	switch n.FailedStep {
+	case engine.StepLookup:
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure)
+		f.Remedy = "add it to DNS, for this machine and for clients, or choose another address with redirect_to, such as node_address"
+	case engine.StepConnect:
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, n.Port, n.Failure)
+		f.Remedy = "check whether Vault runs there, and whether a firewall lets this machine reach it"
+		if strings.Contains(n.Failure, "refused") {
+			f.Remedy = "start Vault there, or correct its address and port: " + o.addressOption()
 		}
 	}
 	return f
 }
 
-// otherKind says that a node speaks http where it is asked by https, or the other way round.
-func (s *Seen) otherKind(n *Node) Finding {
+// otherScheme says that the node answers https where requests go by http, or the other way round.
+func (o *Observation) otherScheme(n *Node) Finding {
 	f := Finding{"scheme", n.Label, Wrong, "the node answers https, but requests to it go by http", ""}
 	scheme := "https"
 	if strings.HasPrefix(n.URL, "https://") {
 		f.Detail, scheme = "the node answers http, but requests to it go by https", "http"
 	}
 	switch {
-	case s.Selection.Mode == discovery.ByProbe:
+	case o.Selection.Mode == discovery.ByProbe:
 		f.Remedy = "write its URL with " + scheme + "://"
-	case len(s.Sites) == 0: // asked for on the command line
+	case len(o.Sites) == 0: // the flags name the cluster
 		f.Remedy = "set `scheme " + scheme + "` (here: --scheme " + scheme + ")"
 	default:
 		f.Remedy = "set `scheme " + scheme + "`"
 	}
 	if scheme == "http" {
 		f.Remedy = "give Vault's listener TLS; or " + f.Remedy
-		if slices.ContainsFunc(s.Sites, func(site Site) bool { return site.TLS && !site.Proxy }) {
-			f.Remedy += ", and serve clients by http, since Vault's own does not follow from https to http"
+		if slices.ContainsFunc(o.Sites, func(site Site) bool { return site.TLS && !site.Proxy }) {
+			f.Remedy += ", and serve clients by http, since Vault's own client does not follow from https to http"
 		}
 	}
 	return f
 }
 
-// certificate says how long the certificate is good, and for whom. ok is false if there is nothing to say.
-func (s *Seen) certificate(n *Node) (f Finding, ok bool) {
-	c := n.Look.Cert
-	f = Finding{Check: "certificate", Subject: n.Label, Result: OK}
+// certificate says whether the certificate is valid and trusted, and for how long. ok is false if there is none to judge.
+func (o *Observation) certificate(n *Node) (f Finding, ok bool) {
+	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme
+	f = Finding{Check: "certificate", Subject: n.Label, Severity: OK}
+	const remedyOfTLS = "see the log and the listener of that Vault"
 	if c == nil {
-		if n.Look.TLSErr == "" || n.Look.OtherKind {
-			return f, false
-		}
-		f.Result, f.Detail, f.Remedy = Wrong, "TLS failed: "+n.Look.TLSErr, "look at the log and at the listener of that Vault"
-		return f, true
+		f.Severity, f.Detail, f.Remedy = Wrong, "TLS failed: "+n.Failure, remedyOfTLS
+		return f, failed
 	}
 	var bad, remedies []string
-	add := func(r Result, detail, remedy string) {
-		if f.Result != Wrong {
-			f.Result = r
+	add := func(r Severity, detail, remedy string) {
+		if f.Severity != Wrong {
+			f.Severity = r
 		}
 		bad, remedies = append(bad, detail), append(remedies, remedy)
 	}
-	left := c.To.Sub(s.Now)
+	left := c.To.Sub(o.Now)
 	days := strconv.Itoa(int(left / (24 * time.Hour)))
 	switch {
 	case left <= 0:
 		add(Wrong, "expired on "+c.To.UTC().Format(time.DateOnly), "renew it")
-	case s.Now.Before(c.From):
+	case o.Now.Before(c.From):
 		add(Wrong, "not valid before "+c.From.UTC().Format(time.RFC3339), "correct the clocks, or issue it anew")
-	case left < fewDays:
+	case left < renewBefore:
 		add(Warning, days+" days left", "renew it")
 	}
 	if c.WrongName != "" {
 		add(Wrong, fmt.Sprintf("not for %s but for %s", c.For, orElse(c.Names, "no name")),
-			"issue it for "+c.For+" as well, or use an address that it is for: "+s.addressOption())
+			"issue it for "+c.For+" as well, or use an address that it is for: "+o.addressOption())
 	}
 	switch {
-	case !s.Verify:
-		add(Warning, "not verified by the probes (insecure_skip_verify)", "set "+s.trustOption()+", and remove insecure_skip_verify")
-	case c.Untrusted != "" && s.Mode == engine.ProbeStrict:
-		add(Wrong, "not trusted here: "+c.Untrusted, "set "+s.trustOption())
+	case !o.Verify:
+		add(Warning, "not verified by the probes (insecure_skip_verify)", "set "+trustOption+", and remove insecure_skip_verify")
+	case c.Untrusted != "" && o.Mode == engine.ProbeStrict:
+		add(Wrong, "not trusted here: "+c.Untrusted, "set "+trustOption)
 	case c.Untrusted != "":
-		add(Warning, "not trusted here: "+c.Untrusted, "set "+s.trustOption())
+		add(Warning, "not trusted here: "+c.Untrusted, "set "+trustOption)
 	}
-	if n.Look.TLSErr != "" {
-		add(Wrong, "TLS failed: "+n.Look.TLSErr, "look at the log and at the listener of that Vault")
+	if failed {
+		add(Wrong, "TLS failed: "+n.Failure, remedyOfTLS)
 	}
 	if len(bad) == 0 {
 		f.Detail = fmt.Sprintf("trusted, for %s, %s days left", c.For, days)
@@ -137,54 +133,29 @@ func (s *Seen) certificate(n *Node) (f Finding, ok bool) {
 	return f, true
 }
 
-// roleOf says what a code of /v1/sys/health means.
-func roleOf(code int) string {
-	switch code {
-	case 200:
-		return "active (200)"
-	case 429:
-		return "standby (429)"
-	case 472:
-		return "disaster recovery secondary (472)"
-	case 473:
-		return "performance standby (473)"
-	case 474:
-		return "standby that cannot reach the active node (474)"
-	case 501:
-		return "not initialized (501)"
-	case 503:
-		return "sealed (503)"
-	case 530:
-		return "removed from the cluster (530)"
-	}
-	return fmt.Sprintf("unknown (%d)", code)
-}
-
-// role says what the node says of itself, and why it is not elected. ok is false if there is nothing to say.
-func (s *Seen) role(n *Node) (f Finding, ok bool) {
-	l := &n.Look
-	f = Finding{Check: "role", Subject: n.Label, Result: OK}
+// role says what the node says that it is, and why it is not elected. ok is false if there is nothing to say.
+func (o *Observation) role(n *Node) (f Finding, ok bool) {
+	f = Finding{Check: "role", Subject: n.Label, Severity: OK}
 	switch {
-	case l.OtherKind || l.LookupErr != "" || l.ConnectErr != "" || l.TLSErr != "":
+	case n.OtherScheme:
 		return f, false
-	case l.HealthErr != "":
-		f.Result, f.Detail = Wrong, "no answer to /v1/sys/health: "+l.HealthErr
-		f.Remedy = "look at the log of that Vault"
-		if strings.Contains(l.HealthErr, "certificate") {
-			f.Remedy = "the node wants a client certificate: `tls { cert FILE; key FILE }` beside ca"
+	case n.FailedStep == engine.StepRequest:
+		f.Severity, f.Detail, f.Remedy = Wrong, "no answer to /v1/sys/health: "+n.Failure, "see the log of that Vault"
+		if strings.Contains(n.Failure, "certificate") {
+			f.Remedy = "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca"
 		}
 		return f, true
-	case l.Health == nil || !l.Health.Vault:
-		f.Result, f.Detail = Wrong, "what answers is not Vault"
-		if l.Health != nil {
-			f.Detail += fmt.Sprintf(" (/v1/sys/health: %d)", l.Health.Code)
-		}
-		f.Remedy = "correct its address and port: " + s.addressOption()
+	case n.FailedStep != engine.StepNone:
+		return f, false
+	case !n.Health.Vault:
+		f.Severity, f.Detail = Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code)
+		f.Remedy = "correct its address and port: " + o.addressOption()
 		return f, true
 	}
-	code := l.Health.Code
-	f.Detail = roleOf(code)
-	f.Result, f.Remedy = remedyOfRole(code, n.URL)
+	f.Detail = n.Health.Role.String()
+	if n.Health.Remedy != "" {
+		f.Severity, f.Remedy = Warning, strings.ReplaceAll(n.Health.Remedy, "%s", n.URL)
+	}
 	if len(n.Failing) > 0 {
 		f.Detail += "; checks in Consul that are not passing: " + strings.Join(n.Failing, ", ")
 	}
@@ -192,31 +163,15 @@ func (s *Seen) role(n *Node) (f Finding, ok bool) {
 	case n.Elected:
 		f.Detail += "; redirects lead here"
 	case n.State == engine.NodeMaintenance:
-		f.Result, f.Detail, f.Remedy = Warning, f.Detail+"; in maintenance in Consul: never used", "`consul maint -disable` when it is over"
-	case code == 200:
-		f.Result, f.Detail = Warning, f.Detail+"; not elected: "+n.Why
+		f.Severity, f.Detail, f.Remedy = Warning, f.Detail+"; in maintenance in Consul: never used", "`consul maint -disable` when it is over"
+	case n.said().Result == engine.ResultActive:
+		f.Severity, f.Detail = Warning, f.Detail+"; not elected: "+n.Why
 		f.Remedy = orElse(f.Remedy, "see active")
-	case n.Marked && s.Selection.Mode != "probe" && f.Result == OK:
-		f.Result, f.Detail = Warning, f.Detail+", but Consul marks it as active"
-		f.Remedy = "in a failover this is so for a moment; else see mark"
-	case len(n.Failing) > 0 && f.Result == OK:
-		f.Result, f.Remedy = Warning, "look at these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
+	case n.Marked && o.Selection.Mode != discovery.ByProbe && f.Severity == OK:
+		f.Severity, f.Detail = Warning, f.Detail+", but Consul marks it as active"
+		f.Remedy = "normal for a moment in a failover; otherwise see mark"
+	case len(n.Failing) > 0 && f.Severity == OK:
+		f.Severity, f.Remedy = Warning, "see these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
 	}
 	return f, true
-}
-
-func remedyOfRole(code int, url string) (Result, string) {
-	switch code {
-	case 200, 429, 473:
-		return OK, ""
-	case 503:
-		return Warning, "unseal it: `vault operator unseal -address=" + url + "`"
-	case 501:
-		return Warning, "initialize it, or have it join the cluster: `vault operator raft join -address=" + url + " ...`"
-	case 472:
-		return Warning, "a secondary of another cluster never becomes active here: register it as a service of its own"
-	case 474:
-		return Warning, "let it reach the active node on the cluster port (8201)"
-	}
-	return Warning, "have it join the cluster anew, or deregister it"
 }

@@ -1,57 +1,55 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds what there is to say of the discovery: Consul, or the list of URLs.
-
 package doctor
 
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
 // aclPolicy is what the token needs.
 const aclPolicy = `a token whose policy has service_prefix %q { policy = "read" } and node_prefix "" { policy = "read" }: token_file in the config, --token-file, or CONSUL_HTTP_TOKEN`
 
 // discovery says whether discovery answers, what the token may see, and which instances there are.
-func (s *Seen) discovery() []Finding {
-	source := orElse(s.Source, "discovery")
-	if source == "vault" { // asks nobody: names are looked up with each node
-		return []Finding{{"nodes", s.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", s.names()), ""}}
+func (o *Observation) discovery() []Finding {
+	source := orElse(o.Source, "discovery")
+	if source == "vault" { // there is nothing to query, and names are looked up with each node
+		return []Finding{{"nodes", o.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), ""}}
 	}
-	reach := Finding{Check: source, Subject: s.Endpoint, Result: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", brief(s.Took))}
-	token := Finding{Check: "token", Subject: s.Endpoint, Result: OK, Detail: "may see the service and its nodes: nothing was hidden"}
+	reach := Finding{Check: source, Subject: o.Endpoint, Severity: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", words.Brief(o.Took))}
+	token := Finding{Check: "token", Subject: o.Endpoint, Severity: OK, Detail: "may see the service and its nodes: nothing was hidden"}
 	switch {
-	case !s.Asked:
-		reach.Result, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", brief(s.Took))
-		reach.Remedy = remedyOfConsul(s.Endpoint, "no answer in time")
+	case !o.Asked:
+		reach.Severity, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", words.Brief(o.Took))
+		reach.Remedy = remedyOfConsul(o.Endpoint, "no answer in time")
 		return []Finding{reach}
-	case s.Failure == discovery.ReasonACLDenied:
-		reach.Detail = fmt.Sprintf("answered in %s", brief(s.Took))
-		token.Result, token.Detail, token.Remedy = Wrong, "refused: "+s.FailedWith, "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
+	case o.Failed == discovery.ReasonACLDenied:
+		reach.Detail = fmt.Sprintf("answered in %s", words.Brief(o.Took))
+		token.Severity, token.Detail, token.Remedy = Wrong, "refused: "+o.FailedWith, "use "+fmt.Sprintf(aclPolicy, o.Selection.Service)
 		return []Finding{reach, token}
-	case s.Failure != "":
-		reach.Result, reach.Detail = Wrong, s.FailedWith
-		reach.Remedy = remedyOfConsul(s.Endpoint, s.FailedWith)
+	case o.Failed != "":
+		reach.Severity, reach.Detail = Wrong, o.FailedWith
+		reach.Remedy = remedyOfConsul(o.Endpoint, o.FailedWith)
 		return []Finding{reach}
-	case s.Doubt == discovery.ReasonACLFiltered:
-		token.Result, token.Detail, token.Remedy = Wrong, "Consul hides results from it (filtered by ACLs)", "use "+fmt.Sprintf(aclPolicy, s.Selection.Service)
-	case s.Doubt != "":
-		reach.Result, reach.Detail = Warning, s.DoubtWhy
-		reach.Remedy = "Consul has no leader: look at `consul operator raft list-peers`"
+	case o.Incomplete == discovery.ReasonACLFiltered:
+		token.Severity, token.Detail, token.Remedy = Wrong, "Consul hides results from it (filtered by ACLs)", "use "+fmt.Sprintf(aclPolicy, o.Selection.Service)
+	case o.Incomplete != "":
+		reach.Severity, reach.Detail = Warning, o.IncompleteDetail
+		reach.Remedy = "Consul has no leader: see `consul operator raft list-peers`"
 	}
-	return []Finding{reach, token, s.service()}
+	return []Finding{reach, token, o.service()}
 }
 
-func (s *Seen) service() Finding {
-	f := Finding{Check: "service", Subject: orElse(s.Selection.Service, s.Name), Result: OK, Detail: count(len(s.Nodes), "instance") + ": " + s.names()}
-	if len(s.Nodes) == 0 {
-		f.Result, f.Detail = Wrong, "no instance is registered, or none that the token may see"
+func (o *Observation) service() Finding {
+	f := Finding{Check: "service", Subject: orElse(o.Selection.Service, o.Name), Severity: OK, Detail: words.Plural(len(o.Nodes), "instance") + ": " + o.names()}
+	if len(o.Nodes) == 0 {
+		f.Severity, f.Detail = Wrong, "no instance is registered, or none that the token may see"
 		f.Remedy = "give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"
-		if s.Doubt == discovery.ReasonACLFiltered {
+		if o.Incomplete == discovery.ReasonACLFiltered {
 			f.Detail, f.Remedy = "no instance is visible", "see token"
 		}
 	}
@@ -61,14 +59,14 @@ func (s *Seen) service() Finding {
 // mostNames is how many nodes are named in a line.
 const mostNames = 10
 
-func (s *Seen) names() string {
+func (o *Observation) names() string {
 	var names []string
-	for i := range s.Nodes {
+	for i := range o.Nodes {
 		if i == mostNames {
-			names = append(names, fmt.Sprintf("and %d more", len(s.Nodes)-i))
+			names = append(names, fmt.Sprintf("and %d more", len(o.Nodes)-i))
 			break
 		}
-		names = append(names, s.Nodes[i].Label)
+		names = append(names, o.Nodes[i].Label)
 	}
 	return strings.Join(names, ", ")
 }
@@ -87,9 +85,9 @@ func remedyOfConsul(endpoint, text string) string {
 	case has("connection refused"):
 		return fmt.Sprintf("start the Consul agent at %s, or correct its address and port", endpoint)
 	case has("no such host", "server misbehaving", "lookup"):
-		return fmt.Sprintf("correct the name in %s, or have DNS know it", endpoint)
+		return fmt.Sprintf("correct the name in %s, or add it to DNS", endpoint)
 	case has("no answer in time", "timeout", "no route", "unreachable"):
-		return fmt.Sprintf("look whether the Consul agent at %s runs, and whether a firewall lets this machine reach it", endpoint)
+		return fmt.Sprintf("check whether the Consul agent at %s runs, and whether a firewall lets this machine reach it", endpoint)
 	case has("HTTP response to HTTPS client"):
 		return "that port speaks http: use http:// and port 8500, without a tls block and CONSUL_HTTP_SSL; or the agent's port for https, 8501"
 	case has("malformed HTTP response", "HTTP request to an HTTPS server"):
@@ -97,25 +95,7 @@ func remedyOfConsul(endpoint, text string) string {
 	case has("x509", "certificate"):
 		return "trust Consul's CA: `consul { tls { ca FILE } }` or CONSUL_CACERT; for a client certificate cert and key, or CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
 	case has("leader"):
-		return "Consul has no leader: look at `consul operator raft list-peers`"
+		return "Consul has no leader: see `consul operator raft list-peers`"
 	}
-	return "look at the log of the Consul agent"
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// brief writes a duration without more digits than matter.
-func brief(d time.Duration) string {
-	switch {
-	case d < time.Millisecond:
-		return "less than 1ms"
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	}
-	return d.Round(100 * time.Millisecond).String()
+	return "see the log of the Consul agent"
 }

@@ -29,9 +29,9 @@ type member struct {
 
 	probed  *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
 	verdict verdict
-	finding Finding                  // of the last probe that counted
-	latest  *atomic.Pointer[Finding] // the last finding now, which may differ in its times; nil: never probed
-	leader  string                   // the address that it named last as that of the leader
+	outcome ProbeOutcome                  // of the last probe that counted
+	latest  *atomic.Pointer[ProbeOutcome] // the last outcome now, which may differ in its times; nil: never probed
+	leader  string                        // the address that it named last as that of the leader
 
 	state      NodeState // what all of that amounts to
 	stateSince time.Time
@@ -96,7 +96,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 			continue
 		}
 		e.candidates = append(e.candidates, m.node.Identity().String())
-		a, b := m.finding.ClusterID, electable[0].finding.ClusterID
+		a, b := m.outcome.ClusterID, electable[0].outcome.ClusterID
 		e.clusters = e.clusters || m.claims() && electable[0].claims() && a != "" && b != "" && a != b
 	}
 	switch {
@@ -137,7 +137,7 @@ func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 			continue
 		}
 		n.schedule.claimsFrom = v.lost
-		if n.verdict.kind == verdictActive && n.finding.At.Before(v.lost) {
+		if n.verdict.kind == verdictActive && n.outcome.At.Before(v.lost) {
 			n.forget(now)
 			any = true
 		}
@@ -165,7 +165,7 @@ func (v *View) applyProbes(now time.Time) {
 		if v.started() {
 			v.overrule(m, claimed, now)
 		}
-		m.verdict, m.finding, m.latest, m.leader = n.verdict, n.finding, n.latest, n.leader
+		m.verdict, m.outcome, m.latest, m.leader = n.verdict, n.outcome, n.latest, n.leader
 		policy.locate(m)
 	}
 	v.members = slices.DeleteFunc(v.members, func(m member) bool {
@@ -185,7 +185,7 @@ func (v *View) overrule(m *member, claimed bool, now time.Time) {
 	case v.evidence() == whole && n.verdict.kind == verdictDead && now.Sub(n.verdict.at) >= overruleAfter:
 		n.verdict.kind = verdictOverruled // perhaps only this machine cannot reach it
 		v.cluster.log.log(&v.logs, zap.WarnLevel, "active node does not answer probes but Consul reports it healthy; using it again",
-			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.finding.Detail),
+			zap.String("node", m.node.Name), zap.String("url", m.target.URL), zap.String("probe", n.outcome.Detail),
 			zap.Duration("dead_for", now.Sub(n.verdict.at)))
 	}
 }
@@ -206,7 +206,7 @@ const (
 func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
-	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone != nil && (!m.claims() || m.finding.ClusterID != m.gone.clusterID):
+	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone != nil && (!m.claims() || m.outcome.ClusterID != m.gone.clusterID):
 		return ineligible, ""
 	case m.health == healthMaintenance:
 		return failing, who + "in maintenance"
@@ -216,11 +216,11 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return misaddressed, who + m.bad
 	case m.claims():
 		return eligible, ""
-	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
-		return failing, who + "probe: " + m.finding.Detail
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
+		return failing, who + "probe: " + m.outcome.Detail
 	case m.verdict.kind == verdictNotActive:
 		return ineligible, ""
-	case m.verdict.kind == verdictPending && (strict || !stands || m.finding.Unproven.denies()):
+	case m.verdict.kind == verdictPending && (strict || !stands || m.outcome.Unproven.denies()):
 		return pending, ""
 	case m.health == healthCritical:
 		return failing, who + "a check is critical"
@@ -231,7 +231,7 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 }
 
 // denies reports whether the node says of itself that it is not active, be it trusted or not.
-func (m *member) denies() bool { return m.finding.Result.denies() || m.finding.Unproven.denies() }
+func (m *member) denies() bool { return m.outcome.Result.denies() || m.outcome.Unproven.denies() }
 
 // compare orders nodes that can be elected, the best one first: a total order, so that the election is deterministic. First comes
 // what the node says and what is said of it, then what may merely be older than something else.

@@ -134,11 +134,11 @@ func TestElectChooses(t *testing.T) { runElectRows(t, choiceRows) }
 // said gives a member the word of its node, and what its last probe found.
 func said(kind verdictKind, result Result) func(*member) {
 	return func(m *member) {
-		m.verdict.kind, m.finding.Result, m.finding.Detail = kind, result, string(result)
+		m.verdict.kind, m.outcome.Result, m.outcome.Detail = kind, result, string(result)
 	}
 }
 
-func ofCluster(id string) func(*member) { return func(m *member) { m.finding.ClusterID = id } }
+func ofCluster(id string) func(*member) { return func(m *member) { m.outcome.ClusterID = id } }
 
 // wordRow is an election in which the nodes' own words count, too.
 type wordRow struct {
@@ -244,7 +244,7 @@ func TestOrderOfTheElection(t *testing.T) {
 			case ResultTLS:
 				m.verdict.kind = verdictAliveOnly
 			}
-			m.finding.Result = r
+			m.outcome.Result = r
 		}
 	}
 	for _, row := range []struct {
@@ -255,7 +255,7 @@ func TestOrderOfTheElection(t *testing.T) {
 		{"is registered", func(*member) {}, func(m *member) { m.gone = &departed{} }},
 		{"is marked", func(m *member) { m.marked = true }, func(m *member) { m.marked = false }},
 		{"the better check of the instance", func(m *member) { m.own = healthPassing }, func(m *member) { m.own = healthWarning }},
-		{"does not deny it, trusted or not", func(*member) {}, func(m *member) { m.finding.Result, m.finding.Unproven = ResultTLS, ResultStandby }},
+		{"does not deny it, trusted or not", func(*member) {}, func(m *member) { m.outcome.Result, m.outcome.Unproven = ResultTLS, ResultStandby }},
 		{"the newer mark", func(m *member) { m.index = 9 }, func(m *member) { m.index = 7 }},
 		{"the better aggregate", func(m *member) { m.health = healthPassing }, func(m *member) { m.health = healthWarning }},
 		{"the incumbent", func(m *member) { m.node.ID = "incumbent" }, func(m *member) { m.node.ID = "another" }},

@@ -136,12 +136,12 @@ func (v *View) warnRegistration(next *State) {
 // is not trusted.
 func (v *View) warnUnproven(next *State) {
 	m := v.member(next.Node.Identity())
-	if m == nil || m.finding.Result == ResultNone || m.node.Identity() == v.unproven {
+	if m == nil || m.outcome.Result == ResultNone || m.node.Identity() == v.unproven {
 		return
 	}
 	if m.verdict.kind == verdictUnreachable || m.verdict.kind == verdictAliveOnly {
 		v.unproven = m.node.Identity()
 		v.cluster.log.log(&v.logs, zap.WarnLevel, "cannot verify the active node by probing; relying on discovery alone",
-			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", m.finding.Detail))
+			zap.String("node", next.Node.Name), zap.String("url", next.Target.URL), zap.String("probe", m.outcome.Detail))
 	}
 }

@@ -107,11 +107,16 @@ func verify(config *tls.Config, state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 || config.ServerName == "" { // an empty name would match any
 		return errors.New("no certificate")
 	}
-	options := x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName, Intermediates: x509.NewCertPool()}
-	for _, c := range state.PeerCertificates[1:] {
+	return verifyChain(state.PeerCertificates, x509.VerifyOptions{Roots: config.RootCAs, DNSName: config.ServerName})
+}
+
+// verifyChain verifies the first of some certificates by means of the others.
+func verifyChain(chain []*x509.Certificate, options x509.VerifyOptions) error {
+	options.Intermediates = x509.NewCertPool()
+	for _, c := range chain[1:] {
 		options.Intermediates.AddCert(c)
 	}
-	_, err := state.PeerCertificates[0].Verify(options)
+	_, err := chain[0].Verify(options)
 	return err
 }
 

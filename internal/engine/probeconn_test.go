@@ -19,7 +19,7 @@ import (
 )
 
 // asks probes a node once, and closes the connection.
-func asks(t *testing.T, d *dialer, base string, broken func()) Finding {
+func asks(t *testing.T, d *dialer, base string, broken func()) ProbeOutcome {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -72,7 +72,7 @@ func TestTrust(t *testing.T) {
 	}
 }
 
-// Where one side speaks http and the other https, the finding says so. Go's server answers as Vault's does.
+// Where one side speaks http and the other https, the outcome says so. Go's server answers as Vault's does.
 func TestWrongScheme(t *testing.T) {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
 	plain, secure := httptest.NewServer(handler), httptest.NewUnstartedServer(handler)
@@ -80,7 +80,7 @@ func TestWrongScheme(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	for base, want := range map[string]Finding{
+	for base, want := range map[string]ProbeOutcome{
 		"https" + strings.TrimPrefix(plain.URL, "http"): {Result: ResultTLS, Detail: "the node answers http, and is asked by https"},
 		"http" + strings.TrimPrefix(secure.URL, "https"): {
 			Result: ResultInvalid, Code: http.StatusBadRequest, Detail: "400: the node answers https, and is asked by http",
@@ -168,7 +168,7 @@ func TestBreaks(t *testing.T) {
 }
 
 // Over real sockets: what fails is told without any address, of which each connection has another.
-func TestFindingsOfSockets(t *testing.T) {
+func TestOutcomesOfSockets(t *testing.T) {
 	listen := func(serve func(net.Conn)) string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -202,7 +202,7 @@ func TestFindingsOfSockets(t *testing.T) {
 		}), ResultInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			first := Finding{}
+			first := ProbeOutcome{}
 			for i := range 5 {
 				d := newDialer(new(net.Dialer).DialContext, nil, "127.0.0.1")
 				f := asks(t, d, row.base, func() {})

@@ -11,7 +11,7 @@ import (
 )
 
 // verdict is what a node is by its probes: one case of a closed set, with the one time that belongs to it. The reason is in the
-// finding of the last probe.
+// outcome of the last probe.
 type verdict struct {
 	kind verdictKind
 	at   time.Time // pending: how long its answer is waited for, zero: without limit; dead, overruled: since when it is dead
@@ -52,10 +52,10 @@ type probedNode struct {
 	silence  silence
 	mark     mark
 	verdict  verdict
-	reached  bool                     // it has answered once
-	finding  Finding                  // of the last probe that counted
-	latest   *atomic.Pointer[Finding] // the same, for readers of states; nil: there is none
-	leader   string                   // the address that it named last as that of the leader
+	reached  bool                          // it has answered once
+	outcome  ProbeOutcome                  // of the last probe that counted
+	latest   *atomic.Pointer[ProbeOutcome] // the same, for readers of states; nil: there is none
+	leader   string                        // the address that it named last as that of the leader
 }
 
 // schedule says when a node is probed, and which of its probes count.
@@ -118,10 +118,10 @@ func (n *probedNode) carryOver(o *probedNode, now time.Time) {
 		return
 	case kind == verdictDead, kind == verdictOverruled:
 		n.verdict = o.verdict
-	case o.finding.Result != ResultTLS:
+	case o.outcome.Result != ResultTLS:
 		n.verdict.at = time.Time{} // pending until it answers or is dead
 	}
-	n.reached, n.finding = reached, o.finding
+	n.reached, n.outcome = reached, o.outcome
 	if reached {
 		n.silence = silence{usual: o.silence.usual, unconfirmed: o.silent(now)}
 	}
@@ -173,15 +173,15 @@ func (n *probedNode) setMark(active bool, now time.Time) {
 // unready reports whether requests wait for the node, which is not trusted and says that it is not active: it may have been marked
 // too early, or is about to lose its mark. They wait for readyWait after it was marked, and once more when it stops saying that
 // it is active. So an impostor can delay requests, but neither attract nor refuse them.
-func (n *probedNode) unready(f Finding) bool {
-	m, denies := &n.mark, f.Unproven.denies()
+func (n *probedNode) unready(o ProbeOutcome) bool {
+	m, denies := &n.mark, o.Unproven.denies()
 	if denies && m.saidActive && m.active && !m.waitedLoss {
-		m.waitFrom, m.waitedLoss = f.At, true
+		m.waitFrom, m.waitedLoss = o.At, true
 	}
-	if f.Unproven != ResultNone {
+	if o.Unproven != ResultNone {
 		m.saidActive = !denies
 	}
-	return denies && !m.waitFrom.IsZero() && f.At.Before(m.waitFrom.Add(readyWait))
+	return denies && !m.waitFrom.IsZero() && o.At.Before(m.waitFrom.Add(readyWait))
 }
 
 // expire ends a wait that has a limit: for the first answer, since the node may not be reachable from here, and for a node that
@@ -196,30 +196,30 @@ func (n *probedNode) expire(now time.Time) {
 	}
 }
 
-// apply applies a finding and reports whether anything has changed by it.
-func (n *probedNode) apply(f Finding) (news bool) {
+// apply applies an outcome and reports whether anything has changed by it.
+func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 	strict := n.key.probe.Mode == ProbeStrict
-	if f.Result == ResultNone { // the fault of this machine: where discovery may decide, it does so soon
+	if o.Result == ResultNone { // the fault of this machine: where discovery may decide, it does so soon
 		if n.verdict == (verdict{kind: verdictPending}) && !strict {
-			n.verdict.at = f.At.Add(firstWait)
+			n.verdict.at = o.At.Add(firstWait)
 		}
 		return false
 	}
 	s, was := &n.silence, n.verdict.kind
 	wasSilent := s.unconfirmed || s.unanswered > 0
-	if f.Result.answered() {
+	if o.Result.answered() {
 		n.reached, s.unanswered, s.unconfirmed = true, 0, false
-		s.usual = max(f.Took, s.usual-s.usual/8)
+		s.usual = max(o.Took, s.usual-s.usual/8)
 	}
-	switch f.Result {
+	switch o.Result {
 	case ResultActive:
-		n.verdict, n.leader = verdict{kind: verdictActive}, f.Leader
+		n.verdict, n.leader = verdict{kind: verdictActive}, o.Leader
 	case ResultTLS:
 		n.leader = ""
 		switch {
 		case strict:
 			n.verdict = verdict{kind: verdictNotActive}
-		case n.unready(f):
+		case n.unready(o):
 			n.verdict = verdict{verdictPending, n.mark.waitFrom.Add(readyWait)}
 		default:
 			n.verdict = verdict{kind: verdictAliveOnly}
@@ -236,11 +236,11 @@ func (n *probedNode) apply(f Finding) (news bool) {
 	default:
 		n.verdict = verdict{kind: verdictNotActive}
 	}
-	news = n.verdict.kind != was || !n.finding.same(f) || wasSilent != (s.unconfirmed || s.unanswered > 0)
-	if n.finding = f; n.latest == nil {
-		n.latest = new(atomic.Pointer[Finding])
+	news = n.verdict.kind != was || !n.outcome.same(o) || wasSilent != (s.unconfirmed || s.unanswered > 0)
+	if n.outcome = o; n.latest == nil {
+		n.latest = new(atomic.Pointer[ProbeOutcome])
 	}
-	n.latest.Store(&f)
+	n.latest.Store(&o)
 	return news
 }
 

@@ -34,6 +34,9 @@ type Probe struct {
 	TLSKey   [sha256.Size]byte
 }
 
+// Verifies reports whether the probes verify the certificates of nodes.
+func (p Probe) Verifies() bool { return p.TLS == nil || !p.TLS.InsecureSkipVerify }
+
 const (
 	standbyFactor = 10               // a node that is not active is probed once in so many intervals,
 	standbyMost   = 10 * time.Second // and at least this often
@@ -114,7 +117,7 @@ func (v *View) incumbent() *probedNode {
 
 // probed takes in what a probe found, and why this machine could not open a connection for it, if so. It returns the connection
 // that is not needed any more, which the caller closes.
-func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding, unable string) (surplus *probeConn) {
+func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable string) (surplus *probeConn) {
 	surplus = conn
 	c.update(func(time.Time) bool {
 		n.schedule.busy = false
@@ -124,15 +127,15 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding, unable strin
 		c.noteUnable(n, unable)
 		for _, v := range c.views {
 			if m := v.member(n.key.id); m != nil && m.probed == n && v.records() {
-				v.Stats().probed(f)
+				v.Stats().probed(o)
 			}
 		}
 		active := c.isActive(n)
-		if f.At.Before(n.schedule.notBefore) || f.Result == ResultActive && f.At.Before(n.schedule.claimsFrom) && !active {
+		if o.At.Before(n.schedule.notBefore) || o.Result == ResultActive && o.At.Before(n.schedule.claimsFrom) && !active {
 			n.schedule.asap = true
 			return false
 		}
-		if f.Result.answered() {
+		if o.Result.answered() {
 			if n.kept != nil && !n.kept.broke.Load() {
 				n.silence.breaks = 0
 			}
@@ -141,7 +144,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding, unable strin
 			}
 		}
 		was := n.verdict.kind
-		news := n.apply(f)
+		news := n.apply(o)
 		if was != verdictActive && n.verdict.kind == verdictActive {
 			for _, v := range c.views {
 				if i := v.incumbent(); i != nil && i != n {
@@ -154,7 +157,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, f Finding, unable strin
 			news = true
 		}
 		// Failures that come at once, such as those of a look-up or a route, get time until the next interval.
-		n.schedule.asap = n.schedule.asap || active && f.Result == ResultTimeout && n.reached && !n.dead()
+		n.schedule.asap = n.schedule.asap || active && o.Result == ResultTimeout && n.reached && !n.dead()
 		return news
 	})
 	return surplus
@@ -289,19 +292,19 @@ func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 		}
 		limited, cancel := context.WithTimeout(c.ctx, timeout)
 		defer cancel()
-		f, unable := conn.ask(limited, n.key.url, n.key.leader), ""
-		if f.Result == ResultNone && c.ctx.Err() == nil { // this machine cannot open a connection: the last one may still serve
-			unable = f.Detail
+		o, unable := conn.ask(limited, n.key.url, n.key.leader), ""
+		if o.Result == ResultNone && c.ctx.Err() == nil { // this machine cannot open a connection: the last one may still serve
+			unable = o.Detail
 			if again := kept.askAgain(limited, n.key.url, n.key.leader); again.Result.answered() {
 				conn.close()
-				conn, f = kept, again
+				conn, o = kept, again
 			}
 		}
 		if c.ctx.Err() != nil {
 			conn.close()
 			return
 		}
-		c.probed(n, conn, f, unable).close()
+		c.probed(n, conn, o, unable).close()
 	})
 }
 

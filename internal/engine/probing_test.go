@@ -171,8 +171,8 @@ func TestStandbysAreProbedToo(t *testing.T) {
 		n.node("b").answers(503)
 		settle(6 * time.Second)
 		for _, m := range w.State().members {
-			if m.node.Name == "b" && m.finding.Result != ResultSealed {
-				t.Errorf("the standby is %s, want sealed: it must be known before the failover", m.finding.Result)
+			if m.node.Name == "b" && m.outcome.Result != ResultSealed {
+				t.Errorf("the standby is %s, want sealed: it must be known before the failover", m.outcome.Result)
 			}
 		}
 		// The end of the last handler is the end of the probes.

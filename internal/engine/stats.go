@@ -120,10 +120,10 @@ func indexOf[T comparable](set []T, e T) int {
 }
 
 // probed counts a probe.
-func (s *Stats) probed(f Finding) {
-	s.probes[indexOf(Results, f.Result)].Add(1)
-	if f.Result.answered() {
-		s.Probing.Observe(f.Took)
+func (s *Stats) probed(o ProbeOutcome) {
+	s.probes[indexOf(Results, o.Result)].Add(1)
+	if o.Result.answered() {
+		s.Probing.Observe(o.Took)
 	}
 }
 

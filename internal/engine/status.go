@@ -36,12 +36,12 @@ type NodeStatus struct {
 	Node    discovery.Node
 	URL     string // where it is reached; empty: nowhere
 	State   NodeState
-	Since   time.Time // since when it is in that state
-	Elected bool      // requests are redirected to it
-	Marked  bool      // discovery marks it as the active one
-	Why     string    // why it is not elected; empty if it is
-	Failing []string  // IDs of the checks that are not passing
-	Probe   Finding   // the last one that counted; its Result is empty if there was none
+	Since   time.Time    // since when it is in that state
+	Elected bool         // requests are redirected to it
+	Marked  bool         // discovery marks it as the active one
+	Why     string       // why it is not elected; empty if it is
+	Failing []string     // IDs of the checks that are not passing
+	Probe   ProbeOutcome // the last one that counted; its Result is empty if there was none
 }
 
 // NodeStatuses returns the status of each node, in the order of discovery.
@@ -53,7 +53,7 @@ func (s *State) NodeStatuses() []NodeStatus {
 		elected := m.node.Identity() == active
 		list[i] = NodeStatus{
 			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
-			Failing: failingChecks(&m.node), Probe: m.finding,
+			Failing: failingChecks(&m.node), Probe: m.outcome,
 		}
 		if m.latest != nil { // a probe that finds the same makes no new state
 			list[i].Probe = *m.latest.Load()
@@ -77,7 +77,7 @@ func (m *member) stateOf(elected bool) NodeState {
 	case m.verdict.kind == verdictActive:
 		return NodeActive
 	case m.verdict.kind == verdictNotActive:
-		switch m.finding.Result {
+		switch m.outcome.Result {
 		case ResultStandby:
 			return NodeStandby
 		case ResultSealed:
@@ -103,10 +103,10 @@ func (m *member) why() string {
 		return "in maintenance in Consul"
 	case m.bad != "":
 		return m.bad
-	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.finding.Result != ResultStandby:
-		return "probe: " + m.finding.Detail
+	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
+		return "probe: " + m.outcome.Detail
 	case m.verdict.kind == verdictNotActive:
-		return m.finding.Detail
+		return m.outcome.Detail
 	case m.health == healthCritical && !m.claims():
 		return "critical: " + quoted(failingChecks(&m.node))
 	case m.verdict.kind == verdictPending:

@@ -244,7 +244,7 @@ func departures(registered []member, last *View) (list []member) {
 			continue
 		}
 		if m.gone == nil {
-			m.gone = &departed{m.probed.finding.ClusterID}
+			m.gone = &departed{m.probed.outcome.ClusterID}
 		}
 		m.marked, m.index, m.health, m.own = false, 0, healthPassing, healthPassing
 		list = append(list, m)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/machine"
 )
 
 // leadsBack reports whether a client that follows a redirect to t would come back to where r came in: either the client
@@ -48,15 +49,7 @@ func isSocket(addr netip.AddrPort, ctx context.Context) bool {
 		return false
 	}
 	ip := here.Addr().Unmap()
-	return ip == addr.Addr() || ip.IsUnspecified() && isOfThisMachine(addr.Addr())
-}
-
-func isOfThisMachine(ip netip.Addr) bool {
-	addresses, err := net.InterfaceAddrs()
-	return err == nil && slices.ContainsFunc(addresses, func(a net.Addr) bool {
-		n, ok := a.(*net.IPNet)
-		return ok && n.Contains(ip.AsSlice()) && (ip.IsLoopback() || n.IP.Equal(ip.AsSlice()))
-	})
+	return ip == addr.Addr() || ip.IsUnspecified() && machine.Own().Has(addr.Addr())
 }
 
 // clientScheme is the scheme of the URL that the client used, as far as can be seen from here.
@@ -78,8 +71,7 @@ func onlyLocal(t *engine.Target, r *http.Request) bool {
 // loopbackOfAnotherHost reports whether a state's target is an address of loopback although Consul knows the node to be on another
 // machine: a proxy would bring a request, with its token, to whatever listens on this one.
 func loopbackOfAnotherHost(s *engine.State) bool {
-	home, err := netip.ParseAddr(s.Node.Address)
-	return s.Target.Loopback && err == nil && !home.Unmap().IsLoopback() && !isOfThisMachine(home.Unmap())
+	return s.Target.Loopback && machine.Own().IsAnother(s.Node.Address)
 }
 
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what the command check says of certificates.
-
 package vaultredirect
 
 import (
@@ -34,7 +32,7 @@ func TestCheckCertificates(t *testing.T) {
 		cert           tls.Certificate
 		trusted        bool
 		code           int
-		result         doctor.Result
+		severity       doctor.Severity
 		detail, remedy string
 	}{
 		{"good", ca.issue(t, "127.0.0.1", 90*24*time.Hour), true, 0, doctor.OK, "trusted, for 127.0.0.1, 89 days left", ""},
@@ -61,12 +59,12 @@ func TestCheckCertificates(t *testing.T) {
 				probe = "probe {\n\t\t\ttls {\n\t\t\t\tca " + ca.file + "\n\t\t\t}\n\t\t}"
 			}
 			list, code := findingsOf(t, "--config", configFile(t, consul.Addr(), strings.Replace(localSite, "scheme http", probe, 1)))
-			wantFinding(t, list, "certificate", row.result, "vault-0", row.detail, row.remedy)
+			wantFinding(t, list, "certificate", row.severity, "vault-0", row.detail, row.remedy)
 			if code != row.code {
 				t.Errorf("exit %d, want %d:\n%s", code, row.code, dump(list))
 			}
 			if !row.trusted {
-				wantFinding(t, list, "probe", doctor.Warning, "vault", "judged by life only", "probe { tls { ca FILE } }")
+				wantFinding(t, list, "probe", doctor.Warning, "vault", "liveness only (certificate not trusted)", "probe { tls { ca FILE } }")
 			}
 			// To what speaks https, redirects by http are of no use.
 			list, _ = findingsOf(t, "--scheme", "http", consul.Addr())

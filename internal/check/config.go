@@ -1,9 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds how the command check finds the handlers in a config file.
-
-package vaultredirect
+package check
 
 import (
 	"cmp"
@@ -23,23 +21,23 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 )
 
-// suspect is what is to be checked: a handler, and the site that it belongs to.
-type suspect struct {
-	handler *Handler
-	sites   []doctor.Site
-	path    string // in the config; empty where there is none
+// handler is a handler to check, with the sites that it belongs to.
+type handler struct {
+	raw   json.RawMessage
+	sites []doctor.Site
+	place string // in which file and where in it; empty if it is in none
 }
 
-// wrap says where in the config an error is.
-func (c *suspect) wrap(err error) error {
-	if c.path == "" {
+// wrap says where an error is.
+func (h *handler) wrap(err error) error {
+	if h.place == "" {
 		return err
 	}
-	return fmt.Errorf("%s: %w", c.path, err)
+	return fmt.Errorf("%s: %w", h.place, err)
 }
 
-// suspectsByConfig returns all handlers in a config file.
-func suspectsByConfig(file, adapter string) ([]*suspect, error) {
+// handlersByConfig returns all handlers in a config file.
+func handlersByConfig(file, adapter string) ([]handler, error) {
 	raw, err := readConfig(file, adapter)
 	if err != nil {
 		return nil, err
@@ -48,7 +46,7 @@ func suspectsByConfig(file, adapter string) ([]*suspect, error) {
 	if err := json.Unmarshal(caddy.RemoveMetaFields(raw), &document); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	var f finder
+	f := finder{file: file}
 	if err := f.find(document, "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort}); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -95,8 +93,11 @@ type scope struct {
 	skip      []string // the hosts for which it does not
 }
 
-// finder collects what it finds.
-type finder struct{ found []*suspect }
+// finder collects the handlers that it finds in a file.
+type finder struct {
+	file  string
+	found []handler
+}
 
 // find walks through a document.
 func (f *finder) find(value any, path string, s scope) error {
@@ -129,18 +130,22 @@ func (f *finder) add(object map[string]any, path string, s scope) error {
 	if err != nil {
 		return err
 	}
-	c := &suspect{path: path, handler: new(Handler)}
-	if err = caddy.StrictUnmarshalJSON(raw, c.handler); err == nil {
-		err = c.handler.Validate()
-	}
-	if err != nil {
-		return c.wrap(err)
-	}
+	h := handler{raw: raw, place: f.file + ": " + path}
 	if len(s.listen) > 0 {
-		c.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https()}}
+		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: proxiesAll(object)}}
 	}
-	f.found = append(f.found, c)
+	f.found = append(f.found, h)
 	return nil
+}
+
+// proxiesAll reports whether a handler proxies every request: a set of matchers without a matcher matches all.
+func proxiesAll(handler map[string]any) bool {
+	proxy, _ := handler["proxy"].(map[string]any)
+	sets, _ := proxy["match"].([]any)
+	return slices.ContainsFunc(sets, func(set any) bool {
+		matchers, ok := set.(map[string]any)
+		return ok && len(matchers) == 0
+	})
 }
 
 // enter returns the scope inside an object: a server says where it listens, a route for which hosts it is.

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of what the command check says of clusters that are not well.
-
 package vaultredirect
 
 import (
@@ -16,14 +14,14 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-func TestCheckSickClusters(t *testing.T) {
+func TestCheckFindings(t *testing.T) {
 	for _, row := range []struct {
 		name                    string
 		make                    func(c *standin.Cluster)
 		site                    string // default: localSite
 		code                    int
 		check                   string
-		result                  doctor.Result
+		severity                doctor.Severity
 		subject, detail, remedy string
 	}{
 		{
@@ -93,13 +91,13 @@ func TestCheckSickClusters(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := sick(t)
+			c := standIns(t)
 			row.make(c)
 			if row.site == "" {
 				row.site = localSite
 			}
 			list, code := findingsOf(t, "--config", configFile(t, c.Consul.Addr(), row.site), "--timeout", "1500ms")
-			wantFinding(t, list, row.check, row.result, row.subject, row.detail, row.remedy)
+			wantFinding(t, list, row.check, row.severity, row.subject, row.detail, row.remedy)
 			if code != row.code {
 				t.Errorf("exit %d, want %d:\n%s", code, row.code, dump(list))
 			}
@@ -107,7 +105,7 @@ func TestCheckSickClusters(t *testing.T) {
 	}
 }
 
-// refuseWith has a stand-in answer with an error.
+// refuseWith makes a stand-in answer with an error.
 func refuseWith(code int, text string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		http.Error(w, text, code)
@@ -124,7 +122,7 @@ func portOf(v *standin.Vault) standin.Opt {
 
 // A node that is registered with the address of the redirector leads clients round in circles.
 func TestCheckFindsTheRedirectorItself(t *testing.T) {
-	c := sick(t)
+	c := standIns(t)
 	_, p, _ := net.SplitHostPort(c.Vaults[0].Addr()) // as if the redirector listened there
 	site := strings.ReplaceAll(localSite, "18200", p)
 	list, code := findingsOf(t, "--config", configFile(t, c.Consul.Addr(), site))

@@ -1,12 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the command that finds out what is wrong, without a running Caddy.
-
-package vaultredirect
+// Package check is the command that finds out what is wrong with the handlers of a config, or with a cluster that its flags name,
+// without a running Caddy.
+package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,24 +17,35 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/hashicorp/consul/api"
 	"github.com/spf13/cobra"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/consul"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 )
 
 // exitWrong is the exit code where something is wrong with what was checked.
 const exitWrong = 2
 
-// maxCheckTimeout bounds --timeout: nobody waits for longer.
-const maxCheckTimeout = 10 * time.Minute
+// maxTimeout bounds --timeout.
+const maxTimeout = 10 * time.Minute
 
-// addCheckCommand adds check below the command vault-redirect.
-func addCheckCommand(parent *cobra.Command) {
+// Loader decodes the JSON of a handler, validates it and completes it. It uses no network.
+type Loader func(ctx caddy.Context, raw json.RawMessage) (Subject, error)
+
+// Subject is what a handler says of the cluster that it is for.
+type Subject struct {
+	Discoverer discovery.Discoverer
+	Config     engine.Config
+	Secrets    []string // must not be printed
+}
+
+// Command returns the command check.
+func Command(load Loader) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check [CONSUL_HOST_PORT | --vault URL... | --config FILE [--adapter NAME]] [--scheme http|https] [--token-file FILE] [--json] [--timeout 10s]",
 		Short: "Finds out what is wrong with Consul, the Vault nodes and the way to them",
@@ -52,7 +64,8 @@ Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
 something is, 1 if nothing could be checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cmd.SilenceErrors = true // the exit code needs no line of its own; other errors are logged
-			return caddycmd.WrapCommandFuncForCobra(runCheck)(cmd, args)
+			run := func(fs caddycmd.Flags) (int, error) { return Run(os.Stdout, fs, load) }
+			return caddycmd.WrapCommandFuncForCobra(run)(cmd, args)
 		},
 	}
 	f := check.Flags()
@@ -63,14 +76,12 @@ something is, 1 if nothing could be checked.`,
 	f.String("token-file", "", "File with the ACL token for Consul")
 	f.Bool("json", false, "Print the findings as a JSON list of {check, subject, result, detail, remedy}")
 	f.Duration("timeout", 10*time.Second, "Longest time to wait for Consul and the first probes, and then for each node")
-	parent.AddCommand(check)
+	return check
 }
 
-// runCheck checks what the flags say.
-func runCheck(fs caddycmd.Flags) (int, error) { return checkTo(os.Stdout, fs) }
-
-func checkTo(to io.Writer, fs caddycmd.Flags) (int, error) {
-	reports, err := check(fs)
+// Run checks what the flags name, prints what it finds, and returns the exit code.
+func Run(to io.Writer, fs caddycmd.Flags, load Loader) (int, error) {
+	reports, err := check(fs, load)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
@@ -88,40 +99,40 @@ func checkTo(to io.Writer, fs caddycmd.Flags) (int, error) {
 	return caddy.ExitCodeSuccess, nil
 }
 
-// check has a doctor look at all that the flags name.
-func check(fs caddycmd.Flags) ([]doctor.Report, error) {
+// check returns a report on each cluster that the flags name.
+func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 	timeout := fs.Duration("timeout")
-	if timeout <= 0 || timeout > maxCheckTimeout {
-		return nil, fmt.Errorf("--timeout: %s is not between 0 and %s", timeout, maxCheckTimeout)
+	if timeout <= 0 || timeout > maxTimeout {
+		return nil, fmt.Errorf("--timeout: %s is not between 0 and %s", timeout, maxTimeout)
 	}
-	list, err := suspectsByFlags(fs)
+	handlers, err := handlersByFlags(fs)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer cancel()
 	d, secrets := doctor.New(), []string{os.Getenv(api.HTTPTokenEnvName)}
-	for _, c := range list {
-		config, err := c.handler.complete(ctx)
+	for _, h := range handlers {
+		s, err := load(ctx, h.raw)
 		if err != nil {
-			return nil, c.wrap(err)
+			return nil, h.wrap(err)
 		}
-		secrets = append(secrets, secretsOf(c.handler.discoverer)...)
-		if err := d.Add(c.handler.discoverer, config, c.sites...); err != nil {
-			return nil, c.wrap(err)
+		secrets = append(secrets, s.Secrets...)
+		if err := d.Add(s.Discoverer, s.Config, h.sites...); err != nil {
+			return nil, h.wrap(err)
 		}
 	}
 	var reports []doctor.Report
-	for _, seen := range d.Look(ctx, timeout) {
-		r := doctor.Report{Title: seen.Title(), Findings: seen.Findings()}
+	for _, o := range d.Observe(ctx, timeout) {
+		r := doctor.Report{Title: o.Title(), Findings: o.Findings()}
 		r.Clean(secrets)
 		reports = append(reports, r)
 	}
 	return reports, nil
 }
 
-// suspectsByFlags returns what the flags name.
-func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
+// handlersByFlags returns the handlers that the flags name or stand for.
+func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 	vault, err := fs.GetStringArray("vault")
 	if err != nil {
 		return nil, err
@@ -141,32 +152,34 @@ func suspectsByFlags(fs caddycmd.Flags) ([]*suspect, error) {
 	case len(vault) > 0 && tokenFile != "":
 		return nil, errors.New("--token-file is about Consul: it does not go with --vault")
 	case config != "":
-		return suspectsByConfig(config, fs.String("adapter"))
+		return handlersByConfig(config, fs.String("adapter"))
 	}
-	h := &Handler{Scheme: scheme}
 	if len(vault) > 0 {
 		for _, u := range vault {
 			if _, err := nodes.ParseURL(u); err != nil {
 				return nil, fmt.Errorf("--vault: %w", err)
 			}
 		}
-		h.DiscoveryRaw = caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)
-		return []*suspect{{handler: h}}, nil
+		return handlerFor(scheme, map[string]any{"source": "vault", "urls": vault})
 	}
-	through := Consul{Address: fs.Arg(0), TokenFile: tokenFile}
-	if through.Address != "" {
-		if !strings.Contains(through.Address, ":") { // and do not repeat what may be a token
+	if fs.NArg() > 0 {
+		if !strings.Contains(fs.Arg(0), ":") { // and do not repeat what may be a token
 			return nil, errors.New("CONSUL_HOST_PORT must be in host:port form, such as 127.0.0.1:8500")
 		}
-		if _, err := consul.ParseEndpoint(through.Address, false); err != nil {
+		if _, err := consul.ParseEndpoint(fs.Arg(0), false); err != nil {
 			return nil, fmt.Errorf("CONSUL_HOST_PORT: %w", err)
 		}
 	}
 	if err := checkTokenFile(tokenFile); err != nil {
 		return nil, err
 	}
-	h.DiscoveryRaw = caddyconfig.JSONModuleObject(through, "source", "consul", nil)
-	return []*suspect{{handler: h}}, nil
+	return handlerFor(scheme, map[string]any{"source": "consul", "address": fs.Arg(0), "token_file": tokenFile})
+}
+
+// handlerFor returns a handler with a scheme and a discovery. What is empty in them has its default.
+func handlerFor(scheme string, discovery map[string]any) ([]handler, error) {
+	raw, err := json.Marshal(map[string]any{"scheme": scheme, "discovery": discovery})
+	return []handler{{raw: raw}}, err
 }
 
 // checkTokenFile checks that the file can be read. The error does not repeat its name, which may well be the token itself.
@@ -181,22 +194,4 @@ func checkTokenFile(name string) error {
 		return fmt.Errorf("--token-file takes the name of a file: %w", err)
 	}
 	return nil
-}
-
-// secretsOf returns what a discovery knows and nobody may see.
-func secretsOf(d any) (list []string) {
-	c, ok := d.(*Consul)
-	if !ok {
-		return nil
-	}
-	list = append(list, c.resolved.token)
-	if c.resolved.auth != nil {
-		list = append(list, c.resolved.auth.Password)
-	}
-	if c.resolved.TokenFile != "" {
-		if token, err := consul.ReadToken(c.resolved.TokenFile); err == nil {
-			list = append(list, token)
-		}
-	}
-	return list
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestFindings(t *testing.T) {
+func TestOutcomes(t *testing.T) {
 	vault := `{"initialized":true,"sealed":false,"standby":false,"cluster_id":"x"}`
 	for _, row := range []struct {
 		code int
@@ -40,7 +40,7 @@ func TestFindings(t *testing.T) {
 		{503, ``, ResultSealed},
 		{530, ``, ResultRemoved},
 	} {
-		f := findingOf(row.code, []byte(row.body))
+		f := outcomeOf(row.code, []byte(row.body))
 		if f.Result != row.want || f.Code != row.code || !f.Result.answered() {
 			t.Errorf("%d %s: %+v", row.code, row.body, f)
 		}

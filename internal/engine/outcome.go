@@ -66,8 +66,8 @@ func (r Result) denies() bool {
 	return false
 }
 
-// Finding is what one probe found. Two findings that mean the same are equal, but for when and how fast.
-type Finding struct {
+// ProbeOutcome is what one probe found. Two outcomes that mean the same are equal, but for when and how fast.
+type ProbeOutcome struct {
 	Result    Result
 	Code      int           // status of the answer, 0 if there was none
 	Detail    string        // for people: why the node is not active. It has no address of this machine in it
@@ -78,45 +78,48 @@ type Finding struct {
 	Took      time.Duration // until it ended
 }
 
-// same reports whether two findings mean the same.
-func (f Finding) same(o Finding) bool {
-	f.At, f.Took, o.At, o.Took = time.Time{}, 0, time.Time{}, 0
-	return f == o
+// same reports whether two outcomes mean the same.
+func (o ProbeOutcome) same(p ProbeOutcome) bool {
+	o.At, o.Took, p.At, p.Took = time.Time{}, 0, time.Time{}, 0
+	return o == p
 }
+
+// healthPath is where nodes are asked what they are.
+const healthPath = "/v1/sys/health"
 
 // maxProbeAnswer bounds what is read of an answer, its headers and its body each.
 const maxProbeAnswer = 64 << 10
 
 // ask asks a node once. It sends no token.
 // See https://developer.hashicorp.com/vault/api-docs/system/health and https://developer.hashicorp.com/vault/api-docs/system/leader.
-func (c *probeConn) ask(ctx context.Context, base string, leader bool) Finding {
+func (c *probeConn) ask(ctx context.Context, base string, leader bool) ProbeOutcome {
 	began := time.Now()
-	f := c.health(ctx, base)
-	if f.Result == ResultActive && leader {
-		f = c.leader(ctx, base, f)
+	o := c.health(ctx, base)
+	if o.Result == ResultActive && leader {
+		o = c.leader(ctx, base, o)
 	}
-	f.At, f.Took = began, time.Since(began)
-	return f
+	o.At, o.Took = began, time.Since(began)
+	return o
 }
 
 // askAgain asks over a connection that has answered before. It finds nothing if there is none, or if it has broken.
-func (c *probeConn) askAgain(ctx context.Context, base string, leader bool) Finding {
+func (c *probeConn) askAgain(ctx context.Context, base string, leader bool) ProbeOutcome {
 	if c == nil || c.broke.Load() {
-		return Finding{}
+		return ProbeOutcome{}
 	}
 	return c.ask(ctx, base, leader)
 }
 
-func (c *probeConn) health(ctx context.Context, base string) Finding {
-	code, body, failed := c.answer(ctx, base+"/v1/sys/health")
+func (c *probeConn) health(ctx context.Context, base string) ProbeOutcome {
+	code, body, failed := c.answer(ctx, base+healthPath)
 	if failed != nil {
 		return *failed
 	}
-	return findingOf(code, body)
+	return outcomeOf(code, body)
 }
 
 // leader asks a node that says that it is active for the address of the active node, and completes what was found.
-func (c *probeConn) leader(ctx context.Context, base string, f Finding) Finding {
+func (c *probeConn) leader(ctx context.Context, base string, o ProbeOutcome) ProbeOutcome {
 	code, body, failed := c.answer(ctx, base+"/v1/sys/leader")
 	if failed != nil {
 		failed.Detail = "/v1/sys/leader: " + failed.Detail
@@ -128,26 +131,26 @@ func (c *probeConn) leader(ctx context.Context, base string, f Finding) Finding 
 	}
 	switch {
 	case code != http.StatusOK || json.Unmarshal(body, &answer) != nil:
-		return Finding{Result: ResultInvalid, Code: code, Detail: fmt.Sprintf("/v1/sys/leader: %d, no answer of Vault's", code)}
+		return ProbeOutcome{Result: ResultInvalid, Code: code, Detail: fmt.Sprintf("/v1/sys/leader: %d, no answer of Vault's", code)}
 	case !answer.IsSelf:
-		return Finding{Result: ResultStandby, Code: f.Code, Detail: "/v1/sys/leader: the node says that another one is active"}
+		return ProbeOutcome{Result: ResultStandby, Code: o.Code, Detail: "/v1/sys/leader: the node says that another one is active"}
 	case answer.Address == "":
-		return Finding{Result: ResultInvalid, Code: code, Detail: "/v1/sys/leader: no leader_address: the listener has redact_addresses, with which redirect_to leader does not work"}
+		return ProbeOutcome{Result: ResultInvalid, Code: code, Detail: "/v1/sys/leader: no leader_address: the listener has redact_addresses, with which redirect_to leader does not work"}
 	}
-	f.Leader = answer.Address
-	return f
+	o.Leader = answer.Address
+	return o
 }
 
 // answer returns a whole answer over a trusted connection, or what was found instead.
-func (c *probeConn) answer(ctx context.Context, target string) (code int, body []byte, failed *Finding) {
+func (c *probeConn) answer(ctx context.Context, target string) (code int, body []byte, failed *ProbeOutcome) {
 	code, body, err := c.get(ctx, target)
 	switch distrust := c.distrust.Load(); {
 	case err != nil && (code == 0 || distrust == nil): // half an answer is none
-		f := findingOfError(err)
-		return 0, nil, &f
+		o := outcomeOfError(err)
+		return 0, nil, &o
 	case distrust != nil:
-		said := findingOf(code, body).Result
-		return 0, nil, &Finding{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust, Unproven: said}
+		said := outcomeOf(code, body).Result
+		return 0, nil, &ProbeOutcome{Result: ResultTLS, Detail: "certificate not trusted: " + *distrust, Unproven: said}
 	}
 	return code, body, nil
 }
@@ -170,59 +173,37 @@ func (c *probeConn) get(ctx context.Context, target string) (code int, body []by
 	return resp.StatusCode, body, err
 }
 
-// findingOf reads an answer of /v1/sys/health.
-func findingOf(code int, body []byte) Finding {
-	f := Finding{Code: code}
-	switch code {
-	case http.StatusOK:
-		// Anything can answer 200 to anything: it must say so itself.
-		var health struct {
-			Initialized, Sealed, Standby *bool
-			ClusterID                    string `json:"cluster_id"`
-		}
-		if json.Unmarshal(body, &health) != nil || health.Initialized == nil || health.Sealed == nil || health.Standby == nil {
-			f.Result, f.Detail = ResultInvalid, "200, but not from Vault"
-			return f
-		}
-		switch {
-		case !*health.Initialized:
-			f.Result, f.Detail = ResultUninitialized, "200, but not initialized"
-		case *health.Sealed:
-			f.Result, f.Detail = ResultSealed, "200, but sealed"
-		case *health.Standby:
-			f.Result, f.Detail = ResultStandby, "200, but standby"
-		default:
-			f.Result, f.ClusterID = ResultActive, sanitize.Line(health.ClusterID)
-		}
-	case http.StatusTooManyRequests:
-		f.Result, f.Detail = ResultStandby, "429, standby"
-	case 472:
-		f.Result, f.Detail = ResultStandby, "472, disaster recovery secondary"
-	case 473:
-		f.Result, f.Detail = ResultStandby, "473, performance standby"
-	case 474:
-		f.Result, f.Detail = ResultStandby, "474, standby that cannot reach the active node"
-	case http.StatusNotImplemented:
-		f.Result, f.Detail = ResultUninitialized, "501, not initialized"
-	case http.StatusServiceUnavailable:
-		f.Result, f.Detail = ResultSealed, "503, sealed"
-	case 530:
-		f.Result, f.Detail = ResultRemoved, "530, removed from the cluster"
+// outcomeOf reads an answer of /v1/sys/health.
+func outcomeOf(code int, body []byte) ProbeOutcome {
+	role, clusterID := roleOf(code, body)
+	o := ProbeOutcome{Result: role.Result, Code: code}
+	switch {
+	case role.Result == ResultActive:
+		o.ClusterID = sanitize.Line(clusterID)
+	case code == http.StatusOK:
+		o.Detail = "200, but " + role.Text
+	case wantsTLS(code, body):
+		o.Detail = "400: the node answers https, and is asked by http"
+	case role.Result == ResultInvalid:
+		o.Detail = fmt.Sprintf("%d, which is no answer of Vault's", code)
 	default:
-		f.Result, f.Detail = ResultInvalid, fmt.Sprintf("%d, which is no answer of Vault's", code)
-		if WantsTLS(code, body) {
-			f.Detail = "400: the node answers https, and is asked by http"
-		}
+		o.Detail = fmt.Sprintf("%d, %s", code, role.Text)
 	}
-	return f
+	return o
 }
+
+// What the details of failures begin with where another error follows.
+const (
+	lookupFailed = "the name cannot be looked up: "
+	tlsFailed    = "TLS: "
+)
 
 // ours are errors of this machine, which say nothing of a node: it has no more descriptors, ports or memory.
 var ours = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
 
-// findingOfError says what a failed probe means. Its text has no address in it: each connection has another port, and what
+// outcomeOfError says what a failed probe means. Its text has no address in it: each connection has another port, and what
 // is the same must look the same.
-func findingOfError(err error) Finding {
+func outcomeOfError(err error) ProbeOutcome {
 	var failed *url.Error
 	if errors.As(err, &failed) {
 		err = failed.Err
@@ -233,34 +214,34 @@ func findingOfError(err error) Finding {
 	)
 	switch {
 	case slices.ContainsFunc(ours, func(e error) bool { return errors.Is(err, e) }):
-		return Finding{Detail: "this machine cannot connect to anything: " + sanitize.Line(withoutAddresses(err).Error())}
+		return ProbeOutcome{Detail: "this machine cannot connect to anything: " + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
-		return Finding{Result: ResultTimeout, Detail: "no answer in time"}
+		return ProbeOutcome{Result: ResultTimeout, Detail: "no answer in time"}
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return Finding{Result: ResultRefused, Detail: "connection refused"}
+		return ProbeOutcome{Result: ResultRefused, Detail: "connection refused"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "server closed idle connection"): // before the request was on its way
-		return Finding{Result: ResultRefused, Detail: "connection closed without an answer"}
+		return ProbeOutcome{Result: ResultRefused, Detail: "connection closed without an answer"}
 	case errors.As(err, &lookup):
-		return Finding{Result: ResultOther, Detail: "the name cannot be looked up: " + sanitize.Line(lookup.Err)}
-	case WantsNoTLS(err):
-		return Finding{Result: ResultTLS, Detail: "the node answers http, and is asked by https"}
+		return ProbeOutcome{Result: ResultOther, Detail: lookupFailed + sanitize.Line(lookup.Err)}
+	case wantsNoTLS(err):
+		return ProbeOutcome{Result: ResultTLS, Detail: "the node answers http, and is asked by https"}
 	case isTLS(err):
-		return Finding{Result: ResultTLS, Detail: "TLS: " + sanitize.Line(withoutAddresses(err).Error())}
+		return ProbeOutcome{Result: ResultTLS, Detail: tlsFailed + sanitize.Line(withoutAddresses(err).Error())}
 	case errors.As(err, &operation):
-		return Finding{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
+		return ProbeOutcome{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
 	}
-	return Finding{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
+	return ProbeOutcome{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
 }
 
-// WantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
-func WantsNoTLS(err error) bool {
+// wantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
+func wantsNoTLS(err error) bool {
 	header := tls.RecordHeaderError{}
 	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/"
 }
 
-// WantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
-func WantsTLS(code int, body []byte) bool {
+// wantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
+func wantsTLS(code int, body []byte) bool {
 	return code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTPS"))
 }
 

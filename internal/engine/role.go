@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+)
+
+// Role is what a node says that it is, by the status code of GET /v1/sys/health.
+type Role struct {
+	Code   int
+	Result Result // of a probe that gets this answer
+	Text   string
+	Remedy string // what makes the node one that can become active, given its URL as %s; empty: it can
+}
+
+// roles has the codes of Vault. See https://developer.hashicorp.com/vault/api-docs/system/health.
+var roles = []Role{
+	{http.StatusOK, ResultActive, "active", ""},
+	{http.StatusTooManyRequests, ResultStandby, "standby", ""},
+	{472, ResultStandby, "disaster recovery secondary", "register it as a service of its own: a secondary of another cluster never becomes active here"},
+	{473, ResultStandby, "performance standby", ""},
+	{474, ResultStandby, "standby that cannot reach the active node", "let it reach the active node on the cluster port (8201)"},
+	{http.StatusNotImplemented, ResultUninitialized, "not initialized", "initialize it, or join it to the cluster: `vault operator raft join -address=%s ...`"},
+	{http.StatusServiceUnavailable, ResultSealed, "sealed", "unseal it: `vault operator unseal -address=%s`"},
+	{530, ResultRemoved, "removed from the cluster", "join it to the cluster again, or deregister it"},
+}
+
+// RoleOf returns the role with a code. Its Result is ResultInvalid if the code is none of Vault's.
+func RoleOf(code int) Role {
+	if i := slices.IndexFunc(roles, func(r Role) bool { return r.Code == code }); i >= 0 {
+		return roles[i]
+	}
+	return Role{code, ResultInvalid, "unknown", "see the log of that Vault"}
+}
+
+func (r Role) String() string { return fmt.Sprintf("%s (%d)", r.Text, r.Code) }
+
+// healthDocument is the answer of GET /v1/sys/health.
+type healthDocument struct {
+	Initialized, Sealed, Standby *bool
+	ClusterID                    string `json:"cluster_id"`
+}
+
+// roleOf returns the role by a whole answer. Anything can answer 200 to anything: with that code, the document must say the same.
+func roleOf(code int, body []byte) (r Role, clusterID string) {
+	r = RoleOf(code)
+	if code != http.StatusOK {
+		return r, ""
+	}
+	var d healthDocument
+	switch {
+	case json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil || d.Standby == nil:
+		return Role{Code: code, Result: ResultInvalid, Text: "not from Vault"}, ""
+	case !*d.Initialized:
+		r = RoleOf(http.StatusNotImplemented)
+	case *d.Sealed:
+		r = RoleOf(http.StatusServiceUnavailable)
+	case *d.Standby:
+		r = RoleOf(http.StatusTooManyRequests)
+	}
+	r.Code = code
+	return r, d.ClusterID
+}
