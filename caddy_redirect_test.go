@@ -6,10 +6,14 @@ package vaultredirect
 import (
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -115,4 +119,68 @@ func TestUnverifiedIsSaid(t *testing.T) {
 // handlerWith is handlerJSON with more options of the discovery.
 func handlerWith(address, consul, more string) string {
 	return strings.Replace(handlerJSON(address, more), `"poll_interval"`, consul+`, "poll_interval"`, 1)
+}
+
+// api_addr is the redirector's own address, or that of a balancer in front of it: that is named, with probes as without, for as long
+// as it is so, and no request waits for a node that cannot come.
+func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
+	for _, probe := range []string{"auto", "off"} {
+		for _, lane := range []string{"", ", " + laneWrapper} {
+			for _, balanced := range []bool{false, true} {
+				if balanced && probe == "off" {
+					continue // nobody can know
+				}
+				t.Run(fmt.Sprintf("probe %s, lane %v, balancer %v", probe, lane != "", balanced), func(t *testing.T) {
+					consul := newConsul(t)
+					site := run(t, lane, func(port int) string {
+						if balanced {
+							port = relayTo(t, port)
+						}
+						consul.Set("vault", standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(port)))
+						return handlerWith(consul.Addr(), `"service": "vault"`, fmt.Sprintf(`, "scheme": "http", "probe": {"mode": %q}`, probe))
+					})
+					soon(t, "the loop is named", func() bool {
+						resp, _ := site.get(t, "vault.example.com")
+						return resp.StatusCode == http.StatusLoopDetected
+					})
+					for range 50 {
+						resp, body := site.get(t, "vault.example.com")
+						if resp.StatusCode != http.StatusLoopDetected || !strings.Contains(body, "correct api_addr") {
+							t.Fatalf("status %d: %s", resp.StatusCode, body)
+						}
+						pass(t, 50*time.Millisecond) // for five probes
+					}
+					if lines := site.logged(t, "redirect loop"); len(lines) != 1 {
+						t.Errorf("named %d times in the log: %s", len(lines), lines)
+					}
+				})
+			}
+		}
+	}
+}
+
+// relayTo returns the port of a relay to a port, as a balancer of TCP is one.
+func relayTo(t *testing.T, port int) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(server, client); server.Close() }()
+			go func() { _, _ = io.Copy(client, server); client.Close() }()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
 }

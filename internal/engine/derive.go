@@ -92,6 +92,9 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	if next.phase = next.phase.at(now); node != nil && !next.phase.HasTarget() {
 		node, next.reason = nil, discovery.ReasonStaleExpired
 	}
+	if node == nil && next.phase.Situation == None {
+		next.Loop = e.loop
+	}
 	v.fill(next, prev, node, now)
 	switch {
 	case next.Detail != "" || node == nil:

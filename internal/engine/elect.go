@@ -31,6 +31,7 @@ type member struct {
 	verdict verdict
 	outcome ProbeOutcome                  // of the last probe that counted
 	latest  *atomic.Pointer[ProbeOutcome] // the last outcome now, which may differ in its times; nil: never probed
+	unclear time.Time                     // since when Vault answers, but does not tell its state; zero: it does
 	leader  string                        // the address that it named last as that of the leader
 
 	state      NodeState // what all of that amounts to
@@ -55,6 +56,7 @@ func byIdentity(members []member) map[discovery.Identity]*member {
 type election struct {
 	elected    *member          // the active node, nil if there is none
 	reason     discovery.Reason // ok, or why there is none
+	loop       string           // URL of a redirector that is registered as the active node
 	detail     string           // more on the reason, for people
 	candidates []string         // identities of all that could have been elected, sorted: more than one means that something is wrong
 	clusters   bool             // the candidates are of different Vault clusters
@@ -80,6 +82,9 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 		case ineligible:
 		case pending:
 			e.pending = true
+		case looping:
+			e.loop = max(e.loop, m.target.URL)
+			e.reason, e.detail = discovery.ReasonBadAddress, max(e.detail, why)
 		case misaddressed: // of several details the greatest, so that the outcome is the same for every order
 			e.reason, e.detail = discovery.ReasonBadAddress, max(e.detail, why)
 		case failing:
@@ -101,7 +106,7 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	}
 	switch {
 	case len(electable) > 0:
-		e.elected, e.reason, e.detail = electable[0], discovery.ReasonOK, ""
+		e.elected, e.reason, e.detail, e.loop = electable[0], discovery.ReasonOK, "", ""
 		slices.Sort(e.candidates)
 	case unhealthy != "" && e.reason == discovery.ReasonNoActive:
 		e.reason, e.detail = discovery.ReasonUnhealthy, unhealthy
@@ -113,6 +118,9 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 func (v *View) elect(prev *State, now time.Time) election {
 	incumbent, strict := prev.identity(), v.Probe.Mode == ProbeStrict
 	e := elect(v.members, incumbent, strict)
+	if v.selection.Mode == discovery.ByProbe && slices.ContainsFunc(v.members, func(m member) bool { return m.verdict.kind != verdictRedirector }) {
+		e.loop = "" // nothing says that this one would be active
+	}
 	m := v.member(incumbent)
 	switch {
 	case !v.started():
@@ -165,7 +173,10 @@ func (v *View) applyProbes(now time.Time) {
 		if v.started() {
 			v.overrule(m, claimed, now)
 		}
-		m.verdict, m.outcome, m.latest, m.leader = n.verdict, n.outcome, n.latest, n.leader
+		m.verdict, m.outcome, m.latest, m.leader, m.unclear = n.verdict, n.outcome, n.latest, n.leader, n.unclear
+		if m.claims() && !m.unclear.IsZero() && now.Sub(m.unclear) >= v.MaxStale {
+			m.verdict = verdict{kind: verdictNotActive}
+		}
 		policy.locate(m)
 	}
 	v.members = slices.DeleteFunc(v.members, func(m member) bool {
@@ -199,6 +210,7 @@ const (
 	pending                  // it has yet to answer
 	failing                  // it should be active, but is critical, in maintenance or dead
 	misaddressed             // it should be active, but has no usable address
+	looping                  // it should be active, but its address is that of a redirector
 )
 
 // eligible says whether the node can be elected, and if something is wrong with it, what. A node that stands may be pending,
@@ -216,6 +228,8 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return misaddressed, who + m.bad
 	case m.claims():
 		return eligible, ""
+	case m.verdict.kind == verdictRedirector:
+		return looping, who + m.outcome.Detail
 	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
 		return failing, who + "probe: " + m.outcome.Detail
 	case m.verdict.kind == verdictNotActive:
@@ -247,6 +261,7 @@ func (m *member) compare(o *member, incumbent discovery.Identity) int {
 	}
 	return cmp.Or(
 		first(m.claims(), o.claims()),
+		first(m.unclear.IsZero(), o.unclear.IsZero()), // it says so now, rather than before it ceased to tell its state
 		first(m.gone == nil, o.gone == nil),
 		first(m.marked, o.marked),
 		cmp.Compare(o.own, m.own),

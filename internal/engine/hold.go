@@ -37,6 +37,9 @@ type Waiter struct {
 
 // HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
 func (q *Queue) HoldUntil(s *State, came, now time.Time) time.Time {
+	if s.Loop != "" { // time does not mend it
+		return time.Time{}
+	}
 	return s.PhaseAt(now).holdUntil(came, now, q.Hold)
 }
 

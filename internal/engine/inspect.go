@@ -29,6 +29,7 @@ type Inspection struct {
 	FailedStep  Step          // StepNone if there is an answer
 	Failure     string        // why the step failed
 	OtherScheme bool          // the node answers https where it is asked by http, or the other way round
+	Redirector  bool          // what answers is a redirector
 	Health      *Health       // the answer, whether its sender is trusted or not; nil: there is none
 }
 
@@ -80,7 +81,7 @@ func Inspect(ctx context.Context, base, serverName string, settings *tls.Config)
 		}
 	}})
 	began := time.Now()
-	code, body, err := c.get(ctx, base+healthPath)
+	code, header, body, err := c.get(ctx, base+healthPath)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	seen := i.seen
@@ -91,6 +92,7 @@ func Inspect(ctx context.Context, base, serverName string, settings *tls.Config)
 		return seen
 	}
 	seen.FailedStep, seen.Health = StepNone, readHealth(code, body, began, time.Now())
+	seen.Redirector = header.Get(RedirectorHeader) != ""
 	seen.OtherScheme = !i.https && wantsTLS(code, body)
 	return seen
 }

@@ -105,6 +105,8 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 
 // vault is a scripted node. What it does is changed by set.
 type vault struct {
+	errors     string // that it answers with, instead of its state
+	redirector bool   // it is none, but a redirector
 	mu      sync.Mutex
 	code    int           // that /v1/sys/health answers
 	leader  string        // what /v1/sys/leader answers
@@ -253,6 +255,12 @@ func (v *vault) reply(r *http.Request) string {
 	code, body := v.code, fmt.Sprintf(`{"initialized":true,"sealed":%v,"standby":%v,"cluster_id":%q}`, v.code == 503, v.code != 200, v.cluster)
 	if r.Header.Get("X-Vault-Token") != "" {
 		code, body = http.StatusTeapot, "a token!"
+	}
+	if v.errors != "" {
+		body = fmt.Sprintf(`{"errors":[%q]}`, v.errors)
+	}
+	if v.redirector && r.Header.Get(ProbeHeader) != "" {
+		return "HTTP/1.1 508 Loop Detected\r\nVault-Redirector: 1\r\nContent-Length: 0\r\n\r\n"
 	}
 	if strings.HasSuffix(r.URL.Path, "/leader") {
 		code, body = 200, v.leader

@@ -36,16 +36,18 @@ const (
 	ResultUninitialized Result = "uninitialized"
 	ResultRemoved       Result = "removed" // from the cluster
 	ResultTimeout       Result = "timeout"
-	ResultRefused       Result = "refused" // or reset, or closed without an answer
-	ResultTLS           Result = "tls"     // it lives, but its certificate is not trusted, it wants one of ours, or it speaks plain http
-	ResultInvalid       Result = "invalid" // something answers that is not Vault
-	ResultOther         Result = "other"   // no route, no address
+	ResultRefused       Result = "refused"    // or reset, or closed without an answer
+	ResultTLS           Result = "tls"        // it lives, but its certificate is not trusted, it wants one of ours, or it speaks plain http
+	ResultUnclear       Result = "unclear"    // Vault answers, but not with its state
+	ResultRedirector    Result = "redirector" // a redirector answers
+	ResultInvalid       Result = "invalid"    // something answers that is not Vault
+	ResultOther         Result = "other"      // no route, no address
 )
 
 // Results is the whole set.
 var Results = []Result{
 	ResultActive, ResultStandby, ResultSealed, ResultUninitialized, ResultRemoved, ResultTimeout, ResultRefused, ResultTLS,
-	ResultInvalid, ResultOther,
+	ResultUnclear, ResultRedirector, ResultInvalid, ResultOther,
 }
 
 // answered reports whether the node has shown that it lives.
@@ -86,6 +88,16 @@ func (o ProbeOutcome) same(p ProbeOutcome) bool {
 
 // healthPath is where nodes are asked what they are.
 const healthPath = "/v1/sys/health"
+
+// A redirector that is taken for a node answers a request that has the first header by one that has the second, so that a loop is
+// known by whoever probes, also through a balancer.
+const (
+	ProbeHeader      = "Vault-Redirect-Probe"
+	RedirectorHeader = "Vault-Redirector"
+)
+
+// isRedirector is what is found of a redirector.
+var isRedirector = ProbeOutcome{Result: ResultRedirector, Code: http.StatusLoopDetected, Detail: "a redirector answers at this address: correct api_addr in Vault's configuration"}
 
 // maxProbeAnswer bounds what is read of an answer, its headers and its body each.
 const maxProbeAnswer = 64 << 10
@@ -143,8 +155,12 @@ func (c *probeConn) leader(ctx context.Context, base string, o ProbeOutcome) Pro
 
 // answer returns a whole answer over a trusted connection, or what was found instead.
 func (c *probeConn) answer(ctx context.Context, target string) (code int, body []byte, failed *ProbeOutcome) {
-	code, body, err := c.get(ctx, target)
+	code, header, body, err := c.get(ctx, target)
+	redirector := header.Get(RedirectorHeader) != ""
 	switch distrust := c.distrust.Load(); {
+	case redirector && distrust == nil:
+		o := isRedirector
+		return 0, nil, &o
 	case err != nil && (code == 0 || distrust == nil): // half an answer is none
 		o := outcomeOfError(err)
 		return 0, nil, &o
@@ -156,21 +172,22 @@ func (c *probeConn) answer(ctx context.Context, target string) (code int, body [
 }
 
 // get returns the answer to one request. The code of an answer whose rest could not be read is returned, too.
-func (c *probeConn) get(ctx context.Context, target string) (code int, body []byte, err error) {
+func (c *probeConn) get(ctx context.Context, target string) (code int, header http.Header, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
+	req.Header.Set(ProbeHeader, "1")
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols { // from here on neither context nor deadline would hold
-		return resp.StatusCode, nil, nil
+		return resp.StatusCode, resp.Header, nil, nil
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxProbeAnswer))
-	return resp.StatusCode, body, err
+	return resp.StatusCode, resp.Header, body, err
 }
 
 // outcomeOf reads an answer of /v1/sys/health.
@@ -180,6 +197,8 @@ func outcomeOf(code int, body []byte) ProbeOutcome {
 	switch {
 	case role.Result == ResultActive:
 		o.ClusterID = sanitize.Line(clusterID)
+	case role.Result == ResultUnclear:
+		o.Detail = fmt.Sprintf("%d, Vault does not tell its state: %s", code, role.Text)
 	case code == http.StatusOK:
 		o.Detail = "200, but " + role.Text
 	case wantsTLS(code, body):

@@ -13,7 +13,10 @@ import (
 )
 
 func TestOutcomes(t *testing.T) {
-	vault := `{"initialized":true,"sealed":false,"standby":false,"cluster_id":"x"}`
+	const (
+		vault   = `{"initialized":true,"sealed":false,"standby":false,"cluster_id":"x"}`
+		standby = `{"initialized":true,"sealed":false,"standby":true,"cluster_id":"y"}`
+	)
 	for _, row := range []struct {
 		code int
 		body string
@@ -32,13 +35,26 @@ func TestOutcomes(t *testing.T) {
 		{204, vault, ResultInvalid},
 		{307, vault, ResultInvalid},
 		{404, vault, ResultInvalid},
-		{429, ``, ResultStandby},
-		{472, ``, ResultStandby},
-		{473, ``, ResultStandby},
-		{474, ``, ResultStandby},
-		{501, ``, ResultUninitialized},
-		{503, ``, ResultSealed},
-		{530, ``, ResultRemoved},
+		{429, standby, ResultStandby},
+		{472, standby, ResultStandby},
+		{473, standby, ResultStandby},
+		{474, standby, ResultStandby},
+		{501, `{"initialized":false,"sealed":true,"standby":true}`, ResultUninitialized},
+		{503, `{"initialized":true,"sealed":true,"standby":true}`, ResultSealed},
+		{530, standby, ResultRemoved},
+		// A code without Vault's own document says nothing of a node.
+		{429, ``, ResultInvalid},
+		{429, `<html>slow down</html>`, ResultInvalid},
+		{503, `no server is available to handle this request`, ResultInvalid},
+		{503, `{"errors":[]}`, ResultInvalid},
+		{501, `{}`, ResultInvalid},
+		// A document of errors is Vault's, and says nothing of its state.
+		{429, `{"errors":["request path \"sys/health\": rate limit quota exceeded"]}`, ResultUnclear},
+		{400, `{"errors":["missing x-forwarded-for header and configured to reject when not present"]}`, ResultUnclear},
+		{403, `{"errors":["permission denied"]}`, ResultUnclear},
+		{500, `{"errors":["internal error"]}`, ResultUnclear},
+		{503, `{"errors":["Vault is sealed"]}`, ResultUnclear},
+		{200, `{"errors":["x"]}`, ResultUnclear},
 	} {
 		f := outcomeOf(row.code, []byte(row.body))
 		if f.Result != row.want || f.Code != row.code || !f.Result.answered() {

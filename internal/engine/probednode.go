@@ -29,6 +29,7 @@ const (
 	verdictNotActive                      // says that it is not
 	verdictDead                           // answered once, and does not any more
 	verdictOverruled                      // dead, but discovery has insisted for overruleAfter that it is active
+	verdictRedirector                     // a redirector answers: its address leads back
 )
 
 // nodeKey is all that the verdict on a node depends on. Views with the same key share the node. The settings are part of it, since
@@ -52,6 +53,7 @@ type probedNode struct {
 	silence  silence
 	mark     mark
 	verdict  verdict
+	unclear  time.Time                     // since when Vault answers, but does not tell its state; zero: it does
 	reached  bool                          // it has answered once
 	outcome  ProbeOutcome                  // of the last probe that counted
 	latest   *atomic.Pointer[ProbeOutcome] // the same, for readers of states; nil: there is none
@@ -112,7 +114,7 @@ func (n *probedNode) carryOver(o *probedNode, now time.Time) {
 		n.dialer.resolved, reached = o.dialer.resolved, o.reached
 	}
 	switch kind := o.verdict.kind; {
-	case kind == verdictActive, kind == verdictNotActive, kind == verdictAliveOnly && n.key.probe.Mode != ProbeStrict:
+	case kind == verdictActive, kind == verdictNotActive, kind == verdictRedirector, kind == verdictAliveOnly && n.key.probe.Mode != ProbeStrict:
 		n.verdict = o.verdict
 	case !reached:
 		return
@@ -121,7 +123,7 @@ func (n *probedNode) carryOver(o *probedNode, now time.Time) {
 	case o.outcome.Result != ResultTLS:
 		n.verdict.at = time.Time{} // pending until it answers or is dead
 	}
-	n.reached, n.outcome = reached, o.outcome
+	n.reached, n.outcome, n.unclear = reached, o.outcome, o.unclear
 	if reached {
 		n.silence = silence{usual: o.silence.usual, unconfirmed: o.silent(now)}
 	}
@@ -148,7 +150,7 @@ func (n *probedNode) silent(now time.Time) bool {
 func (n *probedNode) forget(now time.Time) {
 	n.schedule.notBefore, n.schedule.asap = now, true
 	switch n.verdict.kind {
-	case verdictActive, verdictNotActive, verdictDead, verdictOverruled:
+	case verdictActive, verdictNotActive, verdictDead, verdictOverruled, verdictRedirector:
 		n.verdict = verdict{kind: verdictPending}
 		if !n.reached {
 			n.verdict.at = now.Add(firstWait)
@@ -211,7 +213,22 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 		n.reached, s.unanswered, s.unconfirmed = true, 0, false
 		s.usual = max(o.Took, s.usual-s.usual/8)
 	}
+	if o.Result.answered() && o.Result != ResultUnclear {
+		n.unclear = time.Time{}
+	}
 	switch o.Result {
+	case ResultUnclear: // it lives: where discovery may decide, it does; else the node is what it was
+		if n.unclear.IsZero() {
+			n.unclear = o.At
+		}
+		switch {
+		case !strict:
+			n.verdict = verdict{kind: verdictAliveOnly}
+		case n.verdict.kind != verdictActive:
+			n.verdict = verdict{kind: verdictNotActive}
+		}
+	case ResultRedirector:
+		n.verdict = verdict{kind: verdictRedirector}
 	case ResultActive:
 		n.verdict, n.leader = verdict{kind: verdictActive}, o.Leader
 	case ResultTLS:
@@ -236,7 +253,7 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 	default:
 		n.verdict = verdict{kind: verdictNotActive}
 	}
-	news = n.verdict.kind != was || !n.outcome.same(o) || wasSilent != (s.unconfirmed || s.unanswered > 0)
+	news = !n.unclear.IsZero() || n.verdict.kind != was || !n.outcome.same(o) || wasSilent != (s.unconfirmed || s.unanswered > 0)
 	if n.outcome = o; n.latest == nil {
 		n.latest = new(atomic.Pointer[ProbeOutcome])
 	}

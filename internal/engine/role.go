@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
 // Role is what a node says that it is, by the status code of GET /v1/sys/health.
@@ -44,18 +48,36 @@ func (r Role) String() string { return fmt.Sprintf("%s (%d)", r.Text, r.Code) }
 type healthDocument struct {
 	Initialized, Sealed, Standby *bool
 	ClusterID                    string `json:"cluster_id"`
+	Errors                       []string
 }
 
-// roleOf returns the role by a whole answer. Anything can answer 200 to anything: with that code, the document must say the same.
+// unclear are the answers by which Vault does not tell its state, by what their text has in it, and what makes it tell its state.
+var unclear = []struct{ text, remedy string }{
+	{"quota", "exempt sys/health from the quota: `vault write sys/quotas/config rate_limit_exempt_paths=sys/health`"},
+	{"x-forwarded-for", "set `x_forwarded_for_reject_not_present = false` in the listener, so that what comes without the header is answered"},
+}
+
+// roleOf returns the role by a whole answer. Anything can answer anything: a code says what a node is only with Vault's own document,
+// and a document of errors is Vault's, but says nothing of its state.
 func roleOf(code int, body []byte) (r Role, clusterID string) {
 	r = RoleOf(code)
-	if code != http.StatusOK {
+	var d healthDocument
+	if json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil || d.Standby == nil {
+		r = Role{Code: code, Result: ResultInvalid, Text: "not from Vault", Remedy: "see the log of that Vault"}
+		if len(d.Errors) == 0 || wantsTLS(code, body) {
+			return r, ""
+		}
+		r.Result, r.Text = ResultUnclear, strconv.Quote(sanitize.Line(d.Errors[0]))
+		for _, u := range unclear {
+			if strings.Contains(strings.ToLower(d.Errors[0]), u.text) {
+				r.Remedy = u.remedy
+			}
+		}
 		return r, ""
 	}
-	var d healthDocument
 	switch {
-	case json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil || d.Standby == nil:
-		return Role{Code: code, Result: ResultInvalid, Text: "not from Vault"}, ""
+	case code != http.StatusOK:
+		return r, ""
 	case !*d.Initialized:
 		r = RoleOf(http.StatusNotImplemented)
 	case *d.Sealed:

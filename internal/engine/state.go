@@ -23,6 +23,7 @@ type State struct {
 	Polled     time.Time      // when discovery last answered; zero: never
 	StaleSince time.Time      // since when the node is only the last one known, also once that has expired; zero: it is not
 	Made       time.Time      // when this state began
+	Loop       string         // URL of a redirector that is registered as the active node: there is none, and no request waits for one
 	LoopSeen   *sync.Once     // a redirect loop to this target is logged once
 
 	phase   Phase
@@ -113,7 +114,7 @@ func (s *State) identity() discovery.Identity {
 
 // same reports whether two states look the same to all readers.
 func (s *State) same(o *State) bool {
-	return s.phase == o.phase && s.reason == o.reason && s.Detail == o.Detail && s.Target == o.Target && s.By == o.By &&
+	return s.phase == o.phase && s.reason == o.reason && s.Detail == o.Detail && s.Loop == o.Loop && s.Target == o.Target && s.By == o.By &&
 		s.Node.Identity() == o.Node.Identity() && s.Candidates == o.Candidates && s.Polled.Equal(o.Polled) &&
 		s.StaleSince.Equal(o.StaleSince) &&
 		slices.EqualFunc(s.members, o.members, func(a, b member) bool {

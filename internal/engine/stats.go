@@ -70,7 +70,7 @@ type Stats struct {
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
 	losses  [6]atomic.Uint64  // in the order of LossReasons
-	probes  [10]atomic.Uint64 // in the order of Results
+	probes  [12]atomic.Uint64 // in the order of Results
 	without atomic.Int64      // nanoseconds without an active node, without the present outage
 	shown   atomic.Int64      // the largest value that WithoutActive has returned
 	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never

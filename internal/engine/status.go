@@ -113,6 +113,8 @@ func (m *member) why() string {
 		return "has not answered its first probe yet"
 	case m.gone != nil:
 		return "no longer registered"
+	case m.verdict.kind == verdictRedirector:
+		return "probe: " + m.outcome.Detail
 	case !m.marked && !m.claims():
 		return "not marked as active"
 	case m.hidden:

@@ -176,7 +176,7 @@ func (r *Request) takeField(line []byte, clients []string) bool {
 		if !r.once(seenProto) {
 			return false
 		}
-	case is(name, "transfer-encoding"), is(name, "expect"), is(name, "upgrade"), is(name, "http2-settings"), is(name, "trailer"):
+	case is(name, "transfer-encoding"), is(name, "expect"), is(name, "upgrade"), is(name, "http2-settings"), is(name, "trailer"), is(name, "vault-redirect-probe"):
 		return false
 	}
 	for _, client := range clients {

@@ -5,6 +5,7 @@
 package redirect
 
 import (
+	"cmp"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -44,7 +45,10 @@ type Verdict struct {
 
 // Decide says whether a request may go where a State leads.
 func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
-	if !s.Active() {
+	switch {
+	case s.Loop != "":
+		return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
+	case !s.Active():
 		return Verdict{Answer: engine.Unavailable, Reason: s.ReasonAt(time.Now())}
 	}
 	unusable := Verdict{Answer: engine.Unavailable, Reason: discovery.ReasonBadAddress}
@@ -72,7 +76,7 @@ func (v Verdict) Goes() bool { return v.Answer == engine.Redirected || v.Answer 
 // Text says why a request may not go where a State leads.
 func (v Verdict) Text(s *engine.State) string {
 	if v.Answer == engine.Loop {
-		return loopText(s.Target.URL)
+		return loopText(cmp.Or(s.Loop, s.Target.URL))
 	}
 	return Explain(v.Reason)
 }
@@ -80,6 +84,11 @@ func (v Verdict) Text(s *engine.State) string {
 // Redirect answers a request by a redirect of its path to the active node, for which it may wait, or says why there is none.
 func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string) error {
 	RefuseBody(w, r)
+	if r.Header[engine.ProbeHeader] != nil { // by a redirector that takes this one for a node of Vault
+		w.Header().Set(engine.RedirectorHeader, "1")
+		d.Note(r, Outcome{State: d.View.State(), Answer: engine.Loop})
+		return WriteErrors(w, http.StatusLoopDetected, "this is a redirector, not a Vault node: correct api_addr in Vault's configuration")
+	}
 	readBeforeReply(w, r)
 	o := d.await(r)
 	v := Decide(o.State, r, ToRedirect)
@@ -115,9 +124,10 @@ func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) e
 	if v.Proven {
 		s.LoopSeen.Do(func() {
 			d.Log.Warn("redirect loop: the active node is registered with the address of this site",
-				zap.String("node", s.Node.Name), zap.String("url", s.Target.URL))
+				zap.String("node", s.Node.Name), zap.String("url", cmp.Or(s.Loop, s.Target.URL)))
 		})
 	}
+	w.Header().Set(engine.RedirectorHeader, "1")
 	return WriteErrors(w, http.StatusLoopDetected, v.Text(s))
 }
 
