@@ -63,14 +63,15 @@ type Answer struct {
 	Nodes []Node
 	// Index of the answer, to be given to the next query. 0 where the source has none: then it is polled.
 	Index uint64
-	// Doubt is set where the answer is not the whole truth. With acl_filtered, nodes may be missing, but those that are
-	// there are right. With any other reason the answer may be outdated as a whole, as one of a Consul server that knows no
-	// leader: it is used like the last answer before an outage, for max_stale.
-	Doubt Reason
-	// Detail says more on the doubt, for people.
+	// Incomplete is why the answer may lack nodes or be outdated. Empty: it is complete. With acl_filtered, nodes may be
+	// missing, but those that are there are right. With any other reason the whole answer may be outdated, such as one of a
+	// Consul server that knows no leader: it is used like the last answer before an outage, for max_stale.
+	Incomplete Reason
+	// Detail explains Incomplete, for people.
 	Detail string
-	// Extra is how many queries it took beyond the first one, for the limit on their rate. It counts with an error, too.
-	Extra int
+	// ExtraQueries is how many queries the answer took beyond the first one: all of them count towards the limit on the
+	// rate of queries. It is read with an error, too.
+	ExtraQueries int
 }
 
 // Error is a failed query with the reason to show for it.

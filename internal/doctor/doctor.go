@@ -194,7 +194,7 @@ type queries struct {
 func (q *queries) describe(o *Observation) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Doubt, q.last.Detail
+	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Incomplete, q.last.Detail
 	if q.err == nil {
 		return
 	}

@@ -170,7 +170,7 @@ func (v *View) Discovery() DiscoveryStatus {
 	r := w.latest()
 	d := DiscoveryStatus{
 		Endpoint: w.discoverer.Endpoint(), Cluster: w.discoverer.Cluster(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
-		Up: r.number > 0 && r.failure == "" && r.doubt == "", LastSuccess: r.polled, Failing: r.failing,
+		Up: r.number > 0 && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
 		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail,
 	}
 	for i := range d.Queries {
