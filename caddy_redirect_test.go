@@ -87,9 +87,9 @@ func TestUnverifiedIsSaid(t *testing.T) {
 		lines             []string // texts of the lines that say so
 	}{
 		{"verified", "", handlerJSON(consul.URL(), ""), nil},
-		{"by the environment", "false", handlerJSON(consul.URL(), ""), []string{"certificate of Consul"}},
+		{"by the environment", "false", handlerJSON(consul.URL(), ""), []string{"certificate of its server"}},
 		{"by the environment, but the config has settings", "false", handlerWith(consul.URL(), `"tls": {}`, ""), nil},
-		{"by the config", "", handlerWith(consul.URL(), `"tls": {"insecure_skip_verify": true}`, ""), []string{"certificate of Consul"}},
+		{"by the config", "", handlerWith(consul.URL(), `"tls": {"insecure_skip_verify": true}`, ""), []string{"certificate of its server"}},
 		{"of probes", "", handlerJSON(consul.URL(), `, "probe": {"tls": {"insecure_skip_verify": true}}`), []string{"Vault nodes"}},
 		{
 			"of nodes without Consul", "",

@@ -133,11 +133,14 @@ func (c *Consul) Open() (discovery.Source, error) {
 	})
 }
 
-// clusterName is the default name of the cluster.
-func (c *Consul) clusterName() string { return c.resolved.Service }
+// SourceName implements [discovery.SourceNamer].
+func (*Consul) SourceName() string { return "consul" }
 
-// unverified reports whether the certificate of Consul is not verified.
-func (c *Consul) unverified() bool {
+// ClusterName implements [discovery.ClusterNamer].
+func (c *Consul) ClusterName() string { return c.resolved.Service }
+
+// Unverified implements [discovery.Unverified].
+func (c *Consul) Unverified() bool {
 	return c.resolved.endpoint.Scheme == "https" && c.resolved.tlsSettings.InsecureSkipVerify
 }
 
@@ -279,6 +282,9 @@ var errTwoTokens = errors.New("token and token_file: give one of them")
 
 // Interface guards
 var (
-	_ caddy.Provisioner    = (*Consul)(nil)
-	_ discovery.Discoverer = (*Consul)(nil)
+	_ caddy.Provisioner      = (*Consul)(nil)
+	_ discovery.Discoverer   = (*Consul)(nil)
+	_ discovery.SourceNamer  = (*Consul)(nil)
+	_ discovery.ClusterNamer = (*Consul)(nil)
+	_ discovery.Unverified   = (*Consul)(nil)
 )

@@ -131,8 +131,8 @@ func critical(name string) *api.ServiceEntry {
 	return standin.Active(name, standin.Check(standin.SealedCheckID("127.10.0.1", 8200), api.HealthCritical))
 }
 
-// doubtful edits the headers of the answers that have such headers: those that did not come from a stream.
-func doubtful(key, value string) func(*standin.Consul) {
+// incomplete sets a header of the answers that do not come from a stream.
+func incomplete(key, value string) func(*standin.Consul) {
 	return func(c *standin.Consul) {
 		c.Header(func(h http.Header) {
 			if h.Get("X-Consul-Query-Backend") != "streaming" {
@@ -145,8 +145,8 @@ func doubtful(key, value string) func(*standin.Consul) {
 // An answer that may lack what is there proves nothing. That it is over shows in no index: Consul is asked more often than
 // every poll_interval until then.
 func faultsThatHide(t *testing.T) {
-	filtered := doubtful("X-Consul-Results-Filtered-By-ACLs", "true")
-	leaderless := doubtful("X-Consul-KnownLeader", "false")
+	filtered := incomplete("X-Consul-Results-Filtered-By-ACLs", "true")
+	leaderless := incomplete("X-Consul-KnownLeader", "false")
 	rows := map[string]fault{
 		"all filtered":         {begin: filtered, visible: []*api.ServiceEntry{}, reason: discovery.ReasonACLFiltered, detail: "service:read"},
 		"some filtered":        {begin: filtered, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonACLFiltered, detail: "node:read"},
@@ -167,7 +167,7 @@ func faultsThatHide(t *testing.T) {
 // What is hidden from the first query on stays known as hidden, though streams do not say it.
 func faultHidesFromTheStart(t *testing.T) {
 	consul := newConsul(t, standin.Standby("vault-2"))
-	doubtful("X-Consul-Results-Filtered-By-ACLs", "true")(consul)
+	incomplete("X-Consul-Results-Filtered-By-ACLs", "true")(consul)
 	s := newSite(t, consul, `, "poll_interval": "1s"`)
 	ctx, cancel := context.WithTimeout(t.Context(), back)
 	defer cancel()

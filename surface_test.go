@@ -92,7 +92,8 @@ func (scripted) CaddyModule() caddy.ModuleInfo {
 }
 
 func (s *scripted) Key() string          { return "test_script:" + s.Script }
-func (s *scripted) Cluster() string      { return "test_script\x00" + s.Script }
+func (s *scripted) Cluster() string      { return "test_script " + s.Script }
+func (*scripted) SourceName() string     { return "test_script" }
 func (*scripted) MaxWait() time.Duration { return time.Minute }
 func (*scripted) Endpoint() string       { return "127.0.0.1:1" }
 func (*scripted) Selection() discovery.Selection {

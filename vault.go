@@ -90,10 +90,14 @@ func (v *Vault) Open() (discovery.Source, error) { return nodes.New(v.nodes), ni
 // Cluster implements [discovery.Discoverer]: a list of nodes that begins with the same one is of the same cluster.
 func (v *Vault) Cluster() string { return "vault\x00" + v.nodes[0].ID }
 
-// clusterName is the default name of the cluster.
-func (v *Vault) clusterName() string { return v.nodes[0].Name }
+// SourceName implements [discovery.SourceNamer].
+func (*Vault) SourceName() string { return "vault" }
 
-func (v *Vault) checkScheme(scheme string) error {
+// ClusterName implements [discovery.ClusterNamer].
+func (v *Vault) ClusterName() string { return v.nodes[0].Name }
+
+// CheckScheme implements [discovery.SchemeChecker].
+func (v *Vault) CheckScheme(scheme string) error {
 	for _, n := range v.nodes {
 		if scheme != "" && scheme != n.Scheme {
 			return fmt.Errorf("scheme: %s does not go with %s: with vault, the URLs say it", scheme, n.ID)
@@ -104,6 +108,9 @@ func (v *Vault) checkScheme(scheme string) error {
 
 // Interface guards
 var (
-	_ caddy.Provisioner    = (*Vault)(nil)
-	_ discovery.Discoverer = (*Vault)(nil)
+	_ caddy.Provisioner       = (*Vault)(nil)
+	_ discovery.Discoverer    = (*Vault)(nil)
+	_ discovery.SourceNamer   = (*Vault)(nil)
+	_ discovery.ClusterNamer  = (*Vault)(nil)
+	_ discovery.SchemeChecker = (*Vault)(nil)
 )

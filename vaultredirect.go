@@ -172,8 +172,8 @@ func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
 	if h.discoverer, err = h.loadDiscovery(ctx); err != nil {
 		return config, fmt.Errorf("discovery: %w", err)
 	}
-	if d, ok := h.discoverer.(interface{ checkScheme(scheme string) error }); ok {
-		if err := d.checkScheme(h.Scheme); err != nil {
+	if d, ok := h.discoverer.(discovery.SchemeChecker); ok {
+		if err := d.CheckScheme(h.Scheme); err != nil {
 			return config, err
 		}
 	}
@@ -186,7 +186,7 @@ func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
 	if err := checkSelection(h.discoverer); err != nil {
 		return config, fmt.Errorf("discovery: %w", err)
 	}
-	config.Name = cmp.Or(h.Name, clusterName(h.discoverer))
+	config.Name = cmp.Or(h.Name, discovery.ClusterName(h.discoverer))
 	return config, nil
 }
 
@@ -197,19 +197,11 @@ func orDefault(d *caddy.Duration, otherwise time.Duration) time.Duration {
 	return time.Duration(*d)
 }
 
-// clusterName is the default name of the cluster that a discovery watches.
-func clusterName(d discovery.Discoverer) string {
-	if named, ok := d.(interface{ clusterName() string }); ok {
-		return named.clusterName()
-	}
-	return d.Endpoint()
-}
-
 // warn says what is dangerous about a config that is right.
 func (h *Handler) warn(c engine.Config) {
-	if d, ok := h.discoverer.(interface{ unverified() bool }); ok && d.unverified() {
-		h.logger.Warn("the certificate of Consul is not verified: a man in the middle can redirect clients, and their tokens, to any host",
-			zap.String("consul", h.discoverer.Endpoint()))
+	if u, ok := h.discoverer.(discovery.Unverified); ok && u.Unverified() {
+		h.logger.Warn("discovery does not verify the certificate of its server: a man in the middle can redirect clients, and their tokens, to any host",
+			zap.String("source", discovery.SourceName(h.discoverer)), zap.String("endpoint", h.discoverer.Endpoint()))
 	}
 	if !c.Probe.Verifies() {
 		h.logger.Warn("the probes do not verify the certificates of the Vault nodes: a man in the middle can redirect clients, and their tokens, to any host")

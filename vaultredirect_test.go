@@ -205,7 +205,7 @@ func TestName(t *testing.T) {
 		}
 		end()
 	}
-	if got := clusterName(new(standin.Given)); got != "given" {
+	if got := discovery.ClusterName(new(standin.Given)); got != "given" {
 		t.Errorf("of somebody else's discovery: %s", got)
 	}
 }

@@ -13,6 +13,10 @@
 // what marks the node ([Selection]) and from what the node itself says when it is probed. A discovery that knows nothing
 // but addresses selects by [ByProbe].
 //
+// A Discoverer may implement more: [SourceNamer], by which the status document names it; [ClusterNamer], for the name of a
+// cluster that the config does not name; [SchemeChecker], where it knows the scheme of its nodes; and [Unverified], where it
+// may be told not to verify the server that it asks.
+//
 // # Rules for implementers
 //
 //   - Provision and Open use no network: caddy validate calls both.
@@ -48,6 +52,48 @@ type Discoverer interface {
 	Open() (Source, error)
 }
 
+// SourceNamer is implemented by a [Discoverer] whose kind has a name.
+type SourceNamer interface {
+	// SourceName is the name by which the status document shows where nodes come from, such as consul: best the last part of
+	// the module's ID. Without it, the document says other.
+	SourceName() string
+}
+
+// SourceName returns the name of a discoverer's source, or other.
+func SourceName(d Discoverer) string {
+	if n, ok := d.(SourceNamer); ok {
+		return n.SourceName()
+	}
+	return "other"
+}
+
+// ClusterNamer is implemented by a [Discoverer] that has a name for its cluster.
+type ClusterNamer interface {
+	// ClusterName is the default of the option name: the cluster's name in logs, metrics and the status document. Without it,
+	// the default is the endpoint.
+	ClusterName() string
+}
+
+// ClusterName returns the name of a discoverer's cluster, or its endpoint.
+func ClusterName(d Discoverer) string {
+	if n, ok := d.(ClusterNamer); ok {
+		return n.ClusterName()
+	}
+	return d.Endpoint()
+}
+
+// SchemeChecker is implemented by a [Discoverer] that knows by which scheme its nodes are reached.
+type SchemeChecker interface {
+	// CheckScheme returns an error if the option scheme contradicts what is known. An empty scheme is that of no option.
+	CheckScheme(scheme string) error
+}
+
+// Unverified is implemented by a [Discoverer] that can be told not to verify the server that it asks.
+type Unverified interface {
+	// Unverified reports whether the server's certificate is not verified. Then a warning is logged when the config is loaded.
+	Unverified() bool
+}
+
 // Source answers queries for all nodes of a Vault cluster. It is used by one goroutine at a time.
 type Source interface {
 	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
@@ -63,14 +109,15 @@ type Answer struct {
 	Nodes []Node
 	// Index of the answer, to be given to the next query. 0 where the source has none: then it is polled.
 	Index uint64
-	// Doubt is set where the answer is not the whole truth. With acl_filtered, nodes may be missing, but those that are
-	// there are right. With any other reason the answer may be outdated as a whole, as one of a Consul server that knows no
-	// leader: it is used like the last answer before an outage, for max_stale.
-	Doubt Reason
-	// Detail says more on the doubt, for people.
+	// Incomplete is why the answer may lack nodes or be outdated. Empty: it is complete. With acl_filtered, nodes may be
+	// missing, but those that are there are right. With any other reason the whole answer may be outdated, such as one of a
+	// Consul server that knows no leader: it is used like the last answer before an outage, for max_stale.
+	Incomplete Reason
+	// Detail explains Incomplete, for people.
 	Detail string
-	// Extra is how many queries it took beyond the first one, for the limit on their rate. It counts with an error, too.
-	Extra int
+	// ExtraQueries is how many queries the answer took beyond the first one: all of them count towards the limit on the
+	// rate of queries. It is read with an error, too.
+	ExtraQueries int
 }
 
 // Error is a failed query with the reason to show for it.

@@ -47,12 +47,12 @@ const (
 
 // Source is the connection to one Consul agent. It implements [discovery.Source].
 type Source struct {
-	settings  Settings
-	client    *api.Client
-	transport *http.Transport
-	token     tokenFile
-	seen      map[discovery.Identity]bool // the instances of the last answer without doubt
-	doubted   bool                        // the last answer was in doubt
+	settings   Settings
+	client     *api.Client
+	transport  *http.Transport
+	token      tokenFile
+	seen       map[discovery.Identity]bool // the instances of the last complete answer
+	incomplete bool                        // the last answer was incomplete
 }
 
 // New returns the source for the settings. It uses no network.
@@ -106,32 +106,32 @@ func (c *Source) Close() { c.transport.CloseIdleConnections() }
 // Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
 // whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
 // an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
-// gone; where it brings nothing new, whether there is still anybody to bring it; and after a doubt, whether that is over.
+// gone; where it brings nothing new, whether there is still a leader; and after an incomplete answer, whether it is complete again.
 func (c *Source) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
-	if err == nil && streamed(header) && (a.Index <= index || c.doubted || c.misses(a.Nodes)) {
+	if err == nil && streamed(header) && (a.Index <= index || c.incomplete || c.misses(a.Nodes)) {
 		a, header, err = c.ask(ctx, 0, 0)
-		a.Extra = 1
+		a.ExtraQueries = 1
 	}
 	if err != nil {
 		return a, err
 	}
 	switch {
 	case header.Get("X-Consul-Results-Filtered-By-ACLs") == "true":
-		a.Doubt, a.Detail = discovery.ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
+		a.Incomplete, a.Detail = discovery.ReasonACLFiltered, "the token sees only part of the answer: it needs service:read on the service and node:read on its nodes"
 	case header.Get("X-Consul-KnownLeader") == "false" && !streamed(header):
-		a.Doubt, a.Detail = discovery.ReasonConsulError, "a stale answer from a server that knows no leader"
+		a.Incomplete, a.Detail = discovery.ReasonConsulError, "a stale answer from a server that knows no leader"
 	default:
 		c.seen = discovery.Identities(a.Nodes)
 	}
-	c.doubted = a.Doubt != ""
+	c.incomplete = a.Incomplete != ""
 	return a, nil
 }
 
 // streamed reports whether an answer is from Consul's streaming backend.
 func streamed(h http.Header) bool { return h.Get("X-Consul-Query-Backend") == "streaming" }
 
-// misses reports whether an instance of the last answer without doubt is not among the nodes.
+// misses reports whether an instance of the last complete answer is not among the nodes.
 func (c *Source) misses(nodes []discovery.Node) bool {
 	keys := discovery.Identities(nodes)
 	for key := range c.seen {

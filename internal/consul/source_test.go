@@ -66,7 +66,7 @@ func TestQuery(t *testing.T) {
 		s.Datacenter, s.Namespace, s.Partition, s.Peer, s.Consistency, s.Token = "dc2", "ns", "p", "east", ConsistencyStale, "secret"
 	})
 	a := query(t, s, 0, time.Minute)
-	if len(a.Nodes) != 2 || a.Nodes[0].Name != "vault-1" || a.Nodes[1].Name != "vault-2" || a.Doubt != "" || a.Index != consul.Index() {
+	if len(a.Nodes) != 2 || a.Nodes[0].Name != "vault-1" || a.Nodes[1].Name != "vault-2" || a.Incomplete != "" || a.Index != consul.Index() {
 		t.Fatalf("answer %+v", a)
 	}
 	want := discovery.Node{
@@ -133,8 +133,8 @@ func TestQueryConfirmsWhatAStreamLacks(t *testing.T) {
 	a := query(t, s, 0, 0)
 	before := consul.Queries()
 	consul.Set("vault", standin.Standby("vault-1"), standin.Active("vault-2"))
-	if a = query(t, s, a.Index, time.Minute); a.Doubt != "" || consul.Queries() != before+1 {
-		t.Errorf("a failover: doubt %q, %d queries, want none and 1", a.Doubt, consul.Queries()-before)
+	if a = query(t, s, a.Index, time.Minute); a.Incomplete != "" || consul.Queries() != before+1 {
+		t.Errorf("a failover: incomplete %q, %d queries, want none and 1", a.Incomplete, consul.Queries()-before)
 	}
 
 	// Hidden: only the query that does not wait says so.
@@ -144,17 +144,17 @@ func TestQueryConfirmsWhatAStreamLacks(t *testing.T) {
 		}
 	})
 	consul.Set("vault")
-	if a = query(t, s, a.Index, time.Minute); a.Doubt != discovery.ReasonACLFiltered || len(a.Nodes) != 0 || a.Extra != 1 {
-		t.Errorf("hidden: doubt %q, %d nodes, %d more queries", a.Doubt, len(a.Nodes), a.Extra)
+	if a = query(t, s, a.Index, time.Minute); a.Incomplete != discovery.ReasonACLFiltered || len(a.Nodes) != 0 || a.ExtraQueries != 1 {
+		t.Errorf("hidden: incomplete %q, %d nodes, %d more queries", a.Incomplete, len(a.Nodes), a.ExtraQueries)
 	}
-	if a = query(t, s, a.Index, time.Millisecond); a.Doubt != discovery.ReasonACLFiltered {
-		t.Errorf("still hidden: doubt %q", a.Doubt)
+	if a = query(t, s, a.Index, time.Millisecond); a.Incomplete != discovery.ReasonACLFiltered {
+		t.Errorf("still hidden: incomplete %q", a.Incomplete)
 	}
 	// Gone.
 	consul.Header(nil)
 	consul.Set("vault", standin.Standby("vault-1"))
-	if a = query(t, s, a.Index, time.Minute); a.Doubt != "" || len(a.Nodes) != 1 {
-		t.Errorf("gone: doubt %q, %d nodes", a.Doubt, len(a.Nodes))
+	if a = query(t, s, a.Index, time.Minute); a.Incomplete != "" || len(a.Nodes) != 1 {
+		t.Errorf("gone: incomplete %q, %d nodes", a.Incomplete, len(a.Nodes))
 	}
 }
 
@@ -202,18 +202,18 @@ func TestQueryConfirmsThatAStreamIsAlive(t *testing.T) {
 }
 
 // Whatever an answer of a server without a leader shows, it may be of long ago (C10).
-func TestQueryDoubtsAnswersWithoutALeader(t *testing.T) {
+func TestAnswersWithoutALeaderAreIncomplete(t *testing.T) {
 	for name, entry := range map[string]*api.ServiceEntry{"none active": standin.Standby("vault-1"), "one active": standin.Active("vault-1")} {
 		t.Run(name, func(t *testing.T) {
 			consul := newConsul(t, entry)
 			s := sourceOf(t, consul, func(s *Settings) { s.Consistency = ConsistencyStale })
 			consul.Header(func(h http.Header) { h.Set("X-Consul-KnownLeader", "false") })
-			if a := query(t, s, 0, 0); a.Doubt != discovery.ReasonConsulError || a.Detail == "" || len(a.Nodes) != 1 {
+			if a := query(t, s, 0, 0); a.Incomplete != discovery.ReasonConsulError || a.Detail == "" || len(a.Nodes) != 1 {
 				t.Errorf("answer %+v", a)
 			}
 			consul.Header(nil)
-			if a := query(t, s, 0, 0); a.Doubt != "" {
-				t.Errorf("doubt %q with a leader", a.Doubt)
+			if a := query(t, s, 0, 0); a.Incomplete != "" {
+				t.Errorf("incomplete %q with a leader", a.Incomplete)
 			}
 		})
 	}

@@ -131,11 +131,13 @@ const nodesAtOnce = 16
 // observe notes what the engine knows, and inspects each node.
 func (c *cluster) observe(ctx context.Context, timeout time.Duration) Observation {
 	state, status := c.view.State(), c.view.Discovery()
-	source, _, _ := strings.Cut(status.Cluster, "\x00")
 	o := Observation{
-		Name: c.config.Name, Source: source, Endpoint: status.Endpoint, Selection: c.discoverer.Selection(), Mode: c.config.Probe.Mode,
+		Name: c.config.Name, Endpoint: status.Endpoint, Selection: c.discoverer.Selection(), Mode: c.config.Probe.Mode,
 		Verify: c.config.Probe.Verifies(), Sites: c.sites, Here: machine.Own(),
 		Reason: state.ReasonAt(time.Now()), Detail: state.Detail, By: state.By, Candidates: state.Candidates,
+	}
+	if n, ok := c.discoverer.Discoverer.(discovery.SourceNamer); ok {
+		o.Source = n.SourceName()
 	}
 	if c.discoverer.queries.describe(&o); !o.Asked {
 		o.Took = timeout
@@ -194,7 +196,7 @@ type queries struct {
 func (q *queries) describe(o *Observation) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Doubt, q.last.Detail
+	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Incomplete, q.last.Detail
 	if q.err == nil {
 		return
 	}

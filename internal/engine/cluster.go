@@ -66,8 +66,8 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 			return nil, err
 		}
 		if o := c.closest(v, func(*View) bool { return true }); o != nil { // its nodes are used until the new watcher has an answer
-			w.undoubted = o.watcher.report.all()
-			w.report.nodes = w.undoubted
+			w.complete = o.watcher.report.all()
+			w.report.nodes = w.complete
 		}
 		v.watcher, c.watchers = w, append(c.watchers, w)
 	}

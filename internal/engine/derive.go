@@ -29,7 +29,7 @@ func (v *View) evidence() evidence {
 		return nothing
 	case r.failure != "":
 		return old
-	case r.doubt == discovery.ReasonACLFiltered:
+	case r.incomplete == discovery.ReasonACLFiltered:
 		return partial
 	}
 	return whole
@@ -70,7 +70,7 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	case worth == nothing && !node.claims() && (node != nil || !prev.phase.HasTarget()):
 		next.reason, next.Detail = prev.reason, prev.Detail
 	case worth == old, worth == partial && e.elected == nil:
-		next.reason, next.Detail = cmp.Or(v.watcher.report.failure, v.watcher.report.doubt), cmp.Or(v.watcher.report.detail, e.detail)
+		next.reason, next.Detail = cmp.Or(v.watcher.report.failure, v.watcher.report.incomplete), cmp.Or(v.watcher.report.detail, e.detail)
 	}
 	switch {
 	case node == nil:

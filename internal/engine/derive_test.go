@@ -73,7 +73,7 @@ func TestWatcherUnprovenAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
 		// What is missing may merely be hidden,
-		w.set(func(s *scripted) { s.answer = discovery.Answer{Index: 6, Doubt: discovery.ReasonACLFiltered} })
+		w.set(func(s *scripted) { s.answer = discovery.Answer{Index: 6, Incomplete: discovery.ReasonACLFiltered} })
 		synctest.Wait()
 		w.expect(t, "a", discovery.ReasonACLFiltered)
 		// through a failure, too.
@@ -86,10 +86,10 @@ func TestWatcherUnprovenAnswers(t *testing.T) {
 		time.Sleep(time.Second)
 		w.expect(t, "", discovery.ReasonStaleExpired)
 		// What is there is good,
-		w.set(func(s *scripted) { s.answer = answerOf(7, "b"); s.answer.Doubt = discovery.ReasonACLFiltered })
+		w.set(func(s *scripted) { s.answer = answerOf(7, "b"); s.answer.Incomplete = discovery.ReasonACLFiltered })
 		synctest.Wait()
 		w.expect(t, "b", discovery.ReasonOK)
-		// and an answer without doubt is proof.
+		// and a complete answer is proof.
 		w.set(func(s *scripted) { s.answer = discovery.Answer{Index: 8} })
 		synctest.Wait()
 		w.expect(t, "", discovery.ReasonNoService)
@@ -99,13 +99,13 @@ func TestWatcherUnprovenAnswers(t *testing.T) {
 	})
 }
 
-// What a doubtful answer does show is no matter of doubt.
-func TestWatcherDropsANodeThatADoubtfulAnswerShowsAsDead(t *testing.T) {
+// Nodes may be missing from an incomplete answer, but those that it has are right.
+func TestWatcherDropsANodeThatAnIncompleteAnswerShowsAsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
 		w.set(func(s *scripted) {
 			s.answer = answerOf(6, "a")
-			s.answer.Doubt = discovery.ReasonACLFiltered
+			s.answer.Incomplete = discovery.ReasonACLFiltered
 			s.answer.Nodes[0].Checks = []discovery.Check{{ID: "serfHealth", Status: "critical"}}
 		})
 		synctest.Wait()
@@ -118,11 +118,11 @@ func TestWatcherDropsANodeThatADoubtfulAnswerShowsAsDead(t *testing.T) {
 
 // An answer of a server without a leader is the last one before an outage, whatever it shows, and whatever follows.
 func TestAnswersWithoutLeaderExpire(t *testing.T) {
-	noLeader := doubted(discovery.ReasonConsulError)
+	noLeader := incomplete(discovery.ReasonConsulError)
 	for name, answer := range map[string]discovery.Answer{
 		"frozen":  answerOf(5, "a", noLeader),
 		"hiding":  answerOf(5, "a", noLeader, only("b")),
-		"emptied": {Index: 5, Doubt: discovery.ReasonConsulError},
+		"emptied": {Index: 5, Incomplete: discovery.ReasonConsulError},
 		"no mark": answerOf(5, "", noLeader),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,16 +152,16 @@ func TestAnswersWithoutLeaderExpire(t *testing.T) {
 	}
 }
 
-// Doubtful answers take no node from the probes: one that says that it is active proves it, seen or hidden.
-func TestDoubtfulAnswersWithProbes(t *testing.T) {
-	for name, doubt := range map[string]discovery.Reason{"filtered": discovery.ReasonACLFiltered, "no leader": discovery.ReasonConsulError} {
+// Incomplete answers take no node from the probes: one that says that it is active proves it, seen or hidden.
+func TestIncompleteAnswersWithProbes(t *testing.T) {
+	for name, reason := range map[string]discovery.Reason{"filtered": discovery.ReasonACLFiltered, "no leader": discovery.ReasonConsulError} {
 		for shown, only := range map[string]func(*discovery.Answer){
 			"nothing": only(), "a standby": only("b"), "all": only("a", "b", "c"),
 		} {
 			t.Run(name+", shows "+shown, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					n, w := probedCluster(t)
-					w.set(func(s *scripted) { s.answer = answerOf(6, "a", only, doubted(doubt)) })
+					w.set(func(s *scripted) { s.answer = answerOf(6, "a", only, incomplete(reason)) })
 					active := func(want string) {
 						t.Helper()
 						s := w.State()
@@ -189,7 +189,7 @@ func TestDoubtfulAnswersWithProbes(t *testing.T) {
 func TestExpiryIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t, func(c *Config) { c.MaxStale = 5 * time.Second }))
-		w.say(discovery.Answer{Index: 6, Doubt: discovery.ReasonACLFiltered})
+		w.say(discovery.Answer{Index: 6, Incomplete: discovery.ReasonACLFiltered})
 		settle(5 * time.Second) // and no query ends at this moment
 		if n := w.lines("no active node"); n != 1 {
 			t.Errorf("%d lines, want 1", n)

@@ -167,8 +167,8 @@ func only(names ...string) func(*discovery.Answer) {
 	}
 }
 
-func doubted(r discovery.Reason) func(*discovery.Answer) {
-	return func(a *discovery.Answer) { a.Doubt = r }
+func incomplete(r discovery.Reason) func(*discovery.Answer) {
+	return func(a *discovery.Answer) { a.Incomplete = r }
 }
 
 // plain is a config without probes.

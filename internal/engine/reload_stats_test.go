@@ -120,7 +120,7 @@ func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
 func TestAnswersThatCostMuch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := answerOf(5, "a")
-		a.Extra = 1000
+		a.ExtraQueries = 1000
 		w := watch(t, NewPool(), newScripted(a), plain(t))
 		w.say(answerOf(6, "b"))
 		time.Sleep(10 * time.Second)

@@ -153,8 +153,8 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 
 // DiscoveryStatus is what is known of a discovery.
 type DiscoveryStatus struct {
+	Source      string // its name, such as consul
 	Endpoint    string
-	Cluster     string // as the discoverer identifies it
 	Service     string
 	ActiveBy    string // how the active node is marked
 	Up          bool   // the last query was answered, and the answer proves something
@@ -171,8 +171,8 @@ func (v *View) Discovery() DiscoveryStatus {
 	w := v.watcher
 	r := w.latest()
 	d := DiscoveryStatus{
-		Endpoint: w.discoverer.Endpoint(), Cluster: w.discoverer.Cluster(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
-		Up: r.number > 0 && r.failure == "" && r.doubt == "", LastSuccess: r.polled, Failing: r.failing,
+		Source: discovery.SourceName(w.discoverer), Endpoint: w.discoverer.Endpoint(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
+		Up: r.number > 0 && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
 		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail,
 	}
 	for i := range d.Queries {

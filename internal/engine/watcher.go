@@ -34,14 +34,14 @@ const (
 
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
-	number uint64           // of the report, from 1
-	nodes  []discovery.Node // the set of the last answer; before that, what the cluster knew
-	lacks  []discovery.Node // nodes of the last complete answer that an incomplete one does not show
-	doubt  discovery.Reason // set if the last answer was incomplete
-	polled time.Time        // when that answer came; zero: there was none yet
+	number     uint64           // of the report, from 1
+	nodes      []discovery.Node // the set of the last answer; before that, what the cluster knew
+	lacks      []discovery.Node // nodes of the last complete answer that an incomplete one does not show
+	incomplete discovery.Reason // set if the last answer was incomplete
+	polled     time.Time        // when that answer came; zero: there was none yet
 
 	failure discovery.Reason // set if the last query failed
-	detail  string           // more on the failure or the doubt
+	detail  string           // more on the failure or on what is incomplete
 	failing time.Time        // since when queries fail, or answers are no news
 }
 
@@ -61,9 +61,9 @@ type watcher struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the loop has ended
 
-	report    report           // guarded by the cluster
-	undoubted []discovery.Node // of the last complete answer; before that, what the cluster knew
-	told      bool             // the log says that blocking queries fail
+	report   report           // guarded by the cluster
+	complete []discovery.Node // of the last complete answer; before that, what the cluster knew
+	told     bool             // the log says that blocking queries fail
 
 	queries  [5]atomic.Uint64 // in the order of QueryResults
 	failures atomic.Int64     // in a row
@@ -155,14 +155,14 @@ func (w *watcher) run() {
 		}
 		index = answer.Index
 		wait = w.interval
-		if answer.Doubt != "" { // no index tells when it is over
+		if answer.Incomplete != "" { // no index tells when it is over
 			wait = min(wait, backoffMax)
 		}
 		if idle >= idleAnswers {
 			pause(ctx, wait-took)
 		}
 		if !waited { // a query that waits is bounded by itself
-			queries := 1 + answer.Extra
+			queries := 1 + answer.ExtraQueries
 			if cut {
 				queries++
 			}
@@ -207,33 +207,33 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 // answered reports an answer and returns whether it differs from the one before.
 func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	now, last := time.Now(), w.latest()
-	r := report{nodes: a.Nodes, doubt: a.Doubt, detail: a.Detail, polled: now}
-	if a.Doubt == "" {
-		w.undoubted = a.Nodes
+	r := report{nodes: a.Nodes, incomplete: a.Incomplete, detail: a.Detail, polled: now}
+	if a.Incomplete == "" {
+		w.complete = a.Nodes
 	} else { // nodes that the answer may lack are still probed
 		shown := discovery.Identities(a.Nodes)
-		r.lacks = slices.DeleteFunc(slices.Clone(w.undoubted), func(n discovery.Node) bool { return shown[n.Identity()] })
+		r.lacks = slices.DeleteFunc(slices.Clone(w.complete), func(n discovery.Node) bool { return shown[n.Identity()] })
 	}
-	outdated := a.Doubt != "" && a.Doubt != discovery.ReasonACLFiltered
+	outdated := a.Incomplete != "" && a.Incomplete != discovery.ReasonACLFiltered
 	if outdated { // by a failure that shows nodes
-		r.failure = a.Doubt
+		r.failure = a.Incomplete
 		if r.failing = last.failing; r.failing.IsZero() {
 			r.failing = now
-			w.announce(Event{Kind: DiscoveryDown, At: now, Reason: a.Doubt})
+			w.announce(Event{Kind: DiscoveryDown, At: now, Reason: a.Incomplete})
 		}
 	}
-	w.queries[indexOf(QueryResults, cmp.Or(a.Doubt, discovery.ReasonOK))].Add(1)
+	w.queries[indexOf(QueryResults, cmp.Or(a.Incomplete, discovery.ReasonOK))].Add(1)
 	w.index.Store(a.Index)
-	changed = last.polled.IsZero() || a.Doubt != last.doubt || !reflect.DeepEqual(a.Nodes, last.nodes)
+	changed = last.polled.IsZero() || a.Incomplete != last.incomplete || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
 		w.failures.Store(0)
 		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
 		w.announce(Event{Kind: DiscoveryUp, At: now, Outage: now.Sub(last.failing)})
 	}
 	switch {
-	case a.Doubt != "" && a.Doubt != last.doubt:
-		w.cluster.log.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Doubt)), zap.String("detail", a.Detail))
-	case a.Doubt == "" && last.doubt != "":
+	case a.Incomplete != "" && a.Incomplete != last.incomplete:
+		w.cluster.log.log(&w.logs, zap.WarnLevel, "discovery answer incomplete", zap.String("reason", string(a.Incomplete)), zap.String("detail", a.Detail))
+	case a.Incomplete == "" && last.incomplete != "":
 		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery answer complete again")
 	}
 	w.publish(r)

@@ -6,9 +6,7 @@
 package status
 
 import (
-	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -157,9 +155,8 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 
 func discoveryOf(c *registry.Cluster) Discovery {
 	d := c.View.Discovery()
-	source, _, _ := strings.Cut(d.Cluster, "\x00")
 	return Discovery{
-		Source: cmp.Or(source, "other"), Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
+		Source: d.Source, Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
 		LastSuccess: TimeOrNil(d.LastSuccess), FailingSince: TimeOrNil(d.Failing), Failures: d.Failures, Index: d.Index,
 	}
 }
