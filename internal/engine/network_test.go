@@ -107,21 +107,21 @@ func (n *network) dial(ctx context.Context, network, address string) (net.Conn, 
 type vault struct {
 	errors     string // that it answers with, instead of its state
 	redirector bool   // it is none, but a redirector
-	mu      sync.Mutex
-	code    int           // that /v1/sys/health answers
-	leader  string        // what /v1/sys/leader answers
-	cluster string        // its ID
-	delay   time.Duration // before each answer
-	hang    bool          // does not answer
-	down    error         // what connecting gives, nil if it works
-	drops   bool          // connecting never ends
-	closes  bool          // the connection after each answer
-	raw     func(writer)  // answers in place of the node
-	tls     *tls.Config
-	tlsErrs []error // of handshakes and of reading, but for the end
-	asked   []time.Time
-	lines   map[net.Conn]bool
-	stir    chan struct{}
+	mu         sync.Mutex
+	code       int           // that /v1/sys/health answers
+	leader     string        // what /v1/sys/leader answers
+	cluster    string        // its ID
+	delay      time.Duration // before each answer
+	hang       bool          // does not answer
+	down       error         // what connecting gives, nil if it works
+	drops      bool          // connecting never ends
+	closes     bool          // the connection after each answer
+	raw        func(writer)  // answers in place of the node
+	tls        *tls.Config
+	tlsErrs    []error // of handshakes and of reading, but for the end
+	asked      []time.Time
+	lines      map[net.Conn]bool
+	stir       chan struct{}
 }
 
 // writer is where a node writes.
