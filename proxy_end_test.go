@@ -376,3 +376,85 @@ func TestProxyLeavesNoConnection(t *testing.T) {
 		soon(t, "one connection", func() bool { return open.Load() == 1 })
 	}
 }
+
+// A place is given back when hold is over, however slowly the client sends its body.
+func TestSlowBodyKeepsNoPlace(t *testing.T) {
+	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) {}), `, "hold": "2s", "hold_max": 10`, "")
+	r.lose(t)
+	q := registry.Clusters()[0].Users[0].Queue
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "PUT /v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+	go func() {
+		for {
+			time.Sleep(500 * time.Millisecond)
+			if _, err := c.Write([]byte("x")); err != nil {
+				return
+			}
+		}
+	}()
+	proxyWaiting(t, 1)
+	began := time.Now()
+	for q.Waiting() > 0 && time.Since(began) < 15*time.Second {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("hold is 2s, the place is taken for %s", took)
+	}
+}
+
+// A node that was replaced, and that has sent only an interim answer, is given up like one that has sent nothing.
+func TestInterimAnswerIsNone(t *testing.T) {
+	var taken atomic.Int32
+	node := served(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/v1/hints" {
+			w.WriteHeader(103)
+		}
+		taken.Add(1)
+		<-r.Context().Done()
+	})
+	r := proxyTo(t, node, `, "hold": "2m"`, "")
+	host, port := hostPortOf(t, node.Listener.Addr().String())
+	answers := map[string]chan string{}
+	for _, path := range []string{"/v1/hints", "/v1/plain", "/v1/continue"} {
+		answers[path] = make(chan string, 1)
+		go func() {
+			c, err := net.Dial("tcp", r.addr)
+			if err != nil {
+				answers[path] <- err.Error()
+				return
+			}
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			expect := ""
+			if path == "/v1/continue" {
+				expect = "Expect: 100-continue\r\n"
+			}
+			fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: 1\r\n\r\nx", path, expect)
+			reader := bufio.NewReader(c)
+			for {
+				resp, err := http.ReadResponse(reader, nil)
+				if err != nil {
+					answers[path] <- err.Error()
+					return
+				}
+				if resp.StatusCode >= 200 {
+					answers[path] <- fmt.Sprint(resp.StatusCode)
+					return
+				}
+			}
+		}()
+	}
+	soon(t, "all are under way", func() bool { return taken.Load() == 3 })
+	name, at, of := nextNode(t)
+	r.consul.Set("vault", standin.Standby("vault-1", standin.Address(host), standin.Port(port)), standin.Active(name, at, of))
+	for path, c := range answers {
+		if got := <-c; got != "502" {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+}

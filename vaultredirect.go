@@ -318,6 +318,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with that header is malformed
 		redirect.CloseConnection(w.Header())
 	}
+	redirect.CloseIfReplaced(w, r)
 	if serve := h.healthEndpoint(r.URL.Path); serve != nil {
 		return serve(w, r)
 	}
@@ -326,6 +327,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.redirector.RefuseBad(w, r, "the request target is not a path: there is nothing to redirect to")
 	}
 	proxied, err := h.Proxy.matches(r)
+	redirect.CloseIfReplaced(w, r) // a matcher may have done it
 	switch {
 	case err != nil: // a matcher's own failure decides nothing
 		return h.redirector.RefuseBad(w, r, "the request could not be matched")

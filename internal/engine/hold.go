@@ -6,6 +6,7 @@ package engine
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -32,7 +33,7 @@ type Waiter struct {
 	Client string    // address of its client, by which places are shared
 	Unseen bool      // nobody would notice that the client leaves
 	Came   time.Time // hold counts from here, however often it waits; zero: from now
-	Begin  func()    // called when it has a place, before it waits; may be nil
+	Begin  func()    // called when it has a place, before it waits, and must not wait itself; may be nil
 }
 
 // HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
@@ -54,19 +55,36 @@ func (q *Queue) Waiting() int64 {
 func (q *Queue) enter(w *Waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	share := max(1, q.Most/shares)
-	if q.waiting >= q.Most || q.clients[w.Client] >= share || w.Unseen && q.unseen >= share {
+	client, share := clientOf(w.Client), max(1, q.Most/shares)
+	if q.waiting >= q.Most || q.clients[client] >= share || w.Unseen && q.unseen >= share {
 		return false
 	}
 	if q.clients == nil {
 		q.clients = map[string]int64{}
 	}
 	q.waiting++
-	q.clients[w.Client]++
+	q.clients[client]++
 	if w.Unseen {
 		q.unseen++
 	}
 	return true
+}
+
+// clientOf returns by what the places of the client with an address are counted: over IPv6 its network, of whose addresses a client
+// has as many as it likes.
+func clientOf(address string) string {
+	ip, err := netip.ParseAddr(address)
+	switch ip = ip.Unmap(); {
+	case err != nil:
+		return address
+	case ip.Is4():
+		return ip.String()
+	}
+	network, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return network.String()
 }
 
 // leave gives a place back.
@@ -74,8 +92,9 @@ func (q *Queue) leave(w *Waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.waiting--
-	if q.clients[w.Client]--; q.clients[w.Client] == 0 {
-		delete(q.clients, w.Client)
+	client := clientOf(w.Client)
+	if q.clients[client]--; q.clients[client] == 0 {
+		delete(q.clients, client)
 	}
 	if w.Unseen {
 		q.unseen--

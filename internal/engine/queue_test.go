@@ -151,3 +151,26 @@ func TestOneNumberOfWaiters(t *testing.T) {
 		}
 	})
 }
+
+// Over IPv6, the addresses of one network are one client's, since each client has as many of them as it likes.
+func TestPlacesOfAnIPv6Network(t *testing.T) {
+	q := &Queue{Hold: time.Minute, Most: 20}
+	for i, row := range []struct {
+		client string
+		enters bool
+	}{
+		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::3", true}, // the third is of the next network
+		{"192.0.2.1", true}, {"::ffff:192.0.2.1", true}, {"192.0.2.1", false}, {"192.0.2.2", true},
+		{"fe80::1%eth0", true}, {"fe80::2%eth1", true}, {"fe80::3", false},
+	} {
+		if enters := q.enter(&Waiter{Client: row.client}); enters != row.enters {
+			t.Errorf("%d: %s enters: %v", i, row.client, enters)
+		}
+	}
+	for _, client := range []string{"2001:db8::9", "2001:db8::9", "2001:db8:0:1::9", "192.0.2.1", "192.0.2.1", "192.0.2.2", "fe80::9", "fe80::9"} {
+		q.leave(&Waiter{Client: client})
+	}
+	if q.Waiting() != 0 || len(q.clients) != 0 {
+		t.Errorf("%d still wait, of %v", q.Waiting(), q.clients)
+	}
+}

@@ -28,11 +28,32 @@ func isShort(r *http.Request) bool {
 	return (short || unsaid) && r.Header.Get("Expect") == "" && len(r.Trailer) == 0
 }
 
-// buffer reads the body, once, if it is short.
-func (p *request) buffer() {
-	if !p.short || p.upload == nil || p.body != nil || p.readErr != nil {
+// begin begins to read the body, once, if it is short. It does not wait for it: a request has its place no longer than hold says,
+// however slowly its client sends the body.
+func (p *request) begin() {
+	if !p.short || p.read != nil {
 		return
 	}
+	p.read = make(chan struct{})
+	if p.upload == nil {
+		close(p.read)
+		return
+	}
+	go func() {
+		defer close(p.read)
+		p.readBody()
+	}()
+}
+
+// buffer waits until the body is read, if it is short.
+func (p *request) buffer() {
+	if p.begin(); p.read != nil {
+		<-p.read
+	}
+}
+
+// readBody reads the body.
+func (p *request) readBody() {
 	length := p.in.ContentLength
 	if length < 0 {
 		p.bufferUnsaid()

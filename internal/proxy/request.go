@@ -30,6 +30,7 @@ type request struct {
 	short   bool           // the body is read before the request is sent on
 	body    []byte         // that body, once it was read; nil: it is streamed
 	readErr error          // why it could not be read
+	read    chan struct{}  // closed once body and readErr are what they stay; nil: nobody reads it yet
 	came    time.Time      // hold counts from here
 	target  *engine.Target // of the present try
 	arrived atomic.Bool    // in the present try, the request was written to a connection: the node may have got it
@@ -83,7 +84,10 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request) error {
 	if r.ProtoMajor == 1 && p.upload != nil {
 		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
 	}
-	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.buffer}
+	if p.upload != nil {
+		defer p.upload.Close() //nolint:errcheck // it never fails: who still reads the body reads no more of it
+	}
+	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.begin}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := x.View.Await(r.Context(), x.Queue, waiter)
 		o.State, o.Held = s, redirect.HeldSince(p.came)

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -71,9 +72,14 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	ctx := connecting(r.Context(), p.target)
 	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// It asks for another connection only if the last one has not taken the request.
-		GetConn:              func(string) { p.arrived.Store(false) },
-		WroteHeaders:         func() { p.arrived.Store(true) },
+		GetConn: func(string) { p.arrived.Store(false) },
+		// Before it is written: over HTTP/2, the connection goes on, and what is under way to a node that hangs arrives once that goes on.
+		WroteHeaderField:     func(string, []string) { p.arrived.Store(true) },
 		GotFirstResponseByte: func() { p.replied.Store(true) },
+		Got1xxResponse: func(int, textproto.MIMEHeader) error { // which is not yet its answer
+			p.replied.Store(false)
+			return nil
+		},
 	}))
 	sent.Header = r.Header.Clone()
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // by which net/http would repeat writes; Vault knows neither
@@ -90,6 +96,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	p.replied.Store(true)
 	resp.Request = r
 	if no := refusalOf(resp); no != nil {
 		return nil, errors.Join(no, resp.Body.Close())

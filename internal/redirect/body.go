@@ -4,8 +4,11 @@
 package redirect
 
 import (
+	"bytes"
 	"io"
 	"net/http"
+	"reflect"
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -53,6 +56,28 @@ func RefuseBody(w http.ResponseWriter, r *http.Request) {
 		CloseConnection(w.Header())
 	}
 }
+
+// CloseIfReplaced makes the answer the last one on its connection where another handler (request_body set), or a placeholder
+// ({http.request.body}), has put a body of its own in the place of the client's: it has closed that, and net/http does not notice
+// if that was before its end.
+func CloseIfReplaced(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor != 1 || r.Body == nil {
+		return
+	}
+	length, chunked := r.Header["Content-Length"], len(r.TransferEncoding) > 0
+	said := chunked || len(length) > 0 && length[0] != "0"
+	switch t := reflect.TypeOf(r.Body); {
+	case !said:
+	case t == nopCloser, t == nopCloserWriterTo, chunked && r.ContentLength >= 0, !chunked && length[0] != strconv.FormatInt(r.ContentLength, 10):
+		CloseConnection(w.Header())
+	}
+}
+
+// What [io.NopCloser] returns.
+var (
+	nopCloser         = reflect.TypeOf(io.NopCloser(struct{ io.Reader }{}))
+	nopCloserWriterTo = reflect.TypeOf(io.NopCloser(new(bytes.Buffer)))
+)
 
 const (
 	maxReadBefore = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
