@@ -118,6 +118,7 @@ func TestFindings(t *testing.T) {
 		{"one address is no split brain", oneAddress, "active", OK, "vault", "vault-1", ""},
 		{"one address has no standby", oneAddress, "standby", Warning, "vault", "not known", "see registration"},
 		{"no port in api_addr", noPort, "registration", Wrong, "vault-2", "api_addr has no port: Vault is registered as vault::443", `api_addr = "https://vault-2:8200"`},
+		{"no port in api_addr, refused", noPort, "reach", Wrong, "vault-2", "refused", "see registration"},
 		{"no port in api_addr, and right", func(o *Observation) {
 			h := o.Nodes[1].Health
 			noPort(o)

@@ -54,9 +54,11 @@ func (o *Observation) reach(n *Node) Finding {
 		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, n.Port, n.Failure)
 		f.Remedy = "check whether Vault runs there, and whether a firewall lets this machine reach it"
 		if strings.Contains(n.Failure, "refused") {
-			f.Remedy = "start Vault there, or correct its address and port: " + o.addressOption()
-			if n.passing() {
-				f.Remedy += "; if its listener expects the PROXY protocol, see `proxy_protocol_behavior` there: with deny_unauthorized, one connection from elsewhere ends the listener"
+			switch f.Remedy = "start Vault there, or correct its address and port: " + o.addressOption(); {
+			case n.lacksPort():
+				f.Remedy = "see registration"
+			case n.passing():
+				f.Remedy += "; or, if it expects the PROXY protocol, set `proxy_protocol_behavior = \"allow_authorized\"`: with deny_unauthorized, one connection from elsewhere may end its listener"
 			}
 		}
 	}
