@@ -4,8 +4,10 @@
 package vaultredirect
 
 import (
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -136,6 +139,24 @@ var mistakes = []mistake{
 		},
 	},
 	{
+		name:  "a quota that counts health checks",
+		make:  answersAll(429, "", `{"errors":["request path \"sys/health\": rate limit quota exceeded"]}`),
+		check: "role", severity: doctor.Warning, detail: "does not tell its state", remedy: "rate_limit_exempt_paths",
+		mends: map[string]func(*testing.T, *standin.Cluster) string{"exempt": ownAddresses},
+	},
+	{
+		name:  "a listener that wants X-Forwarded-For",
+		make:  answersAll(400, "", `{"errors":["missing x-forwarded-for header and configured to reject when not present"]}`),
+		check: "role", severity: doctor.Warning, detail: "does not tell its state", remedy: "x_forwarded_for_reject_not_present = false",
+		mends: map[string]func(*testing.T, *standin.Cluster) string{"not rejected": ownAddresses},
+	},
+	{
+		name:  "api_addr is the redirector, through a balancer",
+		make:  answersAll(508, engine.RedirectorHeader, `{"errors":["x"]}`),
+		check: "role", severity: doctor.Wrong, detail: "is a redirector, not Vault", remedy: "set api_addr",
+		mends: map[string]func(*testing.T, *standin.Cluster) string{"api_addr": ownAddresses},
+	},
+	{
 		name: "a listener that expects the PROXY protocol", make: proxyListener,
 		check: "role", severity: doctor.Wrong, detail: "PROXY protocol?", remedy: "allow_authorized",
 		mends: map[string]func(*testing.T, *standin.Cluster) string{"allow_authorized": ownAddresses},
@@ -243,6 +264,23 @@ func cutAfter(limit time.Duration, code int) func(http.ResponseWriter, *http.Req
 		}
 		http.Error(w, "cut short", code)
 		return true
+	}
+}
+
+// answersAll makes the standby vault-1 answer everything in one way, with a header.
+func answersAll(code int, header, body string) func(*testing.T, *standin.Cluster) {
+	return func(t *testing.T, c *standin.Cluster) {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if header != "" {
+				w.Header().Set(header, "1")
+			}
+			w.WriteHeader(code)
+			_, _ = io.WriteString(w, body)
+		}))
+		t.Cleanup(server.Close)
+		list := three(c)
+		list[1].Service.Port = server.Listener.Addr().(*net.TCPAddr).Port
+		register(c, list...)
 	}
 }
 

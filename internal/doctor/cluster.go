@@ -169,7 +169,7 @@ func (o *Observation) probe() Finding {
 		f.Remedy = "remove `probe off`"
 		return f
 	}
-	var full, alive, other, closed, unreached []string
+	var full, alive, other, circles, silent, unreached []string
 	for i := range o.Nodes {
 		n := &o.Nodes[i]
 		if n.OtherScheme {
@@ -177,10 +177,14 @@ func (o *Observation) probe() Finding {
 			continue
 		}
 		if n.closed() {
-			closed = append(closed, n.Label)
+			silent = append(silent, n.Label)
 			continue
 		}
 		switch n.Probe.Result {
+		case engine.ResultRedirector:
+			circles = append(circles, n.Label)
+		case engine.ResultUnclear:
+			silent = append(silent, n.Label)
 		case engine.ResultTLS:
 			alive = append(alive, n.Label)
 		case engine.ResultNone, engine.ResultTimeout, engine.ResultRefused, engine.ResultOther:
@@ -189,7 +193,7 @@ func (o *Observation) probe() Finding {
 			full = append(full, n.Label)
 		}
 	}
-	if len(alive)+len(other)+len(closed)+len(unreached) == 0 {
+	if len(full) == len(o.Nodes) {
 		f.Detail = fmt.Sprintf("%s: all nodes are fully probed", o.Mode)
 		return f
 	}
@@ -215,8 +219,13 @@ func (o *Observation) probe() Finding {
 	if o.Mode == engine.ProbeStrict {
 		then = ", not used: "
 	}
-	if len(closed) > 0 {
-		parts = append(parts, "no answer"+then+strings.Join(closed, ", "))
+	if len(circles) > 0 {
+		f.Severity = Wrong
+		parts = append(parts, "answered by a redirector: "+strings.Join(circles, ", "))
+		remedies = append(remedies, "see role")
+	}
+	if len(silent) > 0 {
+		parts = append(parts, "no answer on its state"+then+strings.Join(silent, ", "))
 		remedies = append(remedies, "see role")
 	}
 	if len(unreached) > 0 {

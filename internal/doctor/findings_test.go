@@ -130,7 +130,7 @@ func TestFindings(t *testing.T) {
 		}, "redirect", Wrong, "vault-2", "several named ports", "option `port`"},
 		{"closed", closed(engine.StepHandshake), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},
 		{"closed, http", closed(engine.StepRequest), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},
-		{"closed, to probes", closed(engine.StepHandshake), "probe", Warning, "vault", "no answer, Consul decides: vault-2", "see role"},
+		{"closed, to probes", closed(engine.StepHandshake), "probe", Warning, "vault", "no answer on its state, Consul decides: vault-2", "see role"},
 		{"closed by one that is critical", func(o *Observation) {
 			closed(engine.StepRequest)(o)
 			o.Nodes[1].Failing = []string{"c"}

@@ -165,6 +165,13 @@ func (o *Observation) role(n *Node) (f Finding, ok bool) {
 		return f, true
 	case n.FailedStep != engine.StepNone:
 		return f, false
+	case n.Redirector:
+		f.Severity, f.Detail = Wrong, "what answers there is a redirector, not Vault: requests would go round in circles"
+		f.Remedy = "set " + o.addressOption() + ", to the address of the node itself"
+		return f, true
+	case n.Health.Result == engine.ResultUnclear:
+		f.Severity, f.Detail, f.Remedy = Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy
+		return f, true
 	case !n.Health.Vault:
 		f.Severity, f.Detail = Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code)
 		f.Remedy = "correct its address and port: " + o.addressOption()
