@@ -28,6 +28,10 @@ build: ## Build Caddy with the plugin: ./caddy
 demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul and Vault
 	@exec dist/demo -caddy dist/caddy
 
+.PHONY: check-demo
+check-demo: ## Show what check prints of five mistakes that are made often: docs/check.md
+	@$(GO) test -count=1 -run '^TestCheckPage$$' -v .
+
 .PHONY: demo-real
 demo-real: dist/demo tools ## The same on real Consul and Vault
 	@exec dist/demo -caddy dist/caddy -real

@@ -35,10 +35,10 @@ func runCheckCommand(t *testing.T, args ...string) (out string, code int) {
 	return b.String(), code
 }
 
-// findingsOf runs the command with --json.
+// findingsOf runs the command with --json, and a timeout that is soon over.
 func findingsOf(t *testing.T, args ...string) (list []doctor.Finding, code int) {
 	t.Helper()
-	out, code := runCheckCommand(t, append(args, "--json")...)
+	out, code := runCheckCommand(t, append([]string{"--timeout", "3s", "--json"}, args...)...)
 	if err := json.Unmarshal([]byte(out), &list); err != nil {
 		t.Fatalf("exit %d: %v: %s", code, err, out)
 	}

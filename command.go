@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"regexp"
 	"time"
 
@@ -139,6 +141,8 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		return nil, fmt.Errorf("-p/--poll-interval: %v is not a number of seconds from 0.1 to 600", seconds)
 	case port < 1 || port > 65535:
 		return nil, fmt.Errorf("-P/--port: %d is not between 1 and 65535", port)
+	case cert != "" && key == "" && !exists(cert):
+		return nil, fmt.Errorf("-c/--cert-path: there is no file %q; if it is the ID of a Consul check, which was -c in the first vault-redirector, that is -C (--checkid) now", cert)
 	case (cert == "") != (key == ""):
 		return nil, errors.New("-k|--key-path and -c|--cert-path must be specified together")
 	}
@@ -154,6 +158,12 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		Logging: commandLogging(verbose, fs.Bool("log-disable")),
 		AppsRaw: commandApps(handler, port, cert, key),
 	}, nil
+}
+
+// exists reports whether there is such a file, or may be one.
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // commandHandler returns the handler that the flags stand for.

@@ -143,6 +143,36 @@ func TestFastLaneReloadsInHandshake(t *testing.T) {
 	soon(t, "the end of connections", func() bool { return onLane() == 0 })
 }
 
+// TestFastLaneOfClientsElsewhere has a target on loopback, and a proxy on this machine that says that the client is elsewhere.
+func TestFastLaneOfClientsElsewhere(t *testing.T) {
+	clearConsulEnv(t)
+	t.Cleanup(func() { _ = caddy.Stop() })
+	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
+	port := freePort(t)
+	if err := caddy.Load(laneServer(port, handlerJSON(consul.Addr(), `, "hold": 0`), ""), true); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	for header, want := range map[string]int{
+		"X-Other: 203.0.113.7": http.StatusTemporaryRedirect, "X-Forwarded-For: 203.0.113.7": http.StatusServiceUnavailable,
+		"X-Real-IP: 203.0.113.7": http.StatusServiceUnavailable, "forwarded: for=203.0.113.7": http.StatusServiceUnavailable,
+		"X-Real-IP: 127.0.0.1": http.StatusTemporaryRedirect,
+	} {
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprint(c, strings.Replace(last, "\r\n\r\n", "\r\n"+header+"\r\n\r\n", 1)); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != want {
+			t.Errorf("%s: %v %v, want %d", header, res, err, want)
+		}
+		_ = c.Close()
+	}
+}
+
 // TestFastLaneOfUnknownClients has a target on loopback, to which only clients on this machine may be sent, and clients who
 // are unknown: Caddy's server trusts a proxy on a unix socket, which does not say who they are.
 func TestFastLaneOfUnknownClients(t *testing.T) {

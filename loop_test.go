@@ -182,6 +182,52 @@ func TestLoopbackTargetBehindAProxy(t *testing.T) {
 	}
 }
 
+// A proxy on this machine that the server does not know may say that the client is elsewhere: that is believed without trust.
+func TestLoopbackTargetBehindAProxyThatIsNotTrusted(t *testing.T) {
+	h, end := handlerOf(t, "https", "", nodeAt("127.0.0.1", 8200))
+	defer end()
+	for _, row := range []struct {
+		name, value string
+		elsewhere   bool
+	}{
+		{"X-Forwarded-For", "203.0.113.7", true},
+		{"X-Forwarded-For", "127.0.0.1", false},
+		{"X-Forwarded-For", "::1", false},
+		{"X-Forwarded-For", "203.0.113.7, 127.0.0.1", true},
+		{"X-Forwarded-For", "127.0.0.1, 203.0.113.7", true},
+		{"X-Forwarded-For", "203.0.113.7:1234", true},
+		{"X-Forwarded-For", "2001:db8::7", true},
+		{"X-Forwarded-For", "[2001:db8::7]:1234", true},
+		{"X-Forwarded-For", "::ffff:127.0.0.1", false},
+		{"X-Forwarded-For", "unknown", false},
+		{"X-Forwarded-For", "", false},
+		{"X-Real-IP", "203.0.113.7", true},
+		{"X-Real-IP", "127.0.0.1", false},
+		{"Forwarded", "for=203.0.113.7", true},
+		{"Forwarded", `For="[2001:db8::7]:4711"; proto=https;by=127.0.0.1`, true},
+		{"Forwarded", "for=127.0.0.1;by=203.0.113.1;host=203.0.113.7", false},
+		{"Forwarded", "for=127.0.0.1, for=203.0.113.7", true},
+		{"Forwarded", "for=_hidden", false},
+		{"X-Forwarded-Host", "203.0.113.7", false},
+	} {
+		for _, client := range []string{local, "@"} {
+			r := httptest.NewRequest("GET", "/v1/x", nil)
+			r.RemoteAddr = client
+			r.Header.Set(row.name, row.value)
+			resp, want := serve(t, h, r), http.StatusTemporaryRedirect
+			if row.elsewhere {
+				want = http.StatusServiceUnavailable
+			}
+			if resp.StatusCode != want {
+				t.Errorf("%s: %s from %s: status %d, want %d", row.name, row.value, client, resp.StatusCode, want)
+			}
+			if row.elsewhere && !strings.Contains(errorsOf(t, resp), redirect.Explain(discovery.ReasonBadAddress)) {
+				t.Errorf("%s: %s: another reason", row.name, row.value)
+			}
+		}
+	}
+}
+
 // Anybody can send the Host of the active node and gets 508; only the socket that took the connection proves a loop, which
 // is logged once for each target (C25).
 func TestLoopIsLoggedIfProven(t *testing.T) {

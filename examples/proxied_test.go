@@ -80,6 +80,39 @@ func TestProxyExampleRemovesForwardedCertificate(t *testing.T) {
 	}
 }
 
+// The websocket of events is proxied in each namespace, however deep it is. Types of events may have a slash.
+func TestProxyExampleMatchesEventsInNamespaces(t *testing.T) {
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"initialized": true, "sealed": false, "standby": false, "version": "1.21.0"}`)
+	}))
+	node.Config.ErrorLog = log.New(io.Discard, "", 0)
+	node.StartTLS()
+	defer node.Close()
+	site := runProxyExample(t, node)
+	client := &http.Client{
+		Timeout:       30 * time.Second,
+		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	for path, want := range map[string]int{
+		"/v1/sys/events/subscribe/kv-v2/data-write":            http.StatusOK,
+		"/v1/team-a/sys/events/subscribe/kv-v2/data-write":     http.StatusOK,
+		"/v1/team-a/nested/sys/events/subscribe/kv*?json=true": http.StatusOK,
+		"/v1/sys/storage/raft/snapshot":                        http.StatusOK,
+		"/v1/team-a/sys/events/subscriptions/x":                http.StatusTemporaryRedirect,
+		"/v1/secret/data/events":                               http.StatusTemporaryRedirect,
+	} {
+		resp, err := client.Get(site + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+}
+
 // runProxyExample has Caddy, in this process, run proxy.Caddyfile for a node, and returns the URL of the site.
 func runProxyExample(t *testing.T, node *httptest.Server) string {
 	t.Helper()

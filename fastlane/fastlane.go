@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	}
 	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
 	l.trusting = server.TrustedProxiesUnix
-	for _, name := range server.ClientIPHeaders {
+	for _, name := range append(slices.Clone(server.ClientIPHeaders), redirect.ClientHeaders...) {
 		l.clients = append(l.clients, strings.ToLower(name))
 	}
 	app, err := ctx.App("vault_redirect")

@@ -60,6 +60,10 @@ What to check is every vault_redirect handler of a config file
 names, else 127.0.0.1:8500. The environment variables of Consul's own client
 count as they do in a config.
 
+A query that waits for a change is watched for a tenth of --timeout, 1s unless
+you say otherwise. A proxy in front of Consul that cuts such queries short after
+30s shows with --timeout 6m.
+
 Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
 something is, 1 if nothing could be checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,7 +79,7 @@ something is, 1 if nothing could be checked.`,
 	f.String("scheme", "", "Scheme of the redirects, http or https (default: https)")
 	f.String("token-file", "", "File with the ACL token for Consul")
 	f.Bool("json", false, "Print the findings as a JSON list of {check, subject, result, detail, remedy}")
-	f.Duration("timeout", 10*time.Second, "Longest time to wait for Consul and the first probes, and then for each node")
+	f.Duration("timeout", 10*time.Second, "Longest time to wait for Consul and the first probes, and then for each node; a tenth of it for a query that waits for a change")
 	return check
 }
 

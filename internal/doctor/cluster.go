@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -17,6 +18,7 @@ func (o *Observation) Findings() []Finding {
 	if len(o.Nodes) == 0 {
 		return list
 	}
+	list = append(list, o.registrations()...)
 	list = append(list, o.mark(), o.active(), o.probe(), o.standby())
 	list = append(list, o.schemes()...)
 	list = append(list, o.versions()...)
@@ -29,22 +31,30 @@ func (o *Observation) Findings() []Finding {
 
 // mark says what marks the active node.
 func (o *Observation) mark() Finding {
-	nodes, marked, unusable := make([]discovery.Node, len(o.Nodes)), []string{}, []string{}
+	nodes := make([]discovery.Node, len(o.Nodes))
 	for i := range o.Nodes {
-		n := &o.Nodes[i]
-		nodes[i] = n.Node
-		switch {
-		case n.Marked && !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable):
-			unusable = append(unusable, n.Label) // its mark may be an old one
-		case n.Marked:
-			marked = append(marked, n.Label)
-		}
+		nodes[i] = o.Nodes[i].Node
 	}
+	old := func(n *Node) bool { // its mark may be one
+		return !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable)
+	}
+	marked := labels(o.where(func(n *Node) bool { return n.Marked && !old(n) }))
+	unusable := labels(o.where(func(n *Node) bool { return n.Marked && old(n) }))
 	f := Finding{Check: "mark", Subject: o.Name, Severity: OK}
 	mode, id := engine.MarkedBy(o.Selection, nodes)
 	switch {
 	case mode == discovery.ByProbe:
 		f.Detail = "none: the nodes themselves say which is active"
+		return f
+	case o.nothingMarks():
+		f.Severity, f.Detail = Warning, "nothing marks an active node: the instances have no checks"
+		f.Remedy = `let Vault register itself (service_registration "consul"), which tags the active node`
+		if o.Selection.Mode == discovery.ByAuto {
+			f.Detail += ", and none of the tags that Vault sets"
+		} else {
+			f.Remedy += ", and set `active_by auto`"
+		}
+		f.Remedy += "; or name the nodes by URL with the option `vault`. The catalog sync of Kubernetes copies neither checks nor Vault's tags"
 		return f
 	case mode == discovery.ByTag:
 		f.Detail = fmt.Sprintf("tag %q", o.Selection.Tag)
@@ -76,17 +86,8 @@ func (o *Observation) mark() Finding {
 // active says which node is active, and what says so.
 func (o *Observation) active() Finding {
 	f := Finding{Check: "active", Subject: o.Name, Severity: OK}
-	var elected *Node
-	var claims []string
-	for i := range o.Nodes {
-		n := &o.Nodes[i]
-		if n.Elected {
-			elected = n
-		}
-		if n.said().Result == engine.ResultActive {
-			claims = append(claims, n.Label)
-		}
-	}
+	elected := o.elected()
+	claims := labels(o.where(func(n *Node) bool { return n.said().Result == engine.ResultActive }))
 	switch {
 	case len(claims) > 1 || o.Candidates > 1:
 		f.Severity = Wrong
@@ -116,14 +117,46 @@ func (o *Observation) active() Finding {
 	return f
 }
 
+// elected returns the node to which redirects lead; nil if there is none.
+func (o *Observation) elected() *Node {
+	for i := range o.Nodes {
+		if o.Nodes[i].Elected {
+			return &o.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// nothingMarks reports whether the instances have neither tags nor checks that could mark an active node.
+func (o *Observation) nothingMarks() bool {
+	nodes := make([]discovery.Node, len(o.Nodes))
+	for i := range o.Nodes {
+		nodes[i] = o.Nodes[i].Node
+	}
+	mode, _ := engine.MarkedBy(o.Selection, nodes)
+	return mode == discovery.ByCheck && !slices.ContainsFunc(nodes, hasCheck)
+}
+
+// hasCheck reports whether an instance has a check of its own.
+func hasCheck(n discovery.Node) bool {
+	return slices.ContainsFunc(n.Checks, func(c discovery.Check) bool { return c.Service })
+}
+
 func (o *Observation) remedyFor(r discovery.Reason) string {
 	switch r {
 	case discovery.ReasonStarting:
 		return "the nodes have not answered in time: try a longer --timeout"
 	case discovery.ReasonBadAddress:
+		if len(o.where((*Node).portless)) > 0 {
+			return "see redirect"
+		}
 		return "correct " + o.addressOption()
 	case discovery.ReasonACLFiltered, discovery.ReasonACLDenied:
 		return "see token"
+	case discovery.ReasonNoActive:
+		if o.nothingMarks() {
+			return "see mark"
+		}
 	}
 	return "unseal or start the nodes below; `vault status` on each shows its state"
 }
@@ -136,14 +169,22 @@ func (o *Observation) probe() Finding {
 		f.Remedy = "remove `probe off`"
 		return f
 	}
-	var full, alive, other, unreached []string
+	var full, alive, other, circles, silent, unreached []string
 	for i := range o.Nodes {
 		n := &o.Nodes[i]
 		if n.OtherScheme {
 			other = append(other, n.Label)
 			continue
 		}
+		if n.closed() {
+			silent = append(silent, n.Label)
+			continue
+		}
 		switch n.Probe.Result {
+		case engine.ResultRedirector:
+			circles = append(circles, n.Label)
+		case engine.ResultUnclear:
+			silent = append(silent, n.Label)
 		case engine.ResultTLS:
 			alive = append(alive, n.Label)
 		case engine.ResultNone, engine.ResultTimeout, engine.ResultRefused, engine.ResultOther:
@@ -152,7 +193,7 @@ func (o *Observation) probe() Finding {
 			full = append(full, n.Label)
 		}
 	}
-	if len(alive)+len(other)+len(unreached) == 0 {
+	if len(full) == len(o.Nodes) {
 		f.Detail = fmt.Sprintf("%s: all nodes are fully probed", o.Mode)
 		return f
 	}
@@ -174,12 +215,21 @@ func (o *Observation) probe() Finding {
 		parts = append(parts, "probed by the wrong scheme: "+strings.Join(other, ", "))
 		remedies = append(remedies, "see scheme")
 	}
+	then := ", Consul decides: "
+	if o.Mode == engine.ProbeStrict {
+		then = ", not used: "
+	}
+	if len(circles) > 0 {
+		f.Severity = Wrong
+		parts = append(parts, "answered by a redirector: "+strings.Join(circles, ", "))
+		remedies = append(remedies, "see role")
+	}
+	if len(silent) > 0 {
+		parts = append(parts, "no answer on its state"+then+strings.Join(silent, ", "))
+		remedies = append(remedies, "see role")
+	}
 	if len(unreached) > 0 {
-		kind := "not reachable, Consul decides: "
-		if o.Mode == engine.ProbeStrict {
-			kind = "not reachable, not used: "
-		}
-		parts = append(parts, kind+strings.Join(unreached, ", "))
+		parts = append(parts, "not reachable"+then+strings.Join(unreached, ", "))
 		remedies = append(remedies, "see reach")
 	}
 	f.Detail, f.Remedy = string(o.Mode)+": "+strings.Join(parts, "; "), strings.Join(remedies, "; ")
@@ -191,19 +241,17 @@ const trustOption = "`probe { tls { ca FILE } }` to the CA of the nodes' certifi
 
 // standby says which nodes could take over.
 func (o *Observation) standby() Finding {
-	var ready, sealed []string
-	for i := range o.Nodes {
-		n := &o.Nodes[i]
-		switch role := n.said(); {
-		case role.Result == engine.ResultStandby && role.Remedy == "",
-			role.Result == engine.ResultNone && n.State == engine.NodeStandby && n.FailedStep != engine.StepLookup && n.FailedStep != engine.StepConnect:
-			ready = append(ready, n.Label)
-		case role.Result == engine.ResultSealed:
-			sealed = append(sealed, n.Label)
-		}
-	}
+	ready := labels(o.where(func(n *Node) bool {
+		role := n.said()
+		return role.Result == engine.ResultStandby && role.Remedy == "" ||
+			role.Result == engine.ResultNone && n.State == engine.NodeStandby && n.FailedStep != engine.StepLookup && n.FailedStep != engine.StepConnect
+	}))
+	sealed := labels(o.where(func(n *Node) bool { return n.said().Result == engine.ResultSealed }))
 	f := Finding{Check: "standby", Subject: o.Name, Severity: OK, Detail: "can take over: " + strings.Join(ready, ", ")}
-	if len(ready) == 0 {
+	switch {
+	case o.sharedAddress() != "":
+		f.Severity, f.Detail, f.Remedy = Warning, "not known: all nodes have the same address", "see registration"
+	case len(ready) == 0:
 		f.Severity, f.Detail = Warning, "no node can take over when the active one stops"
 		if f.Remedy = "add a node to the cluster"; len(sealed) > 0 {
 			f.Remedy = "unseal " + strings.Join(sealed, ", ")

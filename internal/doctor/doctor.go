@@ -12,7 +12,6 @@ package doctor
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -23,7 +22,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/machine"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
 // Doctor observes clusters by an engine of its own. Create it with New.
@@ -70,8 +68,8 @@ func (d *Doctor) Add(by discovery.Discoverer, config engine.Config, sites ...Sit
 	return nil
 }
 
-// Observe observes all clusters at once. The timeout is that of discovery with the first probes, and again that of each node. It
-// can be called once.
+// Observe observes all clusters at once. The timeout is that of discovery with the first probes, and again that of each node; a
+// query that waits for a change is watched for a tenth of it. It can be called once.
 func (d *Doctor) Observe(ctx context.Context, timeout time.Duration) []Observation {
 	list := make([]Observation, len(d.clusters))
 	for _, c := range d.clusters {
@@ -158,6 +156,7 @@ func (c *cluster) observe(ctx context.Context, timeout time.Duration) Observatio
 			n.Inspection = engine.Inspect(limited, n.URL, n.Node.ServerName, c.config.Probe.TLS)
 		})
 	}
+	o.Blocking = c.discoverer.queries.await(ctx, timeout/blockingPart)
 	group.Wait()
 	o.Now = time.Now()
 	return o
@@ -181,63 +180,4 @@ func label(list []engine.NodeStatus) []Node {
 		}
 	}
 	return nodes
-}
-
-// queries is what is known of the queries of a source.
-type queries struct {
-	mu    sync.Mutex
-	asked bool
-	took  time.Duration // that of the first
-	last  discovery.Answer
-	err   error
-}
-
-// describe fills in what an observation says of the queries.
-func (q *queries) describe(o *Observation) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Incomplete, q.last.Detail
-	if q.err == nil {
-		return
-	}
-	o.Failed, o.FailedWith = discovery.ReasonConsulError, strings.TrimPrefix(sanitize.Line(q.err.Error()), "consul at "+o.Endpoint+": ")
-	if known, ok := errors.AsType[*discovery.Error](q.err); ok {
-		o.Failed = known.Reason
-	}
-}
-
-// recorder is a discoverer that records its queries.
-type recorder struct {
-	discovery.Discoverer
-	queries *queries
-}
-
-// Open implements [discovery.Discoverer].
-func (r *recorder) Open() (discovery.Source, error) {
-	s, err := r.Discoverer.Open()
-	if err != nil {
-		return nil, err
-	}
-	return &recordedSource{s, r.queries}, nil
-}
-
-type recordedSource struct {
-	discovery.Source
-	queries *queries
-}
-
-// Query implements [discovery.Source].
-func (s *recordedSource) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
-	began := time.Now()
-	a, err := s.Source.Query(ctx, index, wait)
-	if errors.Is(ctx.Err(), context.Canceled) { // the observation is over
-		return a, err
-	}
-	s.queries.mu.Lock()
-	defer s.queries.mu.Unlock()
-	if !s.queries.asked {
-		s.queries.asked, s.queries.took = true, time.Since(began)
-	}
-	s.queries.last, s.queries.err = a, err
-	return a, err
 }

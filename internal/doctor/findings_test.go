@@ -25,7 +25,7 @@ func member(i, code int) Node {
 		Certificate: &engine.Certificate{Names: name + ".example.com", For: name + ".example.com", From: now.Add(-time.Hour), To: now.Add(84 * 24 * time.Hour)},
 		Health:      &engine.Health{Role: engine.RoleOf(code), Vault: true, Version: "1.21.0", ClusterID: "c1", HasClock: true},
 	}}
-	n.Node = discovery.Node{Name: name, ID: "vault:" + ip, Address: ip, Tags: []string{"standby"}}
+	n.Node = discovery.Node{Name: name, ID: "vault:" + ip, Address: ip, Tags: []string{"standby"}, Checks: []discovery.Check{{ID: "vault-sealed-check", Status: "passing", Service: true}}}
 	n.URL, n.State = "https://"+name+".example.com:8200", engine.NodeStandby
 	n.Probe = engine.ProbeOutcome{Result: engine.ResultStandby, Code: code}
 	if code == 200 {
@@ -42,7 +42,7 @@ func healthy() *Observation {
 		Selection: discovery.Selection{Mode: discovery.ByAuto, Tag: "active", Service: "vault"},
 		Sites:     []Site{{Listen: []Listen{{"", 443, 443}}, Hosts: []string{"vault.example.com"}, TLS: true}},
 		Here:      []netip.Addr{netip.MustParseAddr("10.0.0.100")},
-		Asked:     true, Took: 3 * time.Millisecond, Reason: discovery.ReasonOK, By: engine.ByProbe, Candidates: 1,
+		Asked:     true, Took: 3 * time.Millisecond, Blocking: Blocking{Wait: 30 * time.Second, Held: time.Second}, Reason: discovery.ReasonOK, By: engine.ByProbe, Candidates: 1,
 		Nodes: []Node{member(1, 200), member(2, 429), member(3, 429)},
 	}
 }
@@ -58,7 +58,7 @@ func TestFindingsOfAHealthyCluster(t *testing.T) {
 			checks = append(checks, f.Check)
 		}
 	}
-	want := "consul token service mark active probe standby scheme version cluster clock reach certificate role redirect"
+	want := "consul token blocking service registration mark active probe standby scheme version cluster clock reach certificate role redirect"
 	if got := strings.Join(checks, " "); got != want {
 		t.Errorf("checks %s, want %s", got, want)
 	}
@@ -96,6 +96,48 @@ func TestFindings(t *testing.T) {
 		{"not marked, active", func(o *Observation) { o.Nodes[0].Marked = false }, "active", Warning, "vault", "Consul does not mark it", "service_registration"},
 		{"two marks", func(o *Observation) { o.Nodes[1].Marked = true }, "mark", Warning, "vault", "vault-1, vault-2", "only the active node"},
 		{"marked standby", func(o *Observation) { o.Nodes[1].Marked = true }, "role", Warning, "vault-2", "Consul marks it as active", "see mark"},
+		{"nothing to be marked by", func(o *Observation) {
+			for i := range o.Nodes {
+				o.Nodes[i].Node.Tags, o.Nodes[i].Node.Checks = nil, nil
+			}
+		}, "mark", Warning, "vault", "nothing marks an active node: the instances have no checks, and none of the tags", "service_registration"},
+		{"no checks, by check", func(o *Observation) {
+			o.Selection.Mode = discovery.ByCheck
+			for i := range o.Nodes {
+				o.Nodes[i].Node.Checks = nil
+			}
+		}, "mark", Warning, "vault", "the instances have no checks", "active_by auto"},
+		{"registered twice", again(1, "lb"), "registration", Warning, "vault-2", "is registered twice, as vault-2/vault:10.0.0.2 and lb/vault:10.0.0.2", "on its own machine"},
+		{"registered twice, on one node", again(1, "vault-2"), "registration", Warning, "vault-2", "twice, as vault-2/vault:10.0.0.2 and vault-2/own", "remove the service definition"},
+		{"registered three times", func(o *Observation) { again(1, "lb")(o); again(1, "lc")(o) }, "registration", Warning, "vault-2", "3 times", ""},
+		{"the active one twice is no split brain", again(0, "lb"), "active", OK, "vault", "vault-1", ""},
+		{"the active one twice is marked once", again(0, "lb"), "mark", OK, "vault", "it marks vault-1", ""},
+		{"the active one twice has one role", again(0, "lb"), "role", OK, "lb", "redirects lead here", ""},
+		{"a standby twice can take over once", again(1, "lb"), "standby", OK, "vault", "can take over: vault-2, vault-3", ""},
+		{"one address", oneAddress, "registration", Warning, "vault", "all nodes are registered with the same address, https://lb:443: api_addr has to be each node's own", "set api_addr"},
+		{"one address is no split brain", oneAddress, "active", OK, "vault", "vault-1", ""},
+		{"one address has no standby", oneAddress, "standby", Warning, "vault", "not known", "see registration"},
+		{"no port in api_addr", noPort, "registration", Wrong, "vault-2", "api_addr has no port: Vault is registered as vault::443", `api_addr = "https://vault-2:8200"`},
+		{"no port in api_addr, refused", noPort, "reach", Wrong, "vault-2", "refused", "see registration"},
+		{"no port in api_addr, and right", func(o *Observation) {
+			h := o.Nodes[1].Health
+			noPort(o)
+			o.Nodes[1].Health = h
+		}, "registration", Warning, "vault-2", "no port", "api_addr"},
+		{"no port in api_addr, mended by the option", func(o *Observation) { noPort(o); o.Nodes[1].URL = "https://vault-2:8200" }, "registration", OK, "vault", "once", ""},
+		{"named ports", func(o *Observation) {
+			o.Nodes[1].URL, o.Nodes[1].Why = "", "port 0 is not between 1 and 65535"
+		}, "redirect", Wrong, "vault-2", "several named ports", "option `port`"},
+		{"closed", closed(engine.StepHandshake), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},
+		{"closed, http", closed(engine.StepRequest), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},
+		{"closed, to probes", closed(engine.StepHandshake), "probe", Warning, "vault", "no answer on its state, Consul decides: vault-2", "see role"},
+		{"closed by one that is critical", func(o *Observation) {
+			closed(engine.StepRequest)(o)
+			o.Nodes[1].Failing = []string{"c"}
+		}, "role", Wrong, "vault-2", "no answer to /v1/sys/health", "log"},
+		{"refused by one that is passing", func(o *Observation) { o.Nodes[1].Inspection = failedAt(engine.StepConnect, "connection refused") }, "reach", Wrong, "vault-2", "refused", "proxy_protocol_behavior"},
+		{"blocking queries cut", blocked(30*time.Second, "answered 504: x"), "blocking", Warning, "127.0.0.1:8500", "fail after 30s, while others are answered: answered 504", "`poll_interval` below its limit (here: 28s), or raise the limit to more than 1m4s"},
+		{"blocking queries fail", blocked(3*time.Millisecond, "answered 500: x"), "blocking", Warning, "127.0.0.1:8500", "fail after 3ms", "`index` and `wait`"},
 		{"by check", func(o *Observation) { o.Selection.Mode = discovery.ByCheck }, "mark", OK, "vault", "all checks of the instance", ""},
 		{"two actives", func(o *Observation) { o.Nodes[1].Health.Role = engine.RoleOf(200) }, "active", Wrong, "vault", "vault-1, vault-2", "10s"},
 		{"two candidates", func(o *Observation) { o.Candidates = 2 }, "active", Wrong, "vault", "2 nodes could be", "list-peers"},
@@ -186,6 +228,48 @@ func TestFindings(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// again registers a node once more, on the node of Consul with a name; its checks are critical there.
+func again(i int, name string) func(*Observation) {
+	return func(o *Observation) {
+		n := o.Nodes[i]
+		n.Label, n.Elected, n.Failing = name, false, []string{"c"}
+		if n.Node.Name == name {
+			n.Node.ID = "own"
+		}
+		n.Node.Name = name
+		o.Nodes = append(o.Nodes, n)
+	}
+}
+
+// oneAddress registers all nodes with that of a balancer, which leads to the active one.
+func oneAddress(o *Observation) {
+	for i := range o.Nodes {
+		o.Nodes[i].URL, o.Nodes[i].Inspection = "https://lb:443", o.Nodes[0].Inspection
+	}
+}
+
+// noPort registers vault-2 as Vault does where api_addr has no port.
+func noPort(o *Observation) {
+	n := &o.Nodes[1]
+	n.Node.ID, n.Node.Port, n.URL = "vault::443", 443, "https://vault-2:443"
+	n.Inspection = failedAt(engine.StepConnect, "connection refused")
+}
+
+// closed has vault-2 close connections without an answer.
+func closed(step engine.Step) func(*Observation) {
+	return func(o *Observation) {
+		o.Nodes[1].Inspection = failedAt(step, closedWithoutAnswer)
+		o.Nodes[1].Probe = engine.ProbeOutcome{Result: engine.ResultRefused}
+	}
+}
+
+// blocked has queries that wait fail.
+func blocked(after time.Duration, text string) func(*Observation) {
+	return func(o *Observation) {
+		o.Blocking = Blocking{Wait: time.Minute, Held: after, Failed: "consul at 127.0.0.1:8500: " + text}
 	}
 }
 

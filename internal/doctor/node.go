@@ -18,13 +18,13 @@ import (
 // renewBefore is how long before its end a certificate should be renewed.
 const renewBefore = 21 * 24 * time.Hour
 
+// closedWithoutAnswer is the failure of an inspection whose connection the other side has closed.
+const closedWithoutAnswer = "connection closed without an answer"
+
 // node returns the findings on one node.
 func (o *Observation) node(n *Node) []Finding {
 	if n.URL == "" {
-		return []Finding{{
-			"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why,
-			"correct " + o.addressOption(),
-		}}
+		return []Finding{o.misaddressed(n)}
 	}
 	list := []Finding{o.reach(n)}
 	if n.OtherScheme {
@@ -54,10 +54,23 @@ func (o *Observation) reach(n *Node) Finding {
 		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, port %s: %s", where, n.Port, n.Failure)
 		f.Remedy = "check whether Vault runs there, and whether a firewall lets this machine reach it"
 		if strings.Contains(n.Failure, "refused") {
-			f.Remedy = "start Vault there, or correct its address and port: " + o.addressOption()
+			switch f.Remedy = "start Vault there, or correct its address and port: " + o.addressOption(); {
+			case n.lacksPort():
+				f.Remedy = "see registration"
+			case n.passing():
+				f.Remedy += "; or, if it expects the PROXY protocol, set `proxy_protocol_behavior = \"allow_authorized\"`: with deny_unauthorized, one connection from elsewhere may end its listener"
+			}
 		}
 	}
 	return f
+}
+
+// passing reports whether Consul calls the node passing, as it does with Vault's own check for as long as the process runs.
+func (n *Node) passing() bool { return hasCheck(n.Node) && len(n.Failing) == 0 }
+
+// closed reports whether a node that Consul calls passing has closed the connection without an answer.
+func (n *Node) closed() bool {
+	return n.passing() && (n.FailedStep == engine.StepHandshake || n.FailedStep == engine.StepRequest) && n.Failure == closedWithoutAnswer
 }
 
 // otherScheme says that the node answers https where requests go by http, or the other way round.
@@ -86,7 +99,7 @@ func (o *Observation) otherScheme(n *Node) Finding {
 
 // certificate says whether the certificate is valid and trusted, and for how long. ok is false if there is none to judge.
 func (o *Observation) certificate(n *Node) (f Finding, ok bool) {
-	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme
+	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
 	f = Finding{Check: "certificate", Subject: n.Label, Severity: OK}
 	const remedyOfTLS = "see the log and the listener of that Vault"
 	if c == nil {
@@ -139,6 +152,11 @@ func (o *Observation) role(n *Node) (f Finding, ok bool) {
 	switch {
 	case n.OtherScheme:
 		return f, false
+	case n.closed():
+		f.Severity, f.Detail = Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?"
+		f.Remedy = "set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, " +
+			"such as a client that was redirected, may end the listener"
+		return f, true
 	case n.FailedStep == engine.StepRequest:
 		f.Severity, f.Detail, f.Remedy = Wrong, "no answer to /v1/sys/health: "+n.Failure, "see the log of that Vault"
 		if strings.Contains(n.Failure, "certificate") {
@@ -147,6 +165,13 @@ func (o *Observation) role(n *Node) (f Finding, ok bool) {
 		return f, true
 	case n.FailedStep != engine.StepNone:
 		return f, false
+	case n.Redirector:
+		f.Severity, f.Detail = Wrong, "what answers there is a redirector, not Vault: requests would go round in circles"
+		f.Remedy = "set " + o.addressOption() + ", to the address of the node itself"
+		return f, true
+	case n.Health.Result == engine.ResultUnclear:
+		f.Severity, f.Detail, f.Remedy = Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy
+		return f, true
 	case !n.Health.Vault:
 		f.Severity, f.Detail = Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code)
 		f.Remedy = "correct its address and port: " + o.addressOption()
@@ -159,8 +184,9 @@ func (o *Observation) role(n *Node) (f Finding, ok bool) {
 	if len(n.Failing) > 0 {
 		f.Detail += "; checks in Consul that are not passing: " + strings.Join(n.Failing, ", ")
 	}
+	elected := o.elected()
 	switch {
-	case n.Elected:
+	case n.Elected, elected != nil && n.isVault(elected) && n.said().Result == engine.ResultActive:
 		f.Detail += "; redirects lead here"
 	case n.State == engine.NodeMaintenance:
 		f.Severity, f.Detail, f.Remedy = Warning, f.Detail+"; in maintenance in Consul: never used", "`consul maint -disable` when it is over"

@@ -30,6 +30,7 @@ type Observation struct {
 	FailedWith       string           // text of the failure
 	Incomplete       discovery.Reason // set if there was an answer, but an incomplete one
 	IncompleteDetail string
+	Blocking         Blocking
 
 	Reason     discovery.Reason // why a node is active, or none is
 	Detail     string

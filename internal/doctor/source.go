@@ -6,6 +6,7 @@ package doctor
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
@@ -41,7 +42,31 @@ func (o *Observation) discovery() []Finding {
 		reach.Severity, reach.Detail = Warning, o.IncompleteDetail
 		reach.Remedy = "Consul has no leader: see `consul operator raft list-peers`"
 	}
-	return []Finding{reach, token, o.service()}
+	list := []Finding{reach, token}
+	if o.Blocking.Wait > 0 {
+		list = append(list, o.blocking())
+	}
+	return append(list, o.service())
+}
+
+// blocking says whether queries that wait for a change are left to wait.
+func (o *Observation) blocking() Finding {
+	b := o.Blocking
+	f := Finding{Check: "blocking", Subject: o.Endpoint, Severity: OK}
+	if b.Failed == "" {
+		f.Detail = fmt.Sprintf("blocking queries work: one was not cut short within %s (poll_interval: %s)", words.Brief(min(b.Held, b.Wait)), b.Wait)
+		return f
+	}
+	f.Severity = Warning
+	f.Detail = fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), strings.TrimPrefix(b.Failed, "consul at "+o.Endpoint+": "))
+	// Consul adds up to a sixteenth to the wait.
+	if below := (b.Held * 16 / 17).Truncate(time.Second); below >= time.Second && below < b.Wait {
+		f.Remedy = fmt.Sprintf("if a proxy in front of Consul cuts them short, set `poll_interval` below its limit (here: %s), or raise the limit to more than %s",
+			below, (b.Wait + b.Wait/16).Round(time.Second))
+	} else {
+		f.Remedy = "have the proxy in front of Consul let queries with `index` and `wait` pass, or see the log of the Consul agent; until then, changes are noticed by polling"
+	}
+	return f
 }
 
 func (o *Observation) service() Finding {

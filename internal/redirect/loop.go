@@ -74,15 +74,49 @@ func loopbackOfAnotherHost(s *engine.State) bool {
 	return s.Target.Loopback && machine.Own().IsAnother(s.Node.Address)
 }
 
-// isLocal reports whether the client is on this machine: it came over loopback or a unix socket, and, if the server trusts
-// proxies, they say so, too.
+// isLocal reports whether the client is on this machine: it came over loopback or a unix socket, if the server trusts proxies, they
+// say so, too, and no header says anything else. A header that denies that the client is local needs no trust: it can be forged, but
+// only to get no redirect.
 func isLocal(r *http.Request) bool {
 	client := ClientAddress(r)
-	if client == "" {
-		return true // a unix socket
+	if client != "" { // else it is a unix socket
+		if ip, err := netip.ParseAddr(client); err != nil || !ip.Unmap().IsLoopback() {
+			return false
+		}
 	}
-	ip, err := netip.ParseAddr(client)
-	return err == nil && ip.Unmap().IsLoopback()
+	for _, name := range ClientHeaders {
+		if slices.ContainsFunc(r.Header[name], namesAnother) {
+			return false
+		}
+	}
+	return true
+}
+
+// ClientHeaders are the headers in which proxies commonly name the client, in the canonical form.
+var ClientHeaders = []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"}
+
+// namesAnother reports whether a line of such a header has an IP address that is not one of loopback. Names that stand for an address,
+// such as unknown, deny nothing.
+// See https://www.rfc-editor.org/rfc/rfc7239#section-4.
+func namesAnother(line string) bool {
+	return slices.ContainsFunc(strings.FieldsFunc(line, func(c rune) bool { return c == ',' || c == ';' }), func(part string) bool {
+		part = strings.TrimSpace(part)
+		if key, value, found := strings.Cut(part, "="); found {
+			if !strings.EqualFold(strings.TrimSpace(key), "for") {
+				return false // by= is the proxy, host= is what was asked for
+			}
+			part = value
+		}
+		part = strings.Trim(part, `" 	`)
+		ip, err := netip.ParseAddr(strings.Trim(part, "[]"))
+		if err != nil {
+			var withPort netip.AddrPort
+			if withPort, err = netip.ParseAddrPort(part); err == nil {
+				ip = withPort.Addr()
+			}
+		}
+		return err == nil && !ip.Unmap().IsLoopback()
+	})
 }
 
 // ClientAddress returns the IP address of the client, as far as Caddy knows it (trusted_proxies); empty over a unix socket.

@@ -168,6 +168,7 @@ func TestDropInCommandHelpAndMistakes(t *testing.T) {
 		{[]string{"a:1", "b:2"}, `unexpected argument \"b:2\"`},
 		{[]string{"-c", empty, "a:1"}, "must be specified together"},
 		{[]string{"-k", empty, "a:1"}, "must be specified together"},
+		{[]string{"-c", "vault-active", "a:1"}, "that is -C (--checkid) now"},
 		{[]string{"-c", empty, "-k", empty, "a:1"}, "--cert-path " + empty},
 		{[]string{"-p", "0", "a:1"}, "not a number of seconds"},
 		{[]string{"-p", "nan", "a:1"}, "not a number of seconds"},

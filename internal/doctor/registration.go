@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// isVault reports whether two registrations are of one Vault: they have the same scheme, host and port.
+func (n *Node) isVault(o *Node) bool { return n.URL != "" && n.URL == o.URL }
+
+// vaults returns one registration of each Vault among nodes: the elected one, or else the first.
+func vaults(nodes []*Node) (list []*Node) {
+next:
+	for _, n := range nodes {
+		for i := range list {
+			if list[i].isVault(n) {
+				if n.Elected {
+					list[i] = n
+				}
+				continue next
+			}
+		}
+		list = append(list, n)
+	}
+	return list
+}
+
+// labels names one registration of each Vault among nodes.
+func labels(nodes []*Node) (list []string) {
+	for _, n := range vaults(nodes) {
+		list = append(list, n.Label)
+	}
+	return list
+}
+
+// where returns the nodes for which a condition holds.
+func (o *Observation) where(holds func(n *Node) bool) (list []*Node) {
+	for i := range o.Nodes {
+		if n := &o.Nodes[i]; holds(n) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// sharedAddress returns the URL with which all nodes are registered, if there are several with the same one.
+func (o *Observation) sharedAddress() string {
+	names := map[string]bool{}
+	for i := range o.Nodes {
+		if n := &o.Nodes[i]; !n.isVault(&o.Nodes[0]) {
+			return ""
+		}
+		names[o.Nodes[i].Node.Name] = true
+	}
+	if len(names) < 2 || len(names) < len(o.Nodes) {
+		return ""
+	}
+	return o.Nodes[0].URL
+}
+
+// registrations says whether each Vault is registered once, with an address of its own.
+func (o *Observation) registrations() []Finding {
+	f := Finding{Check: "registration", Subject: o.Name, Severity: OK, Detail: "each Vault is registered once, with an address of its own"}
+	if o.Selection.Mode == discovery.ByProbe {
+		return nil
+	}
+	if url := o.sharedAddress(); url != "" {
+		f.Severity, f.Detail = Warning, "all nodes are registered with the same address, "+url+": api_addr has to be each node's own"
+		f.Remedy = "set api_addr in the config of each Vault to an address of that node; or set redirect_to and port in the config here, such as `redirect_to node_address`"
+		return []Finding{f}
+	}
+	var list []Finding
+	for _, n := range vaults(o.where(func(n *Node) bool { return n.URL != "" })) {
+		if same := o.where(n.isVault); len(same) > 1 {
+			list = append(list, twice(n, same))
+		}
+	}
+	for _, n := range vaults(o.where((*Node).lacksPort)) {
+		list = append(list, withoutPort(n))
+	}
+	if len(list) == 0 {
+		list = []Finding{f}
+	}
+	return list
+}
+
+// twice says that a Vault has several registrations.
+func twice(n *Node, same []*Node) Finding {
+	var as []string
+	here := true // all of them are on one node of Consul
+	for _, s := range same {
+		as = append(as, s.Node.Identity().String())
+		here = here && s.Node.Name == n.Node.Name
+	}
+	times := "twice"
+	if len(same) > 2 {
+		times = fmt.Sprintf("%d times", len(same))
+	}
+	f := Finding{"registration", n.Label, Warning, fmt.Sprintf("%s is registered %s, as %s", n.URL, times, strings.Join(as, " and ")), ""}
+	if f.Remedy = "remove the service definition of your own beside the registration that Vault makes itself"; !here {
+		f.Remedy = "have Vault register with the Consul agent on its own machine, not through a balancer (`address` in service_registration \"consul\"), " +
+			"and deregister the other one (`consul services deregister -id ID` at its agent); or " + f.Remedy
+	}
+	return f
+}
+
+// lacksPort reports whether Vault has registered the node with an api_addr that has no port: such a registration has no address
+// either, and an ID that shows both, as "vault::443". With the option port it is usable.
+func (n *Node) lacksPort() bool {
+	return n.Node.ServiceAddress == "" && strings.HasSuffix(n.Node.ID, fmt.Sprintf("::%d", n.Node.Port)) &&
+		strings.HasSuffix(n.URL, fmt.Sprintf(":%d", n.Node.Port))
+}
+
+// withoutPort says that api_addr has no port.
+func withoutPort(n *Node) Finding {
+	scheme := "https"
+	if n.Node.Port == 80 {
+		scheme = "http"
+	}
+	f := Finding{"registration", n.Label, Wrong, fmt.Sprintf("api_addr has no port: Vault is registered as %s, with port %d and without an address", n.Node.ID, n.Node.Port), ""}
+	if n.Health != nil && n.Health.Vault {
+		f.Severity = Warning // that port is right
+	}
+	f.Remedy = fmt.Sprintf("set api_addr in the config of that Vault to an address with a port, such as `api_addr = %q`; or set the option `port` in the config here, such as `port 8200`",
+		scheme+"://"+n.Node.Name+":8200")
+	return f
+}
+
+// portless reports whether the node has no port to send clients to.
+func (n *Node) portless() bool {
+	return n.URL == "" && n.Node.Port == 0 && strings.HasPrefix(n.Why, "port 0 ")
+}
+
+// misaddressed says why clients cannot be sent to a node, and what to do about it.
+func (o *Observation) misaddressed(n *Node) Finding {
+	f := Finding{"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why, "correct " + o.addressOption()}
+	if n.portless() {
+		f.Detail = "clients cannot be sent there: no port is registered, or several named ports of which none is the default"
+		f.Remedy = "set the option `port` in the config here, such as `port 8200`; or register a default port"
+	}
+	return f
+}
