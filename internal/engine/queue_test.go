@@ -159,9 +159,17 @@ func TestPlacesOfAnIPv6Network(t *testing.T) {
 		client string
 		enters bool
 	}{
-		{"2001:db8::1", true}, {"2001:db8::2", true}, {"2001:db8::3", false}, {"2001:db8:0:1::3", true}, // the third is of the next network
-		{"192.0.2.1", true}, {"::ffff:192.0.2.1", true}, {"192.0.2.1", false}, {"192.0.2.2", true},
-		{"fe80::1%eth0", true}, {"fe80::2%eth1", true}, {"fe80::3", false},
+		{"2001:db8::1", true},
+		{"2001:db8::2", true},
+		{"2001:db8::3", false},
+		{"2001:db8:0:1::3", true}, // the third is of the next network
+		{"192.0.2.1", true},
+		{"::ffff:192.0.2.1", true},
+		{"192.0.2.1", false},
+		{"192.0.2.2", true},
+		{"fe80::1%eth0", true},
+		{"fe80::2%eth1", true},
+		{"fe80::3", false},
 	} {
 		if enters := q.enter(&Waiter{Client: row.client}); enters != row.enters {
 			t.Errorf("%d: %s enters: %v", i, row.client, enters)
