@@ -29,7 +29,7 @@ type liveCaddy struct {
 	log  string // file of its log
 }
 
-// run has Caddy run one server with a handler, whose config may need to know the server's port. server has more options
+// run runs one server with a handler in Caddy. The handler's config may need the server's port. server has more options
 // of the server, each with a comma before it.
 func run(t *testing.T, server string, handler func(port int) string) *liveCaddy {
 	t.Helper()

@@ -56,7 +56,7 @@ func runLane(t *testing.T, port, handler, more string) {
 	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
-// TestFastLaneServes has requests stay on the lane and be counted, until one comes that is for Caddy.
+// TestFastLaneServes: requests stay on the lane and are counted, until one comes that is for Caddy.
 func TestFastLaneServes(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
@@ -118,7 +118,7 @@ func drainBody(res *http.Response) {
 	}
 }
 
-// handlerOfView returns a handler that has the view of the only cluster, for those who wait for its state.
+// handlerOfView returns a handler that has the view of the only cluster, so that tests can wait for its state.
 func handlerOfView(t *testing.T) *Handler {
 	t.Helper()
 	return &Handler{redirector: &redirect.Redirector{View: registry.Clusters()[0].View}}

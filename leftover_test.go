@@ -277,7 +277,7 @@ var bodies = []struct {
 	{"to be asked for, bad chunk", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\nZZ\r\n" + inside, false, false},
 }
 
-// What is left of a body is never a request, however the body ends, whoever gives it up first, and whatever the answer is.
+// What is left of a body is never a request, however the body ends, whichever side gives up first, and whatever the answer is.
 func TestRestOfABodyIsNoRequest(t *testing.T) {
 	l := newLeftovers(t)
 	paths := map[string][]string{
