@@ -20,6 +20,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/logging" // logs to files
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -40,7 +41,7 @@ func run(t *testing.T, server string, handler func(port int) string) *liveCaddy 
 		}
 	})
 	r := &liveCaddy{log: filepath.Join(t.TempDir(), "log")}
-	number := freePort(t)
+	number := harness.Port(t)
 	r.addr = "127.0.0.1:" + number
 	port, err := strconv.Atoi(number)
 	if err != nil {
