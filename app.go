@@ -22,9 +22,9 @@ func init() {
 
 const appID = "vault_redirect"
 
-// App starts the watchers and probes of all handlers in a config when that config is run. There is nothing to configure, and no
-// need to name it: handlers load it by themselves. Handlers alone could not tell a config that is run from one that is
-// merely validated, which must not use the network.
+// App starts the watchers and probes of all handlers of a config when the config is run. It has no options, and need not be in
+// the config: handlers load it. A handler alone does not know whether its config is run or only validated, which must not use
+// the network.
 type App struct {
 	views   []*engine.View
 	emitter *events.Emitter
@@ -38,7 +38,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision subscribes to the start and the end of the config, between which it emits events.
+// Provision subscribes to the start and the end of the config. It emits events in between.
 func (a *App) Provision(ctx caddy.Context) (err error) {
 	pool.NextConfig()
 	if a.emitter, err = events.NewEmitter(ctx); err != nil {
@@ -51,10 +51,10 @@ func (a *App) Provision(ctx caddy.Context) (err error) {
 	return errors.Join(a.emitter.On("started", a.emitter.Begin), a.emitter.On("stopping", stopping))
 }
 
-// use has the view started with the config. Caddy provisions modules one after another.
+// use adds a view that is started with the config. Caddy provisions modules one after another.
 func (a *App) use(v *engine.View) { a.views = append(a.views, v) }
 
-// Start starts the watchers and probes that do not run yet.
+// Start starts the watchers and probes that are not running yet.
 func (a *App) Start() error {
 	if err := fastlane.Check(a); err != nil {
 		return err
@@ -67,14 +67,14 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop ends no watcher: each ends with its last handler, which may be one of the next config.
+// Stop does not end watchers: each ends with its last handler, which may belong to the next config.
 func (a *App) Stop() error {
 	a.forget()
 	return nil
 }
 
-// Cleanup forgets the config. Caddy may give one up after it has started, without stopping it: if an admin endpoint for
-// remote access cannot be had, for example.
+// Cleanup removes the config. Caddy may discard a config after starting it, without stopping it: for example, if the endpoint for
+// remote administration fails.
 func (a *App) Cleanup() error {
 	if a.emitter != nil {
 		a.emitter.End()
@@ -83,10 +83,10 @@ func (a *App) Cleanup() error {
 	return nil
 }
 
-// forget has metrics and status be those of the config before this one, or after it.
+// forget removes the config, so that metrics and status are those of another one.
 func (a *App) forget() {
 	if caddy.Exiting() {
-		return // while it drains, they are shown
+		return // they are shown until the process ends
 	}
 	registry.Forget(a)
 }

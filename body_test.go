@@ -64,7 +64,7 @@ func TestWhoLeavesGivesItsPlaceBack(t *testing.T) {
 	}
 }
 
-// Whoever stays gets the next node, and a connection that goes on.
+// Clients that stay get the next node, and a connection that goes on.
 func TestBodyOfWhoStays(t *testing.T) {
 	h, consul, server := holding(t, `, "hold": "5m"`)
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())

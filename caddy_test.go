@@ -20,6 +20,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/logging" // logs to files
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -29,7 +30,7 @@ type liveCaddy struct {
 	log  string // file of its log
 }
 
-// run has Caddy run one server with a handler, whose config may need to know the server's port. server has more options
+// run runs one server with a handler in Caddy. The handler's config may need the server's port. server has more options
 // of the server, each with a comma before it.
 func run(t *testing.T, server string, handler func(port int) string) *liveCaddy {
 	t.Helper()
@@ -40,7 +41,7 @@ func run(t *testing.T, server string, handler func(port int) string) *liveCaddy 
 		}
 	})
 	r := &liveCaddy{log: filepath.Join(t.TempDir(), "log")}
-	number := freePort(t)
+	number := harness.Port(t)
 	r.addr = "127.0.0.1:" + number
 	port, err := strconv.Atoi(number)
 	if err != nil {

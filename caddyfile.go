@@ -23,7 +23,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("vault_redirect", parseDirective)
-	// After what may check, count or rewrite requests, and before what would answer them.
+	// After handlers that may check, count or rewrite requests, and before those that would answer them.
 	httpcaddyfile.RegisterDirectiveOrder("vault_redirect", httpcaddyfile.Before, "reverse_proxy")
 }
 
@@ -79,19 +79,19 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    log_health
 //	}
 //
-// An option stands once, but for proxy: each adds a matcher, any of Caddy's, such as
+// Each option may be given once, except proxy, each of which adds a matcher. Any of Caddy's matchers works, such as
 //
 //	proxy path /v1/sys/storage/raft/snapshot*
 //	proxy header X-Vault-Proxy yes
 //
-// All of it is optional: without anything, Consul is found by the environment variables of its own client, else at
-// 127.0.0.1:8500. There is either consul or vault.
+// Everything is optional: by default, the address of Consul is that of the environment variables of its own client, else
+// 127.0.0.1:8500. consul and vault are mutually exclusive.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	var (
 		through Consul
 		vault   *Vault
-		other   bool // the discovery is told to be Consul
+		other   bool // there is a consul block or an address of Consul
 	)
 	if d.NextArg() {
 		other, through.Address = true, d.Val()
@@ -151,7 +151,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parse parses the vault block, at whose name d is.
+// parse parses the option vault. d is at its name.
 func (v *Vault) parse(d *caddyfile.Dispenser) error {
 	v.URLs = d.RemainingArgs()
 	if len(v.URLs) == 0 {
@@ -159,7 +159,7 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 	}
 	for _, u := range v.URLs {
 		if strings.Contains(u, "{") {
-			continue // what placeholders stand for is not known yet
+			continue // the values of placeholders are not known yet
 		}
 		if _, err := nodes.ParseURL(u); err != nil {
 			return d.Errf("vault: %v", err)
@@ -168,7 +168,7 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// parse parses the consul block, at whose name d is.
+// parse parses the consul block. d is at its name.
 func (c *Consul) parse(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		if c.Address != "" {
@@ -203,7 +203,7 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 	return err
 }
 
-// checkAddress checks the address of Consul at d, the only argument on its line. What placeholders stand for is not
+// checkAddress checks the address of Consul at d, the only argument on its line, unless it has placeholders, whose values are not
 // known yet.
 func checkAddress(d *caddyfile.Dispenser) error {
 	if address := d.Val(); !strings.Contains(address, "{") {

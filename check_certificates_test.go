@@ -4,15 +4,10 @@
 package vaultredirect
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -76,44 +72,31 @@ func TestCheckCertificates(t *testing.T) {
 // testCA is a certificate authority made on the spot.
 type testCA struct {
 	file string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	pair *certs.Pair
 }
 
 func newTestCA(t *testing.T) *testCA {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	form := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-1000 * time.Hour), NotAfter: time.Now().Add(10000 * time.Hour),
 	}
-	der, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	pair, err := certs.New(form, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(file, pair.CertPEM(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return &testCA{file, cert, key}
+	return &testCA{file, pair}
 }
 
 // issue issues a certificate for a name or an address that ends in so long.
 func (ca *testCA) issue(t *testing.T, host string, in time.Duration) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
 	form := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: fmt.Sprint("node ", host)},
+		Subject:  pkix.Name{CommonName: fmt.Sprint("node ", host)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		NotBefore: time.Now().Add(-100 * time.Hour), NotAfter: time.Now().Add(in),
 	}
@@ -122,9 +105,9 @@ func (ca *testCA) issue(t *testing.T, host string, in time.Duration) tls.Certifi
 	} else {
 		form.DNSNames = []string{host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, form, ca.cert, key.Public(), ca.key)
+	pair, err := certs.New(form, ca.pair)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return pair.TLS()
 }

@@ -204,18 +204,18 @@ func TestCheckRefusesBadInput(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"127.0.0.1:1", "127.0.0.2:1"}, "there is one CONSUL_HOST_PORT"},
+		{[]string{"127.0.0.1:1", "127.0.0.2:1"}, "only one CONSUL_HOST_PORT"},
 		{[]string{"127.0.0.1"}, "host:port"},
 		{[]string{"127.0.0.1:99999"}, "port 99999"},
 		{[]string{"127.0.0.1:1", "--vault", "http://127.0.0.1:1"}, "mutually exclusive"},
 		{[]string{"127.0.0.1:1", "--config", none}, "mutually exclusive"},
 		{[]string{"--vault", "vault-0:8200"}, "is not the URL of a node"},
-		{[]string{"--vault", "http://127.0.0.1:1", "--scheme", "https"}, "scheme: https does not go with"},
-		{[]string{"--vault", "http://127.0.0.1:1", "--token-file", none}, "--token-file is about Consul"},
+		{[]string{"--vault", "http://127.0.0.1:1", "--scheme", "https"}, "scheme: https contradicts"},
+		{[]string{"--vault", "http://127.0.0.1:1", "--token-file", none}, "--token-file cannot be used with --vault"},
 		{[]string{"--scheme", "ftp", "127.0.0.1:1"}, "is not http or https"},
-		{[]string{"--adapter", "caddyfile"}, "--config, which is missing"},
+		{[]string{"--adapter", "caddyfile"}, "--adapter needs --config"},
 		{[]string{"--config", none, "--adapter", "nope"}, `no adapter "nope"`},
-		{[]string{"--config", none, "--scheme", "http"}, "do not go with --config"},
+		{[]string{"--config", none, "--scheme", "http"}, "cannot be used with --config"},
 		{[]string{"--config", "/no/such/file"}, "no such file"},
 		{[]string{"--config", none}, "no vault_redirect handler found"},
 		{[]string{"--config", broken}, "nonsense"},

@@ -64,16 +64,16 @@ Everything else is easier with a Caddyfile: see ` + instance.SourceURL + `.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			f := cmd.Flags()
 			f.CountP("verbose", "v", "Log more: -v for INFO, with a line per request; -vv for DEBUG (default: WARN)")
-			f.BoolP("log-disable", "l", false, "Log nothing once the program is set up; the signal USR1 turns logging on")
+			f.BoolP("log-disable", "l", false, "Log nothing once the program has started; SIGUSR1 turns logging on")
 			f.BoolP("version", "V", false, "Print the version and exit")
-			f.BoolP("https", "S", false, "Redirect to https rather than http")
-			f.BoolP("ip", "I", false, "Redirect to the address of the active node rather than to its name")
-			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, in seconds from 0.1 to 600 (less than 1 counts as 1); changes arrive at once whatever it is")
+			f.BoolP("https", "S", false, "Redirect to https instead of http")
+			f.BoolP("ip", "I", false, "Redirect to the address of the active node instead of its name")
+			f.Float64P("poll-interval", "p", 5, "Longest time between two queries of Consul, from 0.1 to 600 seconds (below 1 it is 1); changes arrive at once in any case")
 			f.IntP("port", "P", 8080, "Port to listen on")
 			f.StringP("checkid", "C", "", `ID of the Consul check that passes on the active node only (default: Vault's tags, else "service:vault", else all checks)`)
-			f.StringP("cert-path", "c", "", "PEM file with the certificate to serve https with, followed by its chain; needs -k")
+			f.StringP("cert-path", "c", "", "PEM file with the certificate for serving https, followed by its chain; needs -k")
 			f.StringP("key-path", "k", "", "PEM file with the private key of the certificate; needs -c")
-			f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT: the nodes themselves are asked which is active (repeatable)")
+			f.StringArray("vault", nil, "URL of a Vault node, instead of CONSUL_HOST_PORT: the nodes themselves say which is active (repeatable)")
 			cmd.RunE = caddycmd.WrapCommandFuncForCobra(runCommand)
 			status.AddCommands(cmd)
 			cmd.AddCommand(check.Command(loadForCheck))
@@ -81,7 +81,7 @@ Everything else is easier with a Caddyfile: see ` + instance.SourceURL + `.`,
 	})
 }
 
-// runCommand runs Caddy with the config that the flags stand for.
+// runCommand runs Caddy with the config of the flags.
 func runCommand(fs caddycmd.Flags) (int, error) {
 	if fs.Bool("version") {
 		fmt.Printf("vault-redirector %s (see <%s> for source code)\n", instance.Version(), instance.SourceURL)
@@ -100,10 +100,10 @@ func runCommand(fs caddycmd.Flags) (int, error) {
 	select {}
 }
 
-// hostPort is the form of an address that the original takes.
+// hostPort matches the addresses that vault-redirector accepts.
 var hostPort = regexp.MustCompile(`^.+:[0-9]+$`)
 
-// commandConfig returns the config that the flags stand for.
+// commandConfig returns the config of the flags.
 func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	seconds, err := fs.GetFloat64("poll-interval")
 	if err != nil {
@@ -120,9 +120,9 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	port, cert, key := fs.Int("port"), fs.String("cert-path"), fs.String("key-path")
 	switch {
 	case len(vault) > 0 && fs.NArg() > 0:
-		return nil, fmt.Errorf("unexpected argument %q: --vault takes the place of CONSUL_HOST_PORT", fs.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q: CONSUL_HOST_PORT and --vault are mutually exclusive", fs.Arg(0))
 	case len(vault) > 0 && (fs.Changed("checkid") || fs.Changed("ip")):
-		return nil, errors.New("-C/--checkid and -I/--ip are about Consul: they do not go with --vault")
+		return nil, errors.New("-C/--checkid and -I/--ip cannot be used with --vault: they are for Consul")
 	case len(vault) > 0:
 		for _, u := range vault {
 			if _, err := nodes.ParseURL(u); err != nil {
@@ -166,7 +166,7 @@ func exists(file string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// commandHandler returns the handler that the flags stand for.
+// commandHandler returns the handler of the flags.
 func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler {
 	every := caddy.Duration(seconds * float64(time.Second))
 	if len(vault) > 0 {
@@ -197,7 +197,7 @@ func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler 
 	return h
 }
 
-// commandApps returns the apps: one server with nothing but the handler.
+// commandApps returns the apps: one server with only the handler.
 func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 	server := &caddyhttp.Server{
 		Listen: []string{fmt.Sprintf(":%d", port)},
@@ -211,18 +211,18 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 		GracePeriod: caddy.Duration(10 * time.Second),
 		Servers:     map[string]*caddyhttp.Server{"vault-redirect": server},
 	}
-	// Nothing is stored, so that the program needs no folder to write to.
+	// Nothing is stored, so that the program needs no writable folder.
 	tlsApp := caddytls.TLS{DisableStorageCheck: true, DisableStorageClean: true}
 	if cert != "" {
 		const tag = "vault-redirect"
-		// The certificate is served whatever name the client asks for, as the original did.
+		// The certificate is served for any name that the client asks for, as vault-redirector did.
 		server.TLSConnPolicies = caddytls.ConnectionPolicies{{
 			CertSelection: &caddytls.CustomCertSelectionPolicy{AnyTag: []string{tag}},
 		}}
 		files := caddytls.FileLoader{{Certificate: cert, Key: key, Tags: []string{tag}}}
 		tlsApp.CertificatesRaw = caddy.ModuleMap{"load_files": caddyconfig.JSON(files, nil)}
 		if port == caddyhttp.DefaultHTTPPort {
-			app.HTTPPort = caddyhttp.DefaultHTTPSPort // on its HTTP port, Caddy would not serve TLS
+			app.HTTPPort = caddyhttp.DefaultHTTPSPort // Caddy does not serve TLS on its HTTP port
 		}
 	}
 	return caddy.ModuleMap{"http": caddyconfig.JSON(app, nil), "tls": caddyconfig.JSON(tlsApp, nil)}
@@ -264,7 +264,7 @@ func loadForCheck(ctx caddy.Context, raw json.RawMessage) (check.Subject, error)
 	return check.Subject{Discoverer: h.discoverer, Config: config, Secrets: secretsOf(h.discoverer)}, err
 }
 
-// secretsOf returns what a discovery knows and must not be printed.
+// secretsOf returns the secrets of a discovery, which must not be printed.
 func secretsOf(d discovery.Discoverer) (list []string) {
 	c, ok := d.(*Consul)
 	if !ok {

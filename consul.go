@@ -25,12 +25,12 @@ func init() { caddy.RegisterModule(Consul{}) }
 // Consul finds the Vault nodes in Consul's catalog: it watches the health of the service with blocking queries, so that
 // changes arrive at once, and it needs no more rights than service:read on the service and node:read on its nodes.
 //
-// What is left out is taken from the environment variables of Consul's own client: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN,
+// Options that are not set come from the environment variables of Consul's own client: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN,
 // CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT, CONSUL_CAPATH,
 // CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
 //
-// Names, paths, addresses and the token may have global placeholders such as {env.NAME} and {file./path}, which are
-// filled when the config is loaded and never written back to it.
+// Names, paths, addresses and the token may have global placeholders such as {env.NAME} and {file./path}. Their values are
+// read when the config is loaded, and never written to it.
 type Consul struct {
 	// Address of a Consul agent: host:port, http://host:port, https://host:port (a path prefix may follow), or
 	// unix:///path/to/socket. Without a scheme it is https if there are TLS settings or if CONSUL_HTTP_SSL is true, else
@@ -38,9 +38,9 @@ type Consul struct {
 	Address string `json:"address,omitempty"`
 	// Service is the name under which Vault is registered. Default: vault.
 	Service string `json:"service,omitempty"`
-	// ActiveBy says what marks the active node among those that are alive. With tag, the node carries the tag; with check,
-	// its check check_id passes; with auto, it goes by tags if any instance carries active, standby or
-	// performance-standby, as Vault's own registration does, or the tag named below, and by check if none does.
+	// ActiveBy says what marks the active node among those that are alive: tag, that it has the tag below; check, that its
+	// check check_id passes; auto, tag if any instance has that tag or one of active, standby and performance-standby, as Vault
+	// registers them, else check.
 	// Default: auto.
 	ActiveBy string `json:"active_by,omitempty"`
 	// Tag that marks the active node, compared as a whole. Default: active.
@@ -53,8 +53,8 @@ type Consul struct {
 	// whatever the environment says, as for a second Consul. Default: CONSUL_HTTP_TOKEN_FILE, then CONSUL_HTTP_TOKEN, then
 	// the agent's own token.
 	Token *string `json:"token,omitempty"`
-	// TokenFile is a file with the ACL token, read before each query: a token that is replaced there is used without a
-	// reload. Not together with token.
+	// TokenFile is a file with the ACL token. It is read before each query, so that a new token is used without a reload. Not
+	// together with token.
 	TokenFile string `json:"token_file,omitempty"`
 	// Datacenter to ask. Default: that of the agent.
 	Datacenter string `json:"datacenter,omitempty"`
@@ -70,7 +70,7 @@ type Consul struct {
 	// See https://developer.hashicorp.com/consul/api-docs/features/consistency.
 	Consistency string `json:"consistency,omitempty"`
 	// PollInterval is the longest time between two queries: how long a blocking query waits for a change, and how often
-	// a Consul that cannot wait is asked. Changes arrive at once whatever it is. From 1s to 10m. Default: 30s.
+	// Consul is polled if it does not support that. Changes arrive at once in any case. From 1s to 10m. Default: 30s.
 	PollInterval caddy.Duration `json:"poll_interval,omitempty"`
 	// TLS settings of the connection to Consul.
 	TLS *TLS `json:"tls,omitempty"`
@@ -105,14 +105,13 @@ func (c *Consul) MaxWait() time.Duration { return time.Duration(c.resolved.PollI
 // Endpoint implements [discovery.Discoverer].
 func (c *Consul) Endpoint() string { return c.resolved.endpoint.String() }
 
-// Cluster implements [discovery.Discoverer]: the same service of the same Consul, whatever the credentials.
+// Cluster implements [discovery.Discoverer]: the same service of the same Consul, with any credentials.
 func (c *Consul) Cluster() string {
 	r := c.resolved
 	return strings.Join([]string{"consul", r.endpoint.String(), r.Datacenter, r.Namespace, r.Partition, r.Peer, r.Service}, "\x00")
 }
 
-// Key implements [discovery.Discoverer]. What only selects among the nodes is not part of it, and secrets are in it as a
-// digest.
+// Key implements [discovery.Discoverer]. Options that only select among the nodes are not part of it. Secrets are part of a digest.
 func (c *Consul) Key() string {
 	s := *c.resolved
 	s.ActiveBy, s.Tag, s.CheckID, s.TLS, s.Token = "", "", "", nil, nil
@@ -144,7 +143,7 @@ func (c *Consul) Unverified() bool {
 	return c.resolved.endpoint.Scheme == "https" && c.resolved.tlsSettings.InsecureSkipVerify
 }
 
-// consulSettings is the config made complete: a copy, since what placeholders stand for must not show in the config.
+// consulSettings is the complete config. It is a copy, since the values of placeholders must not show in the config.
 type consulSettings struct {
 	Consul
 	endpoint    consul.Endpoint
@@ -156,7 +155,7 @@ type consulSettings struct {
 	tlsKey      [sha256.Size]byte
 }
 
-// resolve fills placeholders, then gaps from the environment, then defaults, and checks the outcome.
+// resolve replaces placeholders, adds settings from the environment and defaults, and checks the result.
 func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
 	s := &consulSettings{Consul: *c}
 	s.resolved = nil
@@ -203,7 +202,7 @@ func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*con
 	return s, err
 }
 
-// fill fills what the config leaves out from the environment of Consul's own client, and finds the endpoint.
+// fill adds the settings that the config does not have from the environment of Consul's own client, and parses the address.
 func (s *consulSettings) fill(getenv func(string) string) error {
 	env, err := consul.ReadEnv(getenv)
 	if err != nil {
@@ -217,10 +216,10 @@ func (s *consulSettings) fill(getenv func(string) string) error {
 		return fmt.Errorf("%s: %w", source, err)
 	}
 	if useTLS && source != "address" {
-		s.endpoint.Scheme = "https" // as Consul's own client: from the environment, TLS is never taken back by http://
+		s.endpoint.Scheme = "https" // as in Consul's own client: http:// in the environment does not turn TLS off
 	}
 	if s.TLS != nil && s.endpoint.Scheme != "https" {
-		return fmt.Errorf("tls: there are settings for it, but the address %s says http", s.endpoint)
+		return fmt.Errorf("tls: has settings, but the address %s is http", s.endpoint)
 	}
 	if s.Token == nil && s.TokenFile == "" {
 		if s.TokenFile = env.TokenFile; s.TokenFile == "" {
@@ -234,13 +233,13 @@ func (s *consulSettings) fill(getenv func(string) string) error {
 	if s.tlsSettings.Cert == "" && s.tlsSettings.Key == "" {
 		s.tlsSettings.Cert, s.tlsSettings.Key = env.Cert, env.Key
 	}
-	if s.TLS == nil { // settings in the config are the whole of it
+	if s.TLS == nil { // else the config alone decides
 		s.tlsSettings.InsecureSkipVerify = !env.Verify
 	}
 	return nil
 }
 
-// check checks what does not need a file.
+// check checks the settings that need no file.
 func (s *consulSettings) check() error {
 	switch s.ActiveBy {
 	case discovery.ByAuto, discovery.ByTag, discovery.ByCheck:
@@ -273,12 +272,12 @@ const (
 
 func checkPollInterval(d caddy.Duration) error {
 	if d := time.Duration(d); d < minPoll || d > maxPoll {
-		return fmt.Errorf("poll_interval: %s is not between 1s and 10m (changes arrive at once whatever it is)", d)
+		return fmt.Errorf("poll_interval: %s is not between 1s and 10m (changes arrive at once in any case)", d)
 	}
 	return nil
 }
 
-var errTwoTokens = errors.New("token and token_file: give one of them")
+var errTwoTokens = errors.New("token and token_file are mutually exclusive")
 
 // Interface guards
 var (

@@ -4,14 +4,10 @@
 package vaultredirect
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -23,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
 // clearConsulEnv takes away what the environment says of Consul.
@@ -61,21 +58,12 @@ func authorityOf(t *testing.T, s *httptest.Server) string {
 // writePair writes a new self-signed certificate and its key.
 func writePair(t testing.TB, dir, name string) (cert, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := certs.New(&x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	certDER, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert = writeFile(t, dir, name+".pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER})))
-	return cert, writeFile(t, dir, name+".key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+	cert = writeFile(t, dir, name+".pem", string(pair.CertPEM()))
+	return cert, writeFile(t, dir, name+".key", string(pair.KeyPEM()))
 }
 
 func TestResolve(t *testing.T) {
@@ -208,8 +196,8 @@ func TestResolveRefuses(t *testing.T) {
 		{"password with ?", Consul{Address: "http://user:1?hunter2@a:1"}, nil, []string{"address"}},
 		{"password with #", Consul{Address: "http://user:1#hunter2@a:1"}, nil, []string{"address"}},
 		{"user of a socket", Consul{Address: "unix://user:hunter2@/run/x"}, nil, []string{"address"}},
-		{"token and token_file", Consul{Token: new("hunter2"), TokenFile: empty}, nil, []string{"token", "token_file", "one of them"}},
-		{"no token and token_file", Consul{Token: new(""), TokenFile: tokenFile}, nil, []string{"token", "token_file", "one of them"}},
+		{"token and token_file", Consul{Token: new("hunter2"), TokenFile: empty}, nil, []string{"token", "token_file", "mutually exclusive"}},
+		{"no token and token_file", Consul{Token: new(""), TokenFile: tokenFile}, nil, []string{"token", "token_file", "mutually exclusive"}},
 		{"token_file that is none", Consul{TokenFile: dir}, nil, []string{"token_file", dir, "not a regular file"}},
 		{"empty token_file", Consul{TokenFile: empty}, nil, []string{"token_file", "empty"}},
 		{"missing CONSUL_HTTP_TOKEN_FILE", Consul{}, env{"CONSUL_HTTP_TOKEN_FILE": dir + "/none"}, []string{"token_file", "none"}},

@@ -44,7 +44,7 @@ func (n *dnsName) set(ip string) {
 	n.silent, n.address = false, net.ParseIP(ip).To4()
 }
 
-// hush has queries for the name not answered.
+// hush leaves queries for the name unanswered.
 func (n *dnsName) hush() {
 	n.mu.Lock()
 	defer n.mu.Unlock()

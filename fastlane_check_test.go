@@ -57,7 +57,7 @@ func TestFastLaneRefuses(t *testing.T) {
 		{name: "names at two places", server: laneWrapper + `, "routes": [{"match": [{"host": ["a.b"]}], ` + sub(`{"match": [{"host": ["a.b"]}], ` + route[1:])[1:] + `]`, want: "several matchers"},
 		{name: "a wildcard", server: laneWrapper + `, "routes": [{"match": [{"host": ["*.b"]}], ` + route[1:] + `]`, want: `"*.b"`},
 		{name: "a placeholder", server: laneWrapper + `, "routes": [` + sub(`{"match": [{"host": ["{env.X}"]}], `+route[1:]) + `]`, want: `"{env.X}"`},
-		{name: "proxied by header", server: proxying(`{"header": {"X": ["y"]}}`), want: "the matcher header looks at more"},
+		{name: "proxied by header", server: proxying(`{"header": {"X": ["y"]}}`), want: "the matcher header depends on more"},
 		{name: "proxied by a placeholder", server: proxying(`{"path": ["/{http.request.host}"]}`), want: "has a placeholder"},
 		{name: "options", server: `"listener_wrappers": [{"wrapper": "vault_redirect", "x": 1}], "routes": [` + route + `]`, want: "unknown field"},
 	} {

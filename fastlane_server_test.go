@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -109,7 +110,7 @@ func TestFastLaneReloadsInHandshake(t *testing.T) {
 		{"HTTP/2.0", func(string) { _ = caddy.Stop() }},
 		{"HTTP/1.1", func(string) { _ = caddy.Stop() }},
 	} {
-		port := freePort(t) // for each another one, so that no connection is an old config's
+		port := harness.Port(t) // for each another one, so that no connection is an old config's
 		loadTLS(t, port, consul.Addr())
 		shutDown := onGoAway(t, "127.0.0.1:"+port)
 		c := dialLane(t, "127.0.0.1:"+port)
@@ -148,7 +149,7 @@ func TestFastLaneOfClientsElsewhere(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
-	port := freePort(t)
+	port := harness.Port(t)
 	if err := caddy.Load(laneServer(port, handlerJSON(consul.Addr(), `, "hold": 0`), ""), true); err != nil {
 		t.Fatal(err)
 	}

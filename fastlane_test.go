@@ -37,16 +37,6 @@ func laneServer(port, handler, more string) []byte {
 		port, laneWrapper, handler, more)
 }
 
-// freePort returns a port that nobody is given in the meantime.
-func freePort(t testing.TB) string {
-	t.Helper()
-	port, err := harness.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
-
 // runLane runs a Caddy with the lane, whose active node is known.
 func runLane(t *testing.T, port, handler, more string) {
 	t.Helper()
@@ -56,12 +46,12 @@ func runLane(t *testing.T, port, handler, more string) {
 	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
-// TestFastLaneServes has requests stay on the lane and be counted, until one comes that is for Caddy.
+// TestFastLaneServes: requests stay on the lane and are counted, until one comes that is for Caddy.
 func TestFastLaneServes(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
-	port := freePort(t)
+	port := harness.Port(t)
 	runLane(t, port, handlerJSON(consul.Addr(), `, "hold": 0`), "")
 	c, err := net.Dial("tcp", "127.0.0.1:"+port)
 	if err != nil {
@@ -118,7 +108,7 @@ func drainBody(res *http.Response) {
 	}
 }
 
-// handlerOfView returns a handler that has the view of the only cluster, for those who wait for its state.
+// handlerOfView returns a handler that has the view of the only cluster, so that tests can wait for its state.
 func handlerOfView(t *testing.T) *Handler {
 	t.Helper()
 	return &Handler{redirector: &redirect.Redirector{View: registry.Clusters()[0].View}}
@@ -129,7 +119,7 @@ func TestFastLaneTLS(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	consul := newConsul(t, standin.Active("vault-1"))
-	port := freePort(t)
+	port := harness.Port(t)
 	loadTLS(t, port, consul.Addr())
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		var protocols http.Protocols
@@ -179,7 +169,7 @@ func TestFastLaneReloads(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
 	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
-	port := freePort(t)
+	port := harness.Port(t)
 	runLane(t, port, handlerJSON(consul.Addr(), ""), "")
 	before := runtime.NumGoroutine()
 	var stop atomic.Bool

@@ -89,11 +89,11 @@ func faultsOfTheIndex(t *testing.T) {
 func faultChurn(t *testing.T) {
 	changes := map[string]func(c *standin.Consul, i int){
 		"of another service": func(c *standin.Consul, i int) { c.Set("web", standin.Node("web-1", standin.Port(i+1))) },
-		"of who is active": func(c *standin.Consul, i int) {
+		"of the active node": func(c *standin.Consul, i int) {
 			c.Set("vault", critical(fmt.Sprint("vault-", 1+i%3)), standin.Active(fmt.Sprint("vault-", 1+(i+1)%3)))
 		},
 		// Each answer lacks an instance that the last one had, which Query asks about again.
-		"of who is there": func(c *standin.Consul, i int) {
+		"of the nodes": func(c *standin.Consul, i int) {
 			c.Set("vault", critical(fmt.Sprint("vault-", 100+i)), standin.Active("vault-1"))
 		},
 	}

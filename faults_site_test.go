@@ -161,7 +161,7 @@ func (s *site) expires(t *testing.T) (expiry time.Time) {
 	return expiry
 }
 
-// explains checks that whoever has patience is told why nothing newer is known, and since when: max_stale of the other
+// explains checks that the status says why nothing newer is known, and since when: max_stale of the other
 // handler was over at expiry.
 func (s *site) explains(t *testing.T, f fault, began, expiry time.Time) {
 	t.Helper()

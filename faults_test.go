@@ -140,7 +140,7 @@ func faultsThatEndQueries(t *testing.T) {
 	})
 }
 
-// Whoever is redirected to would be sent the token.
+// The target of a redirect gets the token.
 func faultRedirect(t *testing.T) {
 	together(t, map[string]int{"301": 301, "302": 302, "303": 303, "307": 307, "308": 308}, func(t *testing.T, code int) {
 		other := newConsul(t, standin.Active("vault-9"))

@@ -4,14 +4,9 @@
 package vaultredirect
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -19,50 +14,35 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// signer is a certificate authority.
-type signer struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// sign makes a certificate for an IP address, signed by itself if s is nil.
-func (s *signer) sign(t *testing.T, ip string, end time.Time) (*signer, *tls.Certificate) {
+// sign makes a certificate for an IP address, signed by itself without an authority.
+func sign(t *testing.T, authority *certs.Pair, ip string, end time.Time) (*certs.Pair, *tls.Certificate) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := certs.New(&x509.Certificate{
+		NotBefore: end.Add(-48 * time.Hour), NotAfter: end,
+		IPAddresses: []net.IP{net.ParseIP(ip)}, IsCA: authority == nil, BasicConstraintsValid: true,
+	}, authority)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: end.Add(-48 * time.Hour), NotAfter: end,
-		IPAddresses: []net.IP{net.ParseIP(ip)}, IsCA: s == nil, BasicConstraintsValid: true,
-	}
-	if s == nil {
-		s = &signer{c, key}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, s.cert, key.Public(), s.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	return &signer{c, key}, &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: c}
+	cert := pair.TLS()
+	return pair, &cert
 }
 
 func faultsOfTheCertificate(t *testing.T) {
 	const ip = "127.0.0.1"
 	tomorrow := time.Now().Add(24 * time.Hour)
-	ca, _ := (*signer)(nil).sign(t, ip, tomorrow)
-	other, _ := (*signer)(nil).sign(t, ip, tomorrow)
-	file := writeFile(t, t.TempDir(), "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})))
-	_, good := ca.sign(t, ip, tomorrow)
-	_, expired := ca.sign(t, ip, time.Now().Add(-time.Minute))
-	_, early := ca.sign(t, ip, time.Now().Add(72*time.Hour))
-	_, wrong := ca.sign(t, "192.0.2.1", tomorrow)
-	_, unknown := other.sign(t, ip, tomorrow)
+	ca, _ := sign(t, nil, ip, tomorrow)
+	other, _ := sign(t, nil, ip, tomorrow)
+	file := writeFile(t, t.TempDir(), "ca.pem", string(ca.CertPEM()))
+	_, good := sign(t, ca, ip, tomorrow)
+	_, expired := sign(t, ca, ip, time.Now().Add(-time.Minute))
+	_, early := sign(t, ca, ip, time.Now().Add(72*time.Hour))
+	_, wrong := sign(t, ca, "192.0.2.1", tomorrow)
+	_, unknown := sign(t, other, ip, tomorrow)
 	type row struct {
 		cert   *tls.Certificate
 		detail string

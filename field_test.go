@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 // Answers of GET /v1/sys/health, as versions of Vault and OpenBao give them.
@@ -161,7 +162,7 @@ func answering(t *testing.T, answer string) (port string) {
 		t.Fatal(err)
 	}
 	if status == 0 {
-		return freePort(t)
+		return harness.Port(t)
 	}
 	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)

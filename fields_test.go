@@ -45,7 +45,7 @@ type accessLog struct {
 	file string
 }
 
-// newAccessLog returns a log and the global options that have it written.
+// newAccessLog returns a log and the global options that write it.
 func newAccessLog(c *testCaddy) (l *accessLog, options string) {
 	l = &accessLog{c, filepath.Join(c.t.TempDir(), "access.log")}
 	return l, "\tlog {\n\t\toutput file " + l.file + "\n\t\tformat json\n\t}"

@@ -19,10 +19,10 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 )
 
-// lastReported is what the last checks of health were answered with, of each kind.
-type lastReported struct{ unhealthy, unready atomic.Bool }
+// lastReported notes whether the last health checks failed, by kind.
+type lastReported struct{ unhealthy, notReady atomic.Bool }
 
-// startupWait lets a request for the health document wait for the first outcome, and for nothing else.
+// startupWait lets a request for the health document wait for the first outcome only.
 var startupWait = engine.Queue{Most: math.MaxInt64, Uncounted: true}
 
 // healthEndpoint returns the health endpoint at a path, nil if there is none.
@@ -52,8 +52,8 @@ func (h *Handler) healthEndpoint(path string) func(http.ResponseWriter, *http.Re
 	}
 }
 
-// serveReady answers 503 only where another copy may do better: this one is about to end, or cannot ask discovery. While
-// Vault has no active node, it is ready: requests wait here, or are told the truth.
+// serveReady answers 503 only if another instance may do better: this one is shutting down, or its discovery fails. It is ready while
+// Vault has no active node: requests wait, or get a 503 that says why.
 func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	d := map[string]any{"ready": true}
 	s := h.redirector.View.State()
@@ -64,20 +64,20 @@ func (h *Handler) serveReady(w http.ResponseWriter, r *http.Request) error {
 	if draining, in := instance.ShuttingDown(r); draining {
 		d["ready"], d["draining"], d["shutdown_in"] = false, true, in
 	}
-	return h.answerCheck(w, r, &h.last.unready, d["ready"] == true, d)
+	return h.answerCheck(w, r, &h.last.notReady, d["ready"] == true, d)
 }
 
-// serveLive answers 200 for as long as requests are answered at all.
+// serveLive answers 200 while requests are answered at all.
 func (h *Handler) serveLive(w http.ResponseWriter, r *http.Request) error {
 	return h.answerCheck(w, r, new(atomic.Bool), true, map[string]any{"live": true})
 }
 
-// answerCheck answers a check of health, which has its own memory of the last answer. What is well is not worth a line in
-// the access log, nor is what was unwell before.
-func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, unwell *atomic.Bool, well bool, document any) error {
+// answerCheck answers a health check. failed is whether the check of this kind failed before: only the first failure gets a line in
+// the access log.
+func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, failed *atomic.Bool, ok bool, document any) error {
 	code := http.StatusOK
-	news := unwell.Swap(!well) == well && !well
-	if !well {
+	news := failed.Swap(!ok) == ok && !ok
+	if !ok {
 		code = http.StatusServiceUnavailable
 		caddyhttp.SetVar(r.Context(), caddyhttp.LogLevelVar, "warn")
 	}

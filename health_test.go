@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of the health endpoint.
-
 package vaultredirect
 
 import (
@@ -118,7 +116,7 @@ func TestHealthPath(t *testing.T) {
 	}
 }
 
-// Where redirects would lead back to this site, it is not healthy for whoever asks it there.
+// Where redirects would lead back to this site, it is not healthy there.
 func TestHealthInALoop(t *testing.T) {
 	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
 	resp := ask(t, h, "GET", "https://vault.example.com/vault-redirector-health")
@@ -131,7 +129,7 @@ func TestHealthInALoop(t *testing.T) {
 	}
 }
 
-// bannerServer is no HTTP server: it tells its name and version to whoever connects. It returns its address.
+// bannerServer is no HTTP server: it tells its name and version to each client. It returns its address.
 func bannerServer(t *testing.T) string {
 	t.Helper()
 	banner, err := net.Listen("tcp", "127.0.0.1:0")

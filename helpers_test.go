@@ -61,7 +61,7 @@ func load[M any](t testing.TB, ctx caddy.Context, id, config string) M {
 	return mod.(M)
 }
 
-// start has the watchers and probes of a config run.
+// start starts the watchers and probes of a config.
 func start(t testing.TB, ctx caddy.Context) {
 	t.Helper()
 	app, err := ctx.App(appID)

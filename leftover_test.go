@@ -20,6 +20,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -141,7 +142,7 @@ func newLeftovers(t testing.TB) *leftovers {
 	cert, key := writePair(t, t.TempDir(), "vault.example.com")
 	var servers []string
 	add := func(name, handlers, more string) {
-		l.ports[name] = freePort(t)
+		l.ports[name] = harness.Port(t)
 		if strings.Contains(name, "tls") {
 			more += `, "tls_connection_policies": [{}], "protocols": ["h1"]`
 		}
@@ -164,7 +165,7 @@ func newLeftovers(t testing.TB) *leftovers {
 		}
 		add("sized"+over, `{"handler": "request_body", "max_size": 1000},`+proxy, "")
 		add("page"+over, `{"handler": "vault_redirect_status"}`, "")
-		loop := freePort(t)
+		loop := harness.Port(t)
 		add("loop"+over, handler(fmt.Sprintf(`, "redirect_to": "node_address", "port": %s`, loop)), "")
 		servers[len(servers)-1] = strings.Replace(servers[len(servers)-1], "127.0.0.1:"+l.ports["loop"+over]+`"`, "127.0.0.1:"+loop+`"`, 1)
 		l.ports["loop"+over] = loop
@@ -277,7 +278,7 @@ var bodies = []struct {
 	{"to be asked for, bad chunk", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", "5\r\nhello\r\nZZ\r\n" + inside, false, false},
 }
 
-// What is left of a body is never a request, however the body ends, whoever gives it up first, and whatever the answer is.
+// What is left of a body is never a request, however the body ends, whichever side gives up first, and whatever the answer is.
 func TestRestOfABodyIsNoRequest(t *testing.T) {
 	l := newLeftovers(t)
 	paths := map[string][]string{

@@ -18,29 +18,29 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// Probe says whether the nodes themselves are asked if they are active, with GET /v1/sys/health at the address that
-// redirects lead to (and, with redirect_to leader, GET /v1/sys/leader), and how much their word counts. No token is sent.
+// Probe asks the nodes themselves whether they are active, with GET /v1/sys/health at the address that redirects lead to (and,
+// with redirect_to leader, GET /v1/sys/leader). No token is sent.
 //
-// Each probe uses a connection of its own (with TLS sessions resumed), so that a closed listener or a changed address is
-// noticed; the one before is kept until then, since its break tells of a death at once. While the active node leaves a probe
-// unanswered for three times as long as it usually takes, and at least for 100ms, requests wait for what it turns out to be,
-// as long as hold lets them. Other nodes are asked every 10 intervals, at least every 10s; all are asked at once when the
-// active node is lost, and each of which discovery has something new.
+// Each probe uses a new connection (with TLS sessions resumed), so that a closed listener or a changed address is noticed. The
+// connection of the last probe is kept until then: that it breaks shows at once that the node is dead. While the active node
+// has not answered a probe for three times as long as it usually takes, and at least for 100ms, requests wait until it answers
+// or another node is active, as long as hold lets them. Other nodes are probed every 10 intervals, at least every 10s. All
+// nodes are probed at once when the active node is lost, and a node is probed at once when discovery has news of it.
 type Probe struct {
-	// Mode says how much the word of a node counts:
+	// Mode says how much the answers of a node count:
 	//
-	//   - auto: as far as it can be trusted. A node that answers over plain http (as trustworthy as the redirect itself) or
-	//     with a trusted certificate is judged by what it says, whatever Consul says of it. One whose certificate is not
-	//     trusted is judged by whether it lives: it is taken out when it is dead, but only Consul can elect it. While it
-	//     says, just elected or still elected, that it is not active, requests wait for up to 2 seconds. One that could
-	//     never be reached from here is judged by Consul alone. One that is dead by the probes, but which Consul goes on
-	//     calling active and passing while no other node says that it is active, is used again after 15 seconds: perhaps
-	//     only this machine is cut off from it.
-	//   - strict: only a node that says itself, over plain http or a trusted connection, that it is active is used.
-	//   - off: nodes are not asked.
+	//   - auto: as far as they can be trusted. If a node answers over plain http (as trustworthy as the redirect itself) or
+	//     with a trusted certificate, its answer decides, even against Consul. If its certificate is not trusted, the
+	//     probes decide only whether it is alive: a dead node is not used, but only Consul can elect it. If it says, just
+	//     elected or still elected, that it is not active, requests wait for up to 2 seconds. If a node could never be
+	//     reached, Consul decides. If it is dead by the probes, but Consul still reports it active and passing, and no
+	//     other node says that it is active, it is used again after 15 seconds: perhaps only this machine is cut off from
+	//     it.
+	//   - strict: only a node is used that says itself, over plain http or a trusted connection, that it is active.
+	//   - off: nodes are not probed.
 	//
-	// A node that is in maintenance in Consul is never used, whatever it says. One whose checks are critical is used only
-	// if it says itself that it is active. Default: auto; with discovery vault, strict, which is the only one there.
+	// A node that is in maintenance in Consul is never used, even if it says that it is active. A node whose checks are
+	// critical is used only if it says itself that it is active. Default: auto; with discovery vault, strict, which is the only one there.
 	Mode string `json:"mode,omitempty"`
 	// Interval between two probes of the active node. At least 50ms. Default: 500ms.
 	Interval caddy.Duration `json:"interval,omitempty"`
@@ -66,13 +66,13 @@ const (
 	probeOff    = "off"
 )
 
-// mode returns the mode as the engine names it, by what the discovery says that marks the active node.
+// mode returns the engine's mode, given the discovery's mode of selection.
 func (p *Probe) mode(by string) (engine.Mode, error) {
 	switch mode := p.Mode; {
 	case by == discovery.ByProbe && (mode == "" || mode == probeStrict):
 		return engine.ProbeStrict, nil
 	case by == discovery.ByProbe:
-		return "", fmt.Errorf("mode: %q does not go with this discovery: nobody but the nodes themselves knows which is active, so that it is strict", mode)
+		return "", fmt.Errorf("mode: %q cannot be used with this discovery: only the nodes themselves know which is active, so the mode is strict", mode)
 	case mode == "", mode == probeAuto:
 		return engine.ProbeAuto, nil
 	case mode == probeStrict:
@@ -121,7 +121,7 @@ func (p *Probe) engine(by string) (engine.Probe, error) {
 // checkOff checks the settings of probes that are off.
 func (p *Probe) checkOff() error {
 	if *p != (Probe{Mode: p.Mode}) {
-		return errors.New("mode off goes without interval, timeout, fall and tls")
+		return errors.New("mode off cannot be used with interval, timeout, fall or tls")
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func checkProbe(name string, d time.Duration) error {
 	return nil
 }
 
-// parse parses the probe option, at whose name d is.
+// parse parses the option probe. d is at its name.
 func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	o := p.options(d)
 	args := d.RemainingArgs()
@@ -166,7 +166,7 @@ func (p *Probe) parse(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// options are those of its block.
+// options returns the parsers of the options in its block.
 func (p *Probe) options(d *caddyfile.Dispenser) block.Options {
 	return block.Options{
 		"interval": block.Checked(d, block.Duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),

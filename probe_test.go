@@ -276,8 +276,8 @@ func TestSelectionByProbeNeedsProbes(t *testing.T) {
 		{discovery.ByCheck, probeStrict, engine.ProbeStrict, ""},
 		{discovery.ByProbe, probeStrict, engine.ProbeStrict, ""},
 		{discovery.ByProbe, "", engine.ProbeStrict, ""},
-		{discovery.ByProbe, probeAuto, "", "so that it is strict"},
-		{discovery.ByProbe, probeOff, "", "so that it is strict"},
+		{discovery.ByProbe, probeAuto, "", "so the mode is strict"},
+		{discovery.ByProbe, probeOff, "", "so the mode is strict"},
 		{"", probeStrict, engine.ProbeStrict, "selects by"},
 		{"Tag", probeStrict, engine.ProbeStrict, "selects by"},
 	} {

@@ -18,17 +18,16 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 )
 
-// Proxy has requests proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients that
-// cannot follow a redirect. Both directions are streamed, websockets included. While there is no active node they wait as
-// hold says, and where no connection could be made, it is tried again until hold is over. A request that may have arrived at
-// a node that died is sent again only if it is a read: GET, HEAD or LIST, without a body.
+// Proxy selects requests that are proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients
+// that cannot follow a redirect. Both directions are streamed, websockets included. While there is no active node, these
+// requests wait as hold says, and if no connection can be made, they are retried until hold is over. A request that may have
+// arrived at a node that died is sent again only if it is a read: GET, HEAD or LIST, without a body.
 //
-// What is proxied passes through Caddy: tokens, and the secrets in Vault's answers. Vault sees the address of Caddy, unless
-// it is told to trust its X-Forwarded-For (x_forwarded_for_authorized_addrs in Vault's listener). Proxy only those that
-// need it.
+// Tokens, and the secrets in Vault's answers, then pass through Caddy. Vault sees the address of Caddy, unless it trusts
+// Caddy's X-Forwarded-For (x_forwarded_for_authorized_addrs in Vault's listener). Proxy only the requests that need it.
 type Proxy struct {
-	// MatchersRaw says which requests to proxy: those that match any of the sets. All of Caddy's request matchers serve. The
-	// health endpoints are never proxied. Default: none.
+	// MatchersRaw selects the requests to proxy: those that match any of the sets. Any of Caddy's request matchers works.
+	// Requests for the health endpoints are never proxied. Default: none.
 	MatchersRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
 	// TLS settings of the connections to the nodes. A client certificate (cert and key) is presented for every client that is
 	// proxied. Default: those of the probes (ca, server_name, insecure_skip_verify), without their client certificate.
@@ -37,7 +36,7 @@ type Proxy struct {
 	matchers caddyhttp.MatcherSets
 }
 
-// provision sets up the proxy for a handler.
+// provision sets up the proxy of a handler.
 func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	sets, err := ctx.LoadModule(p, "MatchersRaw")
 	if err != nil {
@@ -47,7 +46,7 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 		return fmt.Errorf("match: %w", err)
 	}
 	if len(p.matchers) == 0 {
-		return errors.New("match: it needs a request matcher, such as path /v1/sys/storage/raft/snapshot*")
+		return errors.New("match: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*")
 	}
 	trust := p.TLS
 	if trust == nil {
@@ -77,7 +76,7 @@ func (h *Handler) proxy() *Proxy {
 	return h.Proxy
 }
 
-// parseMatcher parses one proxy option, at whose name d is.
+// parseMatcher parses one proxy option. d is at its name.
 func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
 		return d.Err("proxy: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*")
@@ -95,15 +94,15 @@ func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 		return err
 	}
 	config := caddyconfig.JSON(matcher, nil)
-	if string(config) == "null" { // a list of nothing
-		return d.Errf("proxy: %s: its arguments are missing: it would match nothing", name)
+	if string(config) == "null" { // an empty list
+		return d.Errf("proxy: %s: arguments are missing: it would match nothing", name)
 	}
 	p.MatchersRaw = append(p.MatchersRaw, caddy.ModuleMap{name: config})
 	return nil
 }
 
-// trust returns whom the probes trust, nil if they say nothing of it. Their client certificate is not among it: presented for
-// whoever is proxied, it would log them in as the redirector where Vault has logins by certificate.
+// trust returns the probes' settings of TLS without their client certificate, nil if there are none. Presented for proxied clients,
+// the certificate would let each of them log in as the redirector if Vault has the auth method cert.
 func (h *Handler) trust() *TLS {
 	if h.Probe == nil || h.Probe.TLS == nil {
 		return nil
@@ -113,7 +112,7 @@ func (h *Handler) trust() *TLS {
 	return &trust
 }
 
-// warn says what is dangerous about settings of the proxy that are right.
+// warn logs what is dangerous about valid settings of the proxy.
 func (t *TLS) warn(log *zap.Logger) {
 	if t == nil {
 		return
@@ -127,7 +126,7 @@ func (t *TLS) warn(log *zap.Logger) {
 	}
 }
 
-// matches reports whether a request is to be proxied.
+// matches reports whether a request must be proxied.
 func (p *Proxy) matches(r *http.Request) (bool, error) {
 	if p == nil {
 		return false, nil
@@ -135,7 +134,7 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 	return p.matchers.AnyMatchWithError(r)
 }
 
-// onlyByPath checks that whether a request is proxied depends on nothing but its path and method.
+// onlyByPath returns an error if whether a request is proxied depends on more than its path and method.
 func (p *Proxy) onlyByPath() error {
 	for _, set := range p.matchers {
 		for _, m := range set {
@@ -148,7 +147,7 @@ func (p *Proxy) onlyByPath() error {
 					}
 				}
 			default:
-				return fmt.Errorf("proxy: the matcher %s looks at more than path and method", caddy.GetModuleName(m))
+				return fmt.Errorf("proxy: the matcher %s depends on more than path and method", caddy.GetModuleName(m))
 			}
 		}
 	}

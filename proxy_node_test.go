@@ -129,7 +129,7 @@ func TestProxyReadsItsCertificateAnew(t *testing.T) {
 	}
 }
 
-// Whoever turns verification off is told so, of the proxy as well.
+// A warning is logged if verification is off for the proxy, too.
 func TestProxyWarnsOfNoVerification(t *testing.T) {
 	r := proxyTrusting(t, served(func(http.ResponseWriter, *http.Request) {}), `{"insecure_skip_verify": true}`, "", "")
 	if lines := r.logged(t, "the proxy does not verify"); len(lines) != 1 {

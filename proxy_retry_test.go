@@ -206,7 +206,7 @@ func TestProxySurvivesClosedConnections(t *testing.T) {
 	}
 }
 
-// A write whose client has given it up while it waited is not carried out later.
+// A write is not carried out after its client has given up while it waited.
 func TestProxyForgetsWhoLeaves(t *testing.T) {
 	var writes, reads atomic.Int32
 	r := proxyTo(t, served(func(_ http.ResponseWriter, r *http.Request) {

@@ -202,7 +202,7 @@ func TestProxySaysForWhom(t *testing.T) {
 	}
 }
 
-// The proxy trusts whom the probes trust, unless it is told otherwise. What it does not trust it does not talk to, and it
+// The proxy trusts the certificates that the probes trust, unless proxy_tls says otherwise. What it does not trust it does not talk to, and it
 // does not wait for that to change.
 func TestProxyTrust(t *testing.T) {
 	server := httptest.NewTLSServer(nil)

@@ -182,7 +182,7 @@ func TestProxyCaddyfile(t *testing.T) {
 	for text, want := range map[string]string{
 		"proxy":                             "a request matcher is missing",
 		"proxy nonsense":                    `"nonsense" is not one of Caddy's request matchers`,
-		"proxy path":                        "path: its arguments are missing",
+		"proxy path":                        "path: arguments are missing",
 		"proxy_tls x":                       "its settings go in a block",
 		"proxy_tls {\n}\nproxy_tls {\n}":    "proxy_tls is given twice",
 		"proxy path /x {\ntls {\n}\n}":      "blocks are not supported",
@@ -197,9 +197,9 @@ func TestProxyCaddyfile(t *testing.T) {
 // The trust of the proxy is one for all that it proxies; without a matcher there is nothing to proxy.
 func TestProxyMistakesInJSON(t *testing.T) {
 	for config, want := range map[string]string{
-		`{}`:                            "match: it needs a request matcher",
-		`{"tls": {"server_name": "a"}}`: "match: it needs a request matcher",
-		`{"match": []}`:                 "match: it needs a request matcher",
+		`{}`:                            "match: a request matcher is missing",
+		`{"tls": {"server_name": "a"}}`: "match: a request matcher is missing",
+		`{"match": []}`:                 "match: a request matcher is missing",
 		`{"match": [{"nonsense": {}}]}`: "http.matchers.nonsense",
 		`{"match": [{"path_regexp": {"pattern": "["}}]}`:               "error parsing regexp",
 		`{"match": [{"path": ["/x"]}], "tls": {"ca": "/not/there"}}`:   "/not/there",

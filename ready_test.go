@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file holds the tests of readiness and liveness.
-
 package vaultredirect
 
 import (

@@ -24,6 +24,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 func init() {
@@ -149,7 +150,7 @@ var oneCaddy sync.Mutex
 func newTestCaddy(t testing.TB) *testCaddy {
 	t.Helper()
 	oneCaddy.Lock()
-	c := &testCaddy{t: t, admin: filepath.Join(t.TempDir(), "admin.sock"), site: "127.0.0.1:" + freePort(t)}
+	c := &testCaddy{t: t, admin: filepath.Join(t.TempDir(), "admin.sock"), site: "127.0.0.1:" + harness.Port(t)}
 	dialer := new(net.Dialer)
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 		if strings.HasPrefix(address, "admin") {

@@ -15,7 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// TLS says whom to trust, and who to be, as a client.
+// TLS has the settings of a TLS client: which certificates it trusts, and its own.
 type TLS struct {
 	// CA is a file of PEM certificates, or a folder of such files, that are trusted instead of the system's.
 	// It is read when the config is loaded. Default: the system's.
@@ -43,8 +43,7 @@ func (t *TLS) expand(repl *caddy.Replacer) error {
 	return nil
 }
 
-// config returns the settings as crypto/tls takes them, and a key that tells whether they are the same as others: it
-// changes with the content of the CA files, too.
+// config returns the settings for crypto/tls, and a key that is the same for equal settings and equal contents of the CA files.
 func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
 	digest := sha256.Sum256(fmt.Appendf(nil, "%#v", t))
 	c := &tls.Config{ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify, MinVersion: tls.VersionTLS12}
@@ -80,7 +79,7 @@ func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
 
 func (t TLS) checkPair() error {
 	if (t.Cert == "") != (t.Key == "") {
-		return errors.New("tls: cert and key go together: one of them is missing")
+		return errors.New("tls: cert and key must be given together")
 	}
 	return nil
 }
@@ -115,7 +114,7 @@ func caFiles(path string) ([]string, error) {
 	var files []string
 	for _, e := range entries {
 		file := filepath.Join(path, e.Name())
-		if info, err := os.Stat(file); err == nil && !info.IsDir() { // follows links, of which such folders are full
+		if info, err := os.Stat(file); err == nil && !info.IsDir() { // follows symbolic links, which such folders have
 			files = append(files, file)
 		}
 	}

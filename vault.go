@@ -18,12 +18,12 @@ import (
 
 func init() { caddy.RegisterModule(Vault{}) }
 
-// Vault finds the active node by asking the nodes themselves, over the API of HashiCorp Vault or of OpenBao. It needs no
-// Consul and works with any storage. No token is sent.
+// Vault finds the active node by asking the nodes themselves, through the API of HashiCorp Vault or OpenBao. It needs no Consul
+// and works with any storage. No token is sent.
 type Vault struct {
-	// URLs of the nodes, such as https://vault-0.example.com:8200; without a port, that of the scheme. A name that has
-	// several addresses stands for as many nodes: they are redirected to by address, unless redirect_to is leader, and
-	// their certificates must be for the name. Names are looked up every 10s. May have global placeholders.
+	// URLs of the nodes, such as https://vault-0.example.com:8200. The default port is that of the scheme. A name that has
+	// several addresses is as many nodes: redirects lead to their addresses, unless redirect_to is leader, and their
+	// certificates must be for the name. Names are looked up every 10s. May have global placeholders.
 	URLs []string `json:"urls,omitempty"`
 
 	nodes []discovery.Node // as the URLs name them
@@ -87,7 +87,7 @@ func (v *Vault) MaxWait() time.Duration { return resolveInterval }
 // Open implements [discovery.Discoverer].
 func (v *Vault) Open() (discovery.Source, error) { return nodes.New(v.nodes), nil }
 
-// Cluster implements [discovery.Discoverer]: a list of nodes that begins with the same one is of the same cluster.
+// Cluster implements [discovery.Discoverer]: lists that begin with the same node are of the same cluster.
 func (v *Vault) Cluster() string { return "vault\x00" + v.nodes[0].ID }
 
 // SourceName implements [discovery.SourceNamer].
@@ -100,7 +100,7 @@ func (v *Vault) ClusterName() string { return v.nodes[0].Name }
 func (v *Vault) CheckScheme(scheme string) error {
 	for _, n := range v.nodes {
 		if scheme != "" && scheme != n.Scheme {
-			return fmt.Errorf("scheme: %s does not go with %s: with vault, the URLs say it", scheme, n.ID)
+			return fmt.Errorf("scheme: %s contradicts %s: with vault, the URLs have the scheme", scheme, n.ID)
 		}
 	}
 	return nil

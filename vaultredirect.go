@@ -4,8 +4,8 @@
 // Package vaultredirect is a Caddy HTTP handler that knows which node of a HashiCorp Vault cluster is active and answers
 // every request with a 307 Temporary Redirect to that node.
 //
-// This package is what Caddy sees: options, Caddyfile, answers to requests. Who is active is known by internal/engine, from
-// what a module of the contract in package discovery tells it.
+// This package has the options, the Caddyfile and the life cycle. The active node is found by internal/engine, with the nodes that
+// a module of package discovery returns.
 package vaultredirect
 
 import (
@@ -37,16 +37,16 @@ import (
 func init() { caddy.RegisterModule(Handler{}) }
 
 // Handler answers every request with a 307 Temporary Redirect to the same path and query on the active node of a
-// HashiCorp Vault cluster. Clients then talk to Vault directly: Vault sees their IP address, and its answers pass through
-// nothing in between. It keeps no state of its own, so any number of instances may stand behind a load balancer.
+// HashiCorp Vault cluster. Clients then talk to Vault directly: Vault sees their IP address, and its answers do not pass through
+// Caddy. It stores nothing, so any number of instances may run behind a load balancer.
 //
-// While a failover goes on, requests wait for the next active node. While there is none, it answers 503 with a Retry-After
-// header, in the form in which Vault reports errors. It never passes a request on to the next handler.
+// During a failover, requests wait for the next active node. While there is none, it answers 503 with a Retry-After header, in the
+// form of Vault's errors. It never passes a request on to the next handler.
 type Handler struct {
 	// Name of the cluster, in metrics, status and events. Default: the name of the service in Consul, or the host of the
 	// first URL.
 	Name string `json:"name,omitempty"`
-	// DiscoveryRaw says where the Vault nodes are found. Default: Consul, as its environment variables say, else at
+	// DiscoveryRaw is the module that finds the Vault nodes. Default: Consul, as its environment variables say, else at
 	// 127.0.0.1:8500.
 	DiscoveryRaw json.RawMessage `json:"discovery,omitempty" caddy:"namespace=http.vault_redirect.discovery inline_key=source"`
 	// Scheme of the redirect: https, or http for a Vault without TLS. Vault's own client follows no redirect from https
@@ -59,7 +59,7 @@ type Handler struct {
 	// - node_address: the address of Consul's node
 	// - service_address: the service address, else the address of the node
 	// - tagged:KEY: a tagged address of the service or of the node, such as tagged:wan
-	// - leader: the address that the active node itself gives at /v1/sys/leader; needs probes, and is auto where they
+	// - leader: the address that the active node itself returns at /v1/sys/leader; needs probes, and is auto if they have
 	//   never reached the node or do not trust its certificate
 	// - a template with {node}, {node_address}, {service_address}, {datacenter}, {id} or {meta.KEY}, such as
 	//   {node}.vault.example.com
@@ -74,40 +74,40 @@ type Handler struct {
 	// after that, requests get 503. 0 drops the node at the first failure. A node that answers its probes and says that it
 	// is active is used for as long as it does. Default: 5m.
 	MaxStale *caddy.Duration `json:"max_stale,omitempty"`
-	// Hold is how long requests wait for the next active node when one is lost, instead of being turned away with 503:
-	// each at most for as long as this, and none later than this after the loss. A cluster that never had an active node,
-	// or that lost it longer ago, is not waited for. With probes, requests wait as well while the active node leaves its
-	// probe unanswered. A request leaves when its client does. 0 turns waiting off, but for up to 1s at the start.
+	// Hold is how long requests wait for the next active node when one is lost, before they are rejected with 503: a request
+	// waits no longer than this, and until this time after the loss at most. Requests do not wait if the cluster never had an
+	// active node. With probes, requests also wait while the active node does not answer a probe. A request stops waiting when
+	// its client leaves. 0 turns waiting off, except for up to 1s at the start.
 	// Default: 50s, which is longer than a failover on Consul storage takes, and shorter than the 60s after which Vault's
 	// clients give up.
 	Hold *caddy.Duration `json:"hold,omitempty"`
-	// HoldMax is how many requests may wait at once at this handler; those beyond are turned away. Of these places, one client
-	// address has at most a tenth, as have, in all, those whose client could leave unnoticed. Each request that waits costs
-	// about 10 KiB of memory, on top of the 20 KiB that Go's server takes for a connection. Default: 10000.
+	// HoldMax is how many requests may wait at once at this handler; more are rejected. One client address may use a tenth of
+	// these places, and so may all requests together whose clients could leave unnoticed. Each request that waits costs about
+	// 10 KiB of memory, besides the 20 KiB of its connection in Go's server. Default: 10000.
 	HoldMax int `json:"hold_max,omitempty"`
-	// Probe has the nodes themselves asked whether they are active. Default: mode auto.
+	// Probe asks the nodes themselves whether they are active. Default: mode auto.
 	Probe *Probe `json:"probe,omitempty"`
 
-	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and
-	// HEAD with 200 if a request would be redirected now and with 503 if not, or when this process is about to end, and with
-	// a JSON document that says why.
-	// Below it are /ready, which is 503 only where another copy of the redirector may do better (this one is about to end,
-	// or cannot ask discovery), and /live, which is 200 while requests are answered at all. "off" turns all three off.
+	// HealthPath is the path of the health endpoint, compared as a whole and as this handler sees it. It answers GET and HEAD
+	// with 200 if a request would be redirected now, with 503 if not or if this process is shutting down, and with a JSON
+	// document that says why.
+	// Below it are /ready, which is 503 only if another instance of the redirector may do better (this one is shutting down,
+	// or its discovery fails), and /live, which is 200 while requests are answered at all. "off" turns all three off.
 	// Default: /vault-redirector-health.
 	HealthPath string `json:"health_path,omitempty"`
-	// LogHealth has requests for the health endpoints logged like others. Without it, the access log has one line when such
-	// an answer changes from 200 to 503, at level WARN, and no others. Default: false.
+	// LogHealth logs requests for the health endpoints like others. Without it, the access log has one line, at level WARN, when
+	// such an answer changes from 200 to 503, and no others. Default: false.
 	LogHealth bool `json:"log_health,omitempty"`
-	// RetryAfter is what the Retry-After header of a 503 says, rounded up to whole seconds. Default: 1s.
+	// RetryAfter is the value of the Retry-After header of a 503, rounded up to whole seconds. Default: 1s.
 	RetryAfter caddy.Duration `json:"retry_after,omitempty"`
 
-	// Proxy has some requests proxied instead of redirected. Default: none.
+	// Proxy selects requests that are proxied instead of redirected. Default: none.
 	Proxy *Proxy `json:"proxy,omitempty"`
 
 	discoverer discovery.Discoverer
 	redirector *redirect.Redirector
-	proxied    *proxy.Proxy // nil: nothing is
-	release    func()       // gives the view back, once
+	proxied    *proxy.Proxy // nil: no request is
+	release    func()       // releases the view, once
 	logger     *zap.Logger
 	healthPath string
 	last       *lastReported
@@ -123,7 +123,7 @@ const (
 	defaultHoldMax    = 10000
 )
 
-// pool has the views of the process, which outlive configs.
+// pool has the clusters and views of the process, which outlive configs.
 var pool = engine.NewPool()
 
 // CaddyModule returns the Caddy module information.
@@ -162,7 +162,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return fastlane.Join(ctx, lane)
 }
 
-// complete loads the discovery and completes the config. It takes nothing that would have to be given back.
+// complete loads the discovery and completes the config. It acquires nothing that must be released.
 func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
 	config := engine.Config{MaxStale: orDefault(h.MaxStale, defaultMaxStale)}
 	var err error
@@ -197,7 +197,7 @@ func orDefault(d *caddy.Duration, otherwise time.Duration) time.Duration {
 	return time.Duration(*d)
 }
 
-// warn says what is dangerous about a config that is right.
+// warn logs what is dangerous about a valid config.
 func (h *Handler) warn(c engine.Config) {
 	if u, ok := h.discoverer.(discovery.Unverified); ok && u.Unverified() {
 		h.logger.Warn("discovery does not verify the certificate of its server: a man in the middle can redirect clients, and their tokens, to any host",
@@ -208,7 +208,7 @@ func (h *Handler) warn(c engine.Config) {
 	}
 }
 
-// acquire takes the view, which the app starts with the config.
+// acquire acquires the view, which the app starts with the config.
 func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
 	app, err := ctx.App(appID)
 	if err != nil {
@@ -232,8 +232,7 @@ func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		user.Server, h.redirector.AccessLog = server.Name(), server.Logs != nil
 		server.RegisterOnShutdown(func() {
-			// At the end of the process, no request is to wait any more, of whatever config. With a mere reload, the node that
-			// requests wait for is the same.
+			// When the process ends, no request of any config may wait any more. After a reload, requests go on waiting.
 			if caddy.Exiting() {
 				pool.End()
 			}
@@ -248,7 +247,7 @@ func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
 	return nil
 }
 
-// checkSelection checks what a discovery, which may be somebody else's module, says of what marks the active node.
+// checkSelection checks the mode of a discovery, which may be another plugin's module.
 func checkSelection(d discovery.Discoverer) error {
 	switch by := d.Selection().Mode; {
 	case by == discovery.ByAuto, by == discovery.ByTag, by == discovery.ByCheck, by == discovery.ByProbe:
@@ -275,7 +274,7 @@ func (h *Handler) loadDiscovery(ctx caddy.Context) (discovery.Discoverer, error)
 	return d, nil
 }
 
-// Validate checks what can be wrong by itself.
+// Validate checks the options.
 func (h *Handler) Validate() error {
 	if err := checkHealthPath(cmp.Or(h.HealthPath, defaultHealthPath)); err != nil {
 		return err
@@ -286,7 +285,7 @@ func (h *Handler) Validate() error {
 	case h.MaxStale != nil && *h.MaxStale < 0:
 		return fmt.Errorf("max_stale: %s is negative (0 drops the last known node at the first failure)", time.Duration(*h.MaxStale))
 	case h.Hold != nil && *h.Hold < 0:
-		return fmt.Errorf("hold: %s is negative (0 turns requests away at once)", time.Duration(*h.Hold))
+		return fmt.Errorf("hold: %s is negative (0 rejects requests at once)", time.Duration(*h.Hold))
 	case h.HoldMax < 0:
 		return fmt.Errorf("hold_max: %d is negative (hold 0 turns waiting off)", h.HoldMax)
 	}
@@ -304,8 +303,7 @@ func checkHealthPath(path string) error {
 	return nil
 }
 
-// Cleanup releases what Provision took. Requests may still be under way, and read the view; the engine keeps it for those that
-// wait.
+// Cleanup releases what Provision acquired. Requests may still be running and read the view; the engine keeps it while any wait.
 func (h *Handler) Cleanup() error {
 	if h.release != nil {
 		h.release()
@@ -315,7 +313,7 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP answers the request. It always writes the answer itself and returns nil.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with that header is malformed
+	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with this header would be malformed
 		redirect.CloseConnection(w.Header())
 	}
 	redirect.CloseIfReplaced(w, r)
@@ -329,7 +327,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	proxied, err := h.Proxy.matches(r)
 	redirect.CloseIfReplaced(w, r) // a matcher may have done it
 	switch {
-	case err != nil: // a matcher's own failure decides nothing
+	case err != nil: // it is not known whether the request must be proxied
 		return h.redirector.RefuseBad(w, r, "the request could not be matched")
 	case proxied:
 		return h.proxied.Serve(w, r)

@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package discovery is the contract between vault_redirect and whatever knows which nodes a Vault cluster has.
+// Package discovery is the contract between vault_redirect and modules that find the nodes of a Vault cluster.
 //
 // A discovery is a Caddy module in the namespace http.vault_redirect.discovery whose type implements [Discoverer]. The
 // plugin brings two of them, consul and vault; a module of your own is named in the config by its ID in the same way:
 //
 //	{"handler": "vault_redirect", "discovery": {"source": "my_inventory", ...}}
 //
-// The plugin asks it for a [Source] and queries that for as long as some config uses it. A query returns the full set of
+// The plugin opens a [Source] of it and queries that for as long as any config uses it. A query returns the full set of
 // nodes, never a change to it: the plugin compares answers itself. Which node is active is decided by the plugin, from
-// what marks the node ([Selection]) and from what the node itself says when it is probed. A discovery that knows nothing
+// what marks the node ([Selection]) and from what the node itself answers when it is probed. A discovery that knows nothing
 // but addresses selects by [ByProbe].
 //
 // A Discoverer may implement more: [SourceNamer], by which the status document names it; [ClusterNamer], for the name of a
@@ -33,20 +33,20 @@ import (
 	"time"
 )
 
-// Discoverer knows where to ask which nodes a Vault cluster has. It is what a discovery module implements.
+// Discoverer is implemented by a discovery module: it says where the nodes of a Vault cluster are asked for.
 type Discoverer interface {
-	// Key identifies the source, its credentials and its settings: discoverers with equal keys share one source. It holds
+	// Key identifies the source, its credentials and its settings: discoverers with equal keys share one source. It contains
 	// no secret in readable form; use a digest.
 	Key() string
-	// Cluster identifies the cluster that is watched, whatever the credentials and settings are. After a reload that
-	// changes the key but not the cluster, the new source starts from what was known through the old one. Empty: it
-	// always starts from nothing.
+	// Cluster identifies the cluster that is watched, independent of credentials and settings. After a reload that changes
+	// the key but not the cluster, the new source starts from what was known through the old one. Empty: each source starts
+	// without any knowledge.
 	Cluster() string
 	// Selection says what marks the active node. Discoverers that differ in nothing else share a source.
 	Selection() Selection
-	// MaxWait is the longest time between two queries.
+	// MaxWait is the longest time between two queries, which a query waits for a change. At least 1s is used.
 	MaxWait() time.Duration
-	// Endpoint is where the source is, for people.
+	// Endpoint is the address of the source, for people.
 	Endpoint() string
 	// Open returns the source. It uses no network yet.
 	Open() (Source, error)
@@ -96,18 +96,18 @@ type Unverified interface {
 
 // Source answers queries for all nodes of a Vault cluster. It is used by one goroutine at a time.
 type Source interface {
-	// Query returns the full set of nodes. With an index above 0 it waits until there is something newer than the answer
-	// that had this index, at most about wait. An error may be an [*Error], which gives it a reason.
+	// Query returns the full set of nodes. With an index above 0 it waits, for about as long as wait at most, until there is
+	// an answer that is newer than the one with this index. An error may be an [*Error], which gives it a reason.
 	Query(ctx context.Context, index uint64, wait time.Duration) (Answer, error)
-	// Close releases the connections. No query is under way.
+	// Close releases the connections. It is called when no query is running.
 	Close()
 }
 
 // Answer is the outcome of a query.
 type Answer struct {
-	// Nodes is the full set, in an order that does not depend on chance.
+	// Nodes is the full set, in the same order each time.
 	Nodes []Node
-	// Index of the answer, to be given to the next query. 0 where the source has none: then it is polled.
+	// Index of the answer, which is given to the next query. 0 if the source has none: then it is polled.
 	Index uint64
 	// Incomplete is why the answer may lack nodes or be outdated. Empty: it is complete. With acl_filtered, nodes may be
 	// missing, but those that are there are right. With any other reason the whole answer may be outdated, such as one of a
@@ -124,7 +124,7 @@ type Answer struct {
 type Error struct {
 	// Reason is one of acl_denied, consul_unreachable and consul_error.
 	Reason Reason
-	// Err is what went wrong. Its text is shown, so it holds no secret.
+	// Err is what went wrong. Its text is shown, so it must not contain a secret.
 	Err error
 }
 
@@ -148,10 +148,10 @@ const (
 	ByAuto  = "auto"  // by tag if any node has a tag that tells active nodes from standbys, else by check
 	ByTag   = "tag"   // the active node carries a tag
 	ByCheck = "check" // a check passes on the active node only
-	ByProbe = "probe" // nothing marks the active node: the nodes themselves are asked
+	ByProbe = "probe" // nothing marks the active node: the nodes themselves say which is
 )
 
-// Reason says why there is an active node or why there is none. The set is closed: it is used in the status document, in
+// Reason says why there is an active node or why there is none. The set is closed: it appears in the status document, in
 // logs and as a label of metrics.
 type Reason string
 
@@ -164,13 +164,13 @@ const (
 	ReasonUnhealthy         Reason = "unhealthy"          // the node that should be active is critical, in maintenance or dead
 	ReasonBadAddress        Reason = "bad_address"        // the active node has no usable address or port
 	ReasonACLDenied         Reason = "acl_denied"         // Consul refused the token
-	ReasonACLFiltered       Reason = "acl_filtered"       // Consul hid results from the token, so that nothing is proven
+	ReasonACLFiltered       Reason = "acl_filtered"       // Consul hid results from the token, so that nodes may be missing
 	ReasonConsulUnreachable Reason = "consul_unreachable" // no answer from Consul
-	ReasonConsulError       Reason = "consul_error"       // an answer that cannot be used
+	ReasonConsulError       Reason = "consul_error"       // an answer from Consul that cannot be used
 	ReasonStaleExpired      Reason = "stale_expired"      // the last known node is older than max_stale allows
 )
 
-// Reasons is the whole set, in the order of the manual.
+// Reasons is the whole set, in the order of the documentation.
 var Reasons = []Reason{
 	ReasonOK, ReasonStarting, ReasonNoService, ReasonNoActive, ReasonUnhealthy, ReasonBadAddress, ReasonACLDenied,
 	ReasonACLFiltered, ReasonConsulUnreachable, ReasonConsulError, ReasonStaleExpired,

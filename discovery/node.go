@@ -3,7 +3,7 @@
 
 package discovery
 
-// Node is one instance of Vault: what decides whether it is the active one, and where it is reached.
+// Node is one instance of Vault: its address, and what shows whether it is the active one.
 type Node struct {
 	// Name of the node: in Consul, the name of the agent's node.
 	Name string
@@ -15,9 +15,9 @@ type Node struct {
 	ServiceAddress string
 	// Port that the instance registered.
 	Port int
-	// Scheme under which the instance is reached: http, https, or empty where the config of the handler says it.
+	// Scheme of the instance: http, https, or empty if the config of the handler decides.
 	Scheme string
-	// ServerName that the instance's certificate has, for probes. Default: the host that is redirected to.
+	// ServerName that the instance's certificate must have, for probes. Default: the host that is redirected to.
 	ServerName string
 	// Datacenter of the node. May be empty.
 	Datacenter string
@@ -55,7 +55,7 @@ func Identities(nodes []Node) map[Identity]bool {
 type TaggedAddress struct {
 	// Host is a host name or IP address.
 	Host string
-	// Port, or 0 where the node's own port holds.
+	// Port, or 0 for the node's own port.
 	Port int
 }
 

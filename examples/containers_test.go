@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file checks what runs the redirector in containers: the Caddyfiles in these files, and that whoever stops Caddy waits for
-// it to drain. The formats themselves are checked in tools/formats, by the libraries of those who read them.
+// This file checks the container examples: the Caddyfiles in them, and that the container runtime waits for Caddy
+// to drain. The formats themselves are checked in tools/formats, by the libraries of the programs that read them.
 
 package examples_test
 
@@ -57,7 +57,7 @@ func duration(t *testing.T, text, expression string) time.Duration {
 	return d
 }
 
-// longer fails if who stops Caddy does not wait until it has ended.
+// longer fails if the container runtime does not wait until Caddy has ended.
 func longer(t *testing.T, who string, waits, caddy time.Duration) {
 	t.Helper()
 	if waits <= caddy {

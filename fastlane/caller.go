@@ -23,17 +23,17 @@ import (
 
 var rootURL = &url.URL{Path: "/"}
 
-// overTLS stands for the state of a connection of which nothing is asked but whether it is there.
+// overTLS stands for the state of a TLS connection: only whether it is nil is used.
 var overTLS = new(tls.ConnectionState)
 
-// caller answers for one connection.
+// caller answers the requests of one connection.
 type caller struct {
 	lane   *FastLane
-	strict bool          // the name that the client asked for by SNI must be that in its requests
+	strict bool          // the host of requests must be the name that the client sent as SNI
 	name   string        // that name
-	like   *http.Request // the last request, as the handler would see it, but for its path
+	like   *http.Request // the last request as the handler would see it, except for its path
 
-	state *engine.State // in which like would be redirected; nil: it would not, or not always
+	state *engine.State // the state in which like is always redirected; nil: none
 }
 
 // Caller implements [http1.Site].
@@ -58,7 +58,7 @@ func (l *FastLane) Panicked(c net.Conn, value any, stack []byte) {
 
 // AcceptFailed implements [http1.Site].
 func (l *FastLane) AcceptFailed(err error, pause time.Duration) {
-	l.logger.Debug("accepting a connection failed, it is tried again", zap.Error(err), zap.Duration("pause", pause))
+	l.logger.Debug("accepting a connection failed, trying again", zap.Error(err), zap.Duration("pause", pause))
 }
 
 // Redirect implements [http1.Caller].
@@ -75,14 +75,13 @@ func (c *caller) Redirect(q *http1.Request, closing bool) *http1.Answer {
 		}
 	}
 	if s.Target.Loopback && (q.Forwarded || l.trusting) {
-		return nil // who the client is may be said by a header, or be unknown
+		return nil // a header may have the client's address
 	}
 	l.handler.Redirector.View.Stats().Answered(engine.Redirected)
 	return l.answer(s, headers, !closing && caddy.Exiting())
 }
 
-// ours reports whether a request is one for the handler to redirect: not for the health endpoints, for Caddy itself, or for
-// the proxy.
+// ours reports whether the handler would redirect a request: it is not for the health endpoints, for Caddy itself, or for the proxy.
 func (c *caller) ours(q *http1.Request) bool {
 	h := c.lane.handler
 	path := q.Path
@@ -93,7 +92,7 @@ func (c *caller) ours(q *http1.Request) bool {
 		}
 		path = []byte(unescaped)
 	}
-	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers there to prove that a name is its own
+	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers ACME challenges there
 		return false
 	}
 	if h.Owns(path) {
@@ -112,7 +111,7 @@ func (c *caller) ours(q *http1.Request) bool {
 	return !proxied && err == nil
 }
 
-// wouldRedirect reports whether the handler would redirect a request in a state, at once.
+// wouldRedirect reports whether the handler would redirect a request in a state without waiting.
 func (c *caller) wouldRedirect(s *engine.State, q *http1.Request) bool {
 	c.state = nil
 	if string(q.Host) != c.like.Host {
@@ -136,7 +135,7 @@ func (c *caller) wouldRedirect(s *engine.State, q *http1.Request) bool {
 	return true
 }
 
-// named reports whether the request names the site, and does not contradict SNI where that counts.
+// named reports whether the host of a request is that of the site, and that of SNI if that is checked.
 func (c *caller) named() bool {
 	host, _, err := net.SplitHostPort(c.like.Host)
 	if err != nil {
@@ -152,7 +151,7 @@ func (c *caller) named() bool {
 	return matched && err == nil
 }
 
-// emptyReplacer replaces nothing: the names have no placeholders.
+// emptyReplacer replaces nothing: host names of the matcher have no placeholders.
 var emptyReplacer = caddy.NewEmptyReplacer()
 
 // headersNow returns what Caddy's server adds to each answer; nil if that is not known yet.
@@ -167,14 +166,14 @@ func (l *FastLane) headersNow() *serverHeaders {
 	return l.headers.Load()
 }
 
-// madeAnswer is an answer, with what it was made of.
+// madeAnswer is an answer, with the state and headers that it was made from.
 type madeAnswer struct {
 	http1.Answer
 	state   *engine.State
 	headers *serverHeaders
 }
 
-// answer returns the answer in a state. It is made of what the handler itself writes.
+// answer returns the answer in a state, which is made from what the handler itself writes.
 func (l *FastLane) answer(s *engine.State, with *serverHeaders, exiting bool) *http1.Answer {
 	if t := l.answers.Load(); t != nil && t.state == s && t.headers == with && t.Close == exiting {
 		return &t.Answer

@@ -14,12 +14,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// onlyHandler returns the names that the host matcher of a server has, if there is one, or what the server has beside one
-// vault_redirect handler and that. It is called before the handlers are provisioned.
+// onlyHandler returns the names of a server's host matcher, if it has one. It returns an error if the server has anything else
+// besides one vault_redirect handler. It is called before the handlers are provisioned.
 func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	switch {
 	case s.Logs != nil:
-		return nil, errors.New("it logs requests (log, logs), of which the lane would write none: remove that, or the wrapper")
+		return nil, errors.New("it logs requests (log, logs), which the lane does not: remove that, or the wrapper")
 	case s.Metrics != nil:
 		return nil, errors.New(ownMetrics)
 	case s.Errors != nil && len(s.Errors.Routes) > 0:
@@ -33,7 +33,7 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	case len(s.ExpectedDotHeaders) > 0:
 		return nil, errors.New("expected_dot_headers is set")
 	case !slices.Contains(s.Protocols, "h1"), slices.ContainsFunc(s.ListenProtocols, func(of []string) bool { return of != nil && !slices.Contains(of, "h1") }):
-		return nil, errors.New("protocols does not have h1, which is all that the lane speaks")
+		return nil, errors.New("protocols does not have h1, the only one that the lane speaks")
 	}
 	if err := lastWrapper(s.ListenerWrappersRaw); err != nil {
 		return nil, err
@@ -45,10 +45,10 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	return w.hosts, nil
 }
 
-// ownMetrics says why Caddy's metrics stand in the way.
-const ownMetrics = "its HTTP metrics are on (metrics), which would miss the requests of the lane; caddy_vault_redirect_requests_total has them"
+// ownMetrics is the error if Caddy's HTTP metrics are on.
+const ownMetrics = "its HTTP metrics are on (metrics), which would not count the requests of the lane; caddy_vault_redirect_requests_total does"
 
-// lastWrapper checks the place of the lane among the listener wrappers.
+// lastWrapper checks that the lane is the last of the listener wrappers.
 func lastWrapper(raw []json.RawMessage) error {
 	for i, r := range raw {
 		name := moduleName(r, "wrapper")
@@ -72,13 +72,13 @@ func moduleName(raw json.RawMessage, key string) string {
 	return name
 }
 
-// walk goes down the routes to the one handler.
+// walk follows the routes down to the handler.
 type walk struct {
 	matched bool
 	hosts   caddyhttp.MatchHost
 }
 
-// routes looks at routes, which must be one.
+// routes checks that there is one route.
 func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 	switch {
 	case len(routes) == 0:
@@ -113,7 +113,7 @@ func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 	return fmt.Errorf("its route has the handlers %s, but may have vault_redirect alone", strings.Join(names, ", "))
 }
 
-// matchers looks at the matchers of a route. Those at the top have been loaded already.
+// matchers checks the matchers of a route. Those of top-level routes have been loaded already.
 func (w *walk) matchers(r *caddyhttp.Route) error {
 	var sets []map[string]any
 	for _, set := range r.MatcherSets {

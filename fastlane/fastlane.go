@@ -1,8 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package fastlane is a listener wrapper of Caddy that answers the plainest requests of HTTP/1.1 for the vault_redirect handler of
-// its server.
+// Package fastlane is a Caddy listener wrapper that answers simple HTTP/1.1 requests for the vault_redirect handler of its server.
 package fastlane
 
 import (
@@ -30,17 +29,16 @@ import (
 
 func init() { caddy.RegisterModule(new(FastLane)) }
 
-// FastLane is a listener wrapper that answers the plainest requests of HTTP/1.1 for the vault_redirect handler of its server:
-// with the same answer, byte for byte, at a fraction of the cost. There is nothing to configure.
+// FastLane is a listener wrapper that answers simple HTTP/1.1 requests for the vault_redirect handler of its server, with the
+// same bytes, at a fraction of the cost. It has no options.
 //
-// What it answers are redirects to a node that is active now, for GET, HEAD, LIST, PUT, POST, DELETE and PATCH. At anything
-// else (another protocol, a health check, a request that has to wait or is proxied, or one that is unusual in any way) the
-// connection goes to Caddy's server, with all that has not been answered, and stays there. HTTP/2 and HTTP/3 are Caddy's from
-// the beginning.
+// It answers with redirects to a node that is active now, for GET, HEAD, LIST, PUT, POST, DELETE and PATCH. At any other request
+// (a health check, a request that has to wait or is proxied, or one that is unusual in any way) the connection goes to Caddy's
+// server, with everything that has not been answered, and stays there. Caddy's server serves HTTP/2 and HTTP/3 as usual.
 //
-// The server must have no other purpose: its routes may be nothing but the handler, behind at most one host matcher of plain
-// names, and it may have no logs. Otherwise the config is refused, with what stands in the way. In listener_wrappers it must be
-// the last one, and after tls if that is named.
+// The server must have no other purpose: its only route must be the handler, behind at most one host matcher of plain names, and
+// it must have no logs. Otherwise loading the config fails with an error that says why. In listener_wrappers, it must be the last
+// one, and after tls if that is listed.
 type FastLane struct {
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -49,8 +47,8 @@ type FastLane struct {
 
 	app      caddy.App // of vault_redirect, in the same config
 	handler  *Handler
-	clients  []string // the names, in lower case, of headers that may name the client
-	trusting bool     // the server trusts clients of unix sockets, which have no address, to say who the client is
+	clients  []string // the names, in lower case, of headers that may have the client's address
+	trusting bool     // the server trusts the headers of unix sockets, which have no address
 	headers  atomic.Pointer[serverHeaders]
 	answers  atomic.Pointer[madeAnswer]
 	started  atomic.Pointer[time.Time] // when the config had started
@@ -65,13 +63,13 @@ func (*FastLane) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// unsupported begins the errors of a config in which the lane would skip something.
+// unsupported is the beginning of the errors about a config that the lane cannot serve completely.
 const unsupported = "the fast lane (listener wrapper vault_redirect) cannot be used with"
 
-// lanes are those whose handlers may have to be provisioned yet, by their server.
+// lanes are those of all configs that are loaded, by server.
 var lanes sync.Map
 
-// Provision checks that the server has no other purpose. Its handlers are provisioned later.
+// Provision checks that the server has no other purpose. Caddy provisions its handlers later.
 func (l *FastLane) Provision(ctx caddy.Context) error {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -102,7 +100,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 		if !caddy.Exiting() {
 			return nil
 		}
-		return http1.Wait(ctx) // else the end of the process would come before that of requests
+		return http1.Wait(ctx) // else the process would end before its requests
 	})
 	if _, twice := lanes.LoadOrStore(server, l); twice {
 		return errors.New("the listener wrapper vault_redirect can be named only once")
@@ -110,15 +108,15 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// Handler is what the lane answers for.
+// Handler is the handler that the lane answers for.
 type Handler struct {
 	Redirector *redirect.Redirector
 	Owns       func(path []byte) bool              // the path is that of a health endpoint
-	Proxies    func(r *http.Request) (bool, error) // the request is to be proxied; nil: none is
-	OnlyByPath error                               // nil if path and method alone tell whether it is
+	Proxies    func(r *http.Request) (bool, error) // the request must be proxied; nil: none is
+	OnlyByPath error                               // nil if Proxies depends on path and method only
 }
 
-// Join makes the lane of the server that a handler is provisioned for, if it has one, answer for the handler.
+// Join connects a handler with the lane of its server, if the server has one.
 func Join(ctx caddy.Context, h Handler) error {
 	server := ctx.Value(caddyhttp.ServerCtxKey)
 	if server == nil {
@@ -135,7 +133,7 @@ func Join(ctx caddy.Context, h Handler) error {
 	return nil
 }
 
-// Check checks, for all lanes of a config, given the app of vault_redirect, what can be seen only once all apps are provisioned.
+// Check checks all lanes of a config, once its apps are provisioned. app is the app of vault_redirect in that config.
 func Check(app caddy.App) (err error) {
 	lanes.Range(func(_, found any) bool {
 		if l := found.(*FastLane); l.app == app {
@@ -146,13 +144,13 @@ func Check(app caddy.App) (err error) {
 	return err
 }
 
-// Cleanup forgets the handler's server. Connections may still be on the lane; they end with their listeners.
+// Cleanup removes the lane of the server. The lane's connections end with their listeners.
 func (l *FastLane) Cleanup() error {
 	lanes.CompareAndDelete(l.server, l)
 	return nil
 }
 
-// check checks what can be seen only once all apps are provisioned.
+// check checks what is known only once all apps are provisioned.
 func (l *FastLane) check() error {
 	app, err := l.ctx.AppIfConfigured("http")
 	if err != nil {
@@ -191,33 +189,33 @@ func (f onStarted) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// start is called when the config has started. Until then, all is left to Caddy.
+// start is called when the config has started. Until then, Caddy's server answers all requests.
 func (l *FastLane) start() {
 	now := time.Now()
 	l.started.Store(&now)
 	l.askServer(now)
 }
 
-// serverHeaders are what Caddy's server adds to each answer over HTTP/1.1 or 2.
+// serverHeaders are the headers that Caddy's server adds to each answer over HTTP/1.1 or 2.
 type serverHeaders struct {
 	header  http.Header
 	asked   time.Time
 	settled bool
 }
 
-// untilSettled is how long after the start of the config Caddy may begin to announce HTTP/3, at one address after another.
+// untilSettled is how long after the start of the config Caddy may begin to announce HTTP/3, on one address after another.
 const untilSettled = 10 * time.Second
 
-// askServer learns what the server adds to each answer, by a request that it refuses before it comes to any handler.
+// askServer finds out what the server adds to each answer, by a request that it refuses before any handler gets it.
 func (l *FastLane) askServer(now time.Time) {
 	if l.asking.Swap(true) {
 		return
 	}
 	defer l.asking.Store(false)
 	defer func() {
-		if v := recover(); v != nil { // all is Caddy's then, whose server knows how to live with it
+		if v := recover(); v != nil { // then Caddy's server answers all requests
 			l.headers.Store(nil)
-			l.logger.Error("panic in Caddy's server, the fast lane leaves all requests to it", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			l.logger.Error("panic in Caddy's server; the fast lane is off, Caddy answers all requests", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	w := &headerOnly{header: http.Header{}}
@@ -228,10 +226,10 @@ func (l *FastLane) askServer(now time.Time) {
 	})
 }
 
-// badRequest is a request without a host, which is a bad one.
+// badRequest is a request without a host, which Caddy's server refuses.
 var badRequest = &http.Request{Method: http.MethodGet, URL: rootURL, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}}
 
-// headerOnly is an answer of which nothing but the header matters.
+// headerOnly is a response writer that keeps the header only.
 type headerOnly struct{ header http.Header }
 
 // Header implements [http.ResponseWriter].
@@ -252,7 +250,7 @@ func (*FastLane) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	if d.NextBlock(0) {
-		return d.Errf("the listener wrapper vault_redirect has no options: those of the handler hold")
+		return d.Errf("the listener wrapper vault_redirect has no options")
 	}
 	return nil
 }

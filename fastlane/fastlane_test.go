@@ -86,10 +86,7 @@ func known() (list []*FastLane) {
 // TestLanesAreForgotten reloads: the lane of a config is known, and takes memory, until it ends; one that is refused is not known.
 func TestLanesAreForgotten(t *testing.T) {
 	t.Cleanup(func() { _ = caddy.Stop() })
-	port, err := harness.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port := harness.Port(t)
 	var first weak.Pointer[FastLane]
 	for i := range 20 {
 		if err := load(port, fmt.Sprintf(`, "max_header_bytes": %d`, 10000+i)); err != nil {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package statuspage is a Caddy HTTP handler that answers with the status of all clusters: a page for browsers, else JSON.
+// Package statuspage is a Caddy HTTP handler that serves the status of all clusters, as a page for browsers and as JSON for others.
 package statuspage
 
 import (
@@ -30,20 +30,20 @@ import (
 func init() {
 	caddy.RegisterModule(StatusPage{})
 	httpcaddyfile.RegisterHandlerDirective("vault_redirect_status", parseStatusPage)
-	// Before vault_redirect, which answers every request, whichever of the two is registered first: that one stands right
-	// before reverse_proxy, which follows metrics.
+	// Before vault_redirect, which answers every request. That is ordered right before reverse_proxy, which follows metrics; so
+	// this holds in whatever order the two are registered.
 	httpcaddyfile.RegisterDirectiveOrder("vault_redirect_status", httpcaddyfile.After, "metrics")
 }
 
-// StatusPage answers every request that comes to it with the status of all clusters that this Caddy process redirects to,
-// on whatever site they are: which node is active and since when, why each other node is not, the last day as a timeline
-// with the gaps between two active nodes, the last changes, and how many requests wait or were rejected.
+// StatusPage answers every request with the status of all clusters that this Caddy process redirects to, on all sites: which node
+// is active and since when, why each other node is not, a timeline of the last day with the gaps between active nodes, the last
+// changes, and how many requests wait or were rejected.
 //
 // A client that asks for text/html, as browsers do, gets a page; any other gets the JSON document of the admin endpoint
-// /vault_redirect/status. Both show addresses and names of nodes, and no secret. The page has no script, asks for nothing
-// else, and changes nothing. Only GET and HEAD are answered; other methods get 405.
+// /vault_redirect/status. Both show addresses and names of nodes, but no secret. The page has no script, loads nothing else, and
+// changes nothing. Methods other than GET and HEAD get 405.
 //
-// There is no authentication in it: put basic_auth, a remote_ip matcher or client certificates before it, such as
+// It has no authentication: put basic_auth, a remote_ip matcher or client certificates before it, such as
 //
 //	status.example.com {
 //		basic_auth {
@@ -60,8 +60,7 @@ func init() {
 //	}
 //	vault_redirect_status @operator
 //
-// What it shows is at most a quarter of a second old: page and document are each made at most every 250 ms, however often
-// they are asked for, so that they cost redirects nothing.
+// Page and document are each made at most every 250 ms, so that many requests for them do not slow down redirects.
 type StatusPage struct {
 	// Refresh is how often the browser loads the page again: 0 for never, else from 1s to 24h, rounded up to whole
 	// seconds. It has no effect on the JSON document. Default: 5s.
@@ -89,7 +88,7 @@ func (p *StatusPage) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// setUp makes the page show what a function returns.
+// setUp makes the page show the document that a function returns.
 func (p *StatusPage) setUp(document func() status.Document) {
 	refresh := defaultRefresh
 	if p.Refresh != nil {
@@ -103,7 +102,7 @@ func (p *StatusPage) setUp(document func() status.Document) {
 	}}
 }
 
-// Validate checks what can be wrong by itself.
+// Validate checks the options.
 func (p *StatusPage) Validate() error {
 	if p.Refresh == nil {
 		return nil
@@ -148,8 +147,8 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	return nil
 }
 
-// wantsPage reports whether a client that sent these Accept headers (RFC 9110, section 12.5.1) wants the page: it names
-// text/html, and likes application/json no better. */* is what programs send that take anything.
+// wantsPage reports whether a client that sent these Accept headers (RFC 9110, section 12.5.1) wants the page: it lists text/html,
+// and does not prefer application/json. Programs that take anything send */*.
 func wantsPage(accept []string) bool {
 	page, document := 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
@@ -171,11 +170,11 @@ func wantsPage(accept []string) bool {
 	return page > 0 && page >= document
 }
 
-// snapshotAge is for how long what was made is served.
+// snapshotAge is how long a snapshot is served.
 const snapshotAge = 250 * time.Millisecond
 
-// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and waits for nothing but short
-// locks, so that requests that come meanwhile wait for it rather than get one that may be of any age.
+// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and short locks, so that requests wait
+// for it rather than get an old one.
 type snapshot struct {
 	render func() ([]byte, error)
 
@@ -209,8 +208,7 @@ func parseStatusPage(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error
 //	    refresh <duration>|0
 //	}
 //
-// The block is optional. In the order of directives it stands before vault_redirect. Mind that there is no authentication
-// in it.
+// The block is optional. The directive is ordered before vault_redirect. It has no authentication.
 func (p *StatusPage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {

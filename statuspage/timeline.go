@@ -15,17 +15,17 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
-// timeline is one picture. Lengths across are in percent of its width, heights in pixels.
+// timeline is one picture. Horizontal lengths are in percent of its width, vertical ones in pixels.
 type timeline struct {
-	Window  time.Duration // how much time it shows: a day, or less if less is known
+	Window  time.Duration // the time that it shows: a day, or less if less is known
 	Height  int
-	Lanes   []lane // by name: the nodes that were active in it
+	Lanes   []lane // the nodes that were active in it, by name
 	Ticks   []tick
-	Keys    []bar // what the colours mean that are in it
+	Keys    []bar // the legend
 	Summary string
 }
 
-// lane is the line of one node.
+// lane is the row of one node.
 type lane struct {
 	Name  string
 	URL   string
@@ -47,7 +47,7 @@ type tick struct {
 	Text   string
 }
 
-// percent is a length as SVG has it. Its last digit stands for a millisecond of a day.
+// percent is a length for SVG. Its last digit is about a millisecond of a day.
 type percent float64
 
 func (p percent) String() string { return strconv.FormatFloat(float64(p), 'f', 6, 64) + "%" }
@@ -60,11 +60,10 @@ const (
 	axis      = 20 // of the ticks' texts
 )
 
-// windows are how much time a timeline may show. The smallest one that has all that is known is taken: before that there
-// is nothing to be seen.
+// windows are the lengths of time that a timeline may show. It shows the shortest one that covers all that is known.
 var windows = []time.Duration{20 * time.Minute, time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour}
 
-// timelineOf draws the timeline of a cluster.
+// timelineOf returns the timeline of a cluster.
 func timelineOf(c *status.Cluster, now time.Time) *timeline {
 	spans := c.Spans(now)
 	if len(spans) == 0 {
@@ -95,7 +94,7 @@ func timelineOf(c *status.Cluster, now time.Time) *timeline {
 	}
 	if last := spans[len(spans)-1]; c.StaleSince != nil && !last.Gap() {
 		l := t.lane(last.Node, last.URL)
-		l.Bars = append(l.Bars, t.bar(last.After(*c.StaleSince), now, "stale", "the last known node: discovery cannot be asked since "+status.Clock(*c.StaleSince)))
+		l.Bars = append(l.Bars, t.bar(last.After(*c.StaleSince), now, "stale", "the last known node: discovery has failed since "+status.Clock(*c.StaleSince)))
 	}
 	t.arrange(shared)
 	t.explain()
@@ -104,7 +103,7 @@ func timelineOf(c *status.Cluster, now time.Time) *timeline {
 	return t
 }
 
-// unknownBefore says why it is not known which node was active before a moment.
+// unknownBefore says why the active node before a time is not known.
 func unknownBefore(c *status.Cluster, first time.Time) string {
 	if len(c.History) >= engine.HistoryLength {
 		return "older than what is remembered: before " + status.Clock(first)
@@ -112,7 +111,7 @@ func unknownBefore(c *status.Cluster, first time.Time) string {
 	return "not watched before " + status.Clock(first)
 }
 
-// Axis is where the lanes end and the texts of the ticks begin.
+// Axis returns the bottom of the lanes, which is the top of the texts of the ticks.
 func (t *timeline) Axis() int { return t.Height - axis }
 
 // lane returns the lane of a node.
@@ -125,7 +124,7 @@ func (t *timeline) lane(name, url string) *lane {
 	return &t.Lanes[i]
 }
 
-// arrange puts the lanes one below the other, and into each what all have.
+// arrange places the lanes one below the other, and adds the bars that all have.
 func (t *timeline) arrange(shared []bar) {
 	if len(t.Lanes) == 0 {
 		t.Lanes = []lane{{Name: "no active node"}}
@@ -150,7 +149,7 @@ func (t *timeline) arrange(shared []bar) {
 	}
 }
 
-// explain explains the colours.
+// explain adds the legend.
 func (t *timeline) explain() {
 	for _, k := range []bar{{Class: "active", Title: "active"}, {Class: "gap", Title: "no active node"}, {Class: "stale", Title: "last known node"}, {Class: "unknown", Title: "not watched"}} {
 		if slices.ContainsFunc(t.Lanes, func(l lane) bool { return slices.ContainsFunc(l.Bars, func(b bar) bool { return b.Class == k.Class }) }) {
@@ -159,7 +158,7 @@ func (t *timeline) explain() {
 	}
 }
 
-// bar draws a span as far as it is in the window.
+// bar returns the bar of the part of a span that is in the window.
 func (t *timeline) bar(s status.Span, now time.Time, class, title string) bar {
 	begin := now.Add(-t.Window)
 	across := func(at time.Time) percent {
@@ -168,7 +167,7 @@ func (t *timeline) bar(s status.Span, now time.Time, class, title string) bar {
 	return bar{X: across(s.From), Width: across(s.To) - across(s.From), Class: class, Title: title}
 }
 
-// hours writes a duration of whole hours or minutes.
+// hours formats a duration of whole hours or minutes.
 func hours(d time.Duration) string {
 	if d%time.Hour == 0 {
 		return fmt.Sprintf("%d h", d/time.Hour)

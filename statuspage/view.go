@@ -33,8 +33,7 @@ var (
 		"situation": situationOf, "timeline": timelineOf, "stateClass": stateClass, "numbers": numbersOf, "recent": recent, "older": older,
 	}).Parse(pageText))
 
-	// pagePolicy allows the one style and nothing else: no script, no form, no frame around the page, and no request, not
-	// even for an icon.
+	// pagePolicy allows the page's style and nothing else: no script, no form, no frame, and no request, not even for an icon.
 	pagePolicy = "default-src 'none'; style-src 'sha256-" + digest(pageStyle) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -43,7 +42,7 @@ func digest(text string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// view is what the template shows.
+// view has the data of the template.
 type view struct {
 	status.Document
 	Now     time.Time
@@ -57,7 +56,7 @@ func renderPage(d status.Document, refresh int, now time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Title names each cluster with its active node, or with what it lacks.
+// Title lists each cluster with its active node, or says that it has none.
 func (v view) Title() string {
 	var titles []string
 	for i := range v.Clusters {
@@ -71,7 +70,7 @@ func (v view) Title() string {
 	return cmp.Or(strings.Join(titles, ", "), "no cluster")
 }
 
-// situation is how a cluster is doing.
+// situation summarizes the state of a cluster.
 type situation struct {
 	Class string // ok, warn, bad or idle
 	Word  string
@@ -89,7 +88,7 @@ func situationOf(c *status.Cluster, now time.Time) situation {
 	case c.StaleUntil != nil:
 		return situation{"warn", "redirecting to the last known node", fmt.Sprintf("%s; it is used for another %s", why, words.Brief(c.StaleUntil.Sub(now)))}
 	case c.Silent:
-		return situation{"warn", "requests wait", "the active node leaves a probe unanswered"}
+		return situation{"warn", "requests wait", "the active node has not answered a probe yet"}
 	}
 	return situation{"ok", "redirecting", ""}
 }
@@ -125,7 +124,7 @@ type figure struct {
 	Class string
 }
 
-// numbersOf returns the counters that are worth a look. Those of what should not happen are shown once it has.
+// numbersOf returns the counters to show. Counters of errors are shown if they are not 0.
 func numbersOf(c *status.Cluster) []figure {
 	waiting := figure{"waiting now", fmt.Sprintf("%d / %d", c.Hold["waiting"], c.Hold["limit"]), ""}
 	switch {

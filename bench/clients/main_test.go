@@ -16,13 +16,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
-func TestMain(m *testing.M) {
-	if harness.AsCaddy() {
-		caddycmd.Main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(harness.MainAsCaddy(m, caddycmd.Main)) }
 
 // TestClients runs the short part with what is installed or was downloaded by an earlier `make clients`; nothing is downloaded.
 func TestClients(t *testing.T) {

@@ -5,21 +5,17 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -104,21 +100,11 @@ func (b *bench) close() (err error) {
 
 // certify makes a certificate for all fronts: of an elliptic curve, as Caddy makes its own.
 func (b *bench) certify() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, err := certs.New(&x509.Certificate{DNSNames: []string{serverName}, NotAfter: time.Now().Add(24 * time.Hour)}, nil)
 	if err != nil {
 		return err
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{serverName}, NotAfter: time.Now().Add(24 * time.Hour)}
-	certDER, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER})
-	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	cert, private := pair.CertPEM(), pair.KeyPEM()
 	b.cert, b.key = filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
 	return errors.Join(os.WriteFile(b.cert, cert, 0o600), os.WriteFile(b.key, private, 0o600),
 		os.WriteFile(filepath.Join(b.dir, "both.pem"), append(cert, private...), 0o600))

@@ -16,13 +16,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
-func TestMain(m *testing.M) {
-	if harness.AsCaddy() {
-		caddycmd.Main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(harness.MainAsCaddy(m, caddycmd.Main)) }
 
 // TestFronts takes each measure of each front once.
 func TestFronts(t *testing.T) {

@@ -15,13 +15,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
-func TestMain(m *testing.M) {
-	if harness.AsCaddy() {
-		caddycmd.Main()
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(harness.MainAsCaddy(m, caddycmd.Main)) }
 
 // Fifty redirectors follow each change: that they do is what run waits for.
 func TestRun(t *testing.T) {

@@ -128,7 +128,7 @@ func (d *demo) process(name, program string, args ...string) *process.Process {
 	return &process.Process{Name: name, LogFile: filepath.Join(d.dir, name+".log"), Path: program, Args: args, Dir: d.dir}
 }
 
-// setUpVault has Vault make users of the database for whoever logs in as the service.
+// setUpVault configures Vault to create database users for clients that log in as the service.
 func (d *demo) setUpVault(ctx context.Context, password string) error {
 	do := func(method, path string, body, out any) error {
 		return d.cluster.Do(ctx, nil, method, "/v1/"+path, body, out)

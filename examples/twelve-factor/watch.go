@@ -37,7 +37,7 @@ func (d *demo) watch(ctx context.Context) *watch {
 	return w
 }
 
-// add has one more copy asked, ten times a second: a write, a read, and so on.
+// add adds a copy, which is asked ten times a second: a write, a read, and so on.
 func (w *watch) add(t *todo) {
 	w.group.Go(func() {
 		client := &http.Client{Timeout: 10 * time.Second, Transport: new(http.Transport)}

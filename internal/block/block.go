@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package block parses the options of a Caddyfile block, each kind in one way.
+// Package block has parsers for the options of a Caddyfile block.
 package block
 
 import (
@@ -14,10 +14,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Options has the parsers of a block's options by name.
+// Options maps the names of a block's options to their parsers.
 type Options map[string]func() error
 
-// Parse parses a block, in which each option may stand once, but for those that are repeatable.
+// Parse parses a block. Each option may be given once, unless it is repeatable.
 func Parse(d *caddyfile.Dispenser, o Options, repeatable ...string) error {
 	seen, last := map[string]bool{}, ""
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -49,7 +49,7 @@ func (o Options) names() []string {
 	return names
 }
 
-// Text parses the one argument of an option, which is one of some values if there are any.
+// Text parses the one argument of an option. If values are given, it must be one of them.
 func Text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 	return func() error {
 		name := d.Val()
@@ -57,7 +57,7 @@ func Text(d *caddyfile.Dispenser, to *string, values ...string) func() error {
 		switch {
 		case len(args) == 0 || args[0] == "":
 			return d.Errf("%s: a value is missing", name)
-		case len(args) > 1: // and do not repeat what may be a part of a token
+		case len(args) > 1: // the values are not shown: they may be parts of a token
 			return d.Errf("%s: it takes one value, not %d", name, len(args))
 		case len(values) > 0 && !slices.Contains(values, args[0]):
 			return d.Errf("%s: %q is not %s", name, args[0], strings.Join(values, " or "))
@@ -84,7 +84,7 @@ func Token(d *caddyfile.Dispenser, to **string) func() error {
 	return func() error {
 		args := d.RemainingArgs()
 		if len(args) != 1 {
-			return d.Errf("token: it takes one value, not %d", len(args)) // and do not repeat what may be a part of a token
+			return d.Errf("token: it takes one value, not %d", len(args)) // the values are not shown: they may be parts of a token
 		}
 		*to = &args[0]
 		return nil
@@ -108,7 +108,7 @@ func Number(d *caddyfile.Dispenser, to *int, most int) func() error {
 	}
 }
 
-// Duration parses the one argument of an option as a duration that is not below least.
+// Duration parses the one argument of an option as a duration of at least least.
 func Duration(d *caddyfile.Dispenser, to *caddy.Duration, least time.Duration) func() error {
 	return func() error {
 		name := d.Val()

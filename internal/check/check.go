@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package check is the command that finds out what is wrong with the handlers of a config, or with a cluster that its flags name,
-// without a running Caddy.
+// Package check is the command check: it finds out what is wrong with the handlers of a config, or with a cluster that its flags
+// name, and needs no running Caddy.
 package check
 
 import (
@@ -28,16 +28,16 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/nodes"
 )
 
-// exitWrong is the exit code where something is wrong with what was checked.
+// exitWrong is the exit code if the check found something wrong.
 const exitWrong = 2
 
-// maxTimeout bounds --timeout.
+// maxTimeout limits --timeout.
 const maxTimeout = 10 * time.Minute
 
-// Loader decodes the JSON of a handler, validates it and completes it. It uses no network.
+// Loader decodes, validates and completes the JSON of a handler. It uses no network.
 type Loader func(ctx caddy.Context, raw json.RawMessage) (Subject, error)
 
-// Subject is what a handler says of the cluster that it is for.
+// Subject has the settings of a handler for its cluster.
 type Subject struct {
 	Discoverer discovery.Discoverer
 	Config     engine.Config
@@ -48,17 +48,17 @@ type Subject struct {
 func Command(load Loader) *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check [CONSUL_HOST_PORT | --vault URL... | --config FILE [--adapter NAME]] [--scheme http|https] [--token-file FILE] [--json] [--timeout 10s]",
-		Short: "Finds out what is wrong with Consul, the Vault nodes and the way to them",
+		Short: "Finds out what is wrong with Consul, the Vault nodes and the connections to them",
 		Long: `
-Asks Consul and the Vault nodes what vault_redirect would ask them, from this
+Sends the queries of vault_redirect to Consul and the Vault nodes, from this
 machine, and says what is right, what is wrong, and what to do about it. It
-needs no running Caddy, listens on nothing and sends no token to Vault.
+needs no running Caddy, opens no port and sends no token to Vault.
 
-What to check is every vault_redirect handler of a config file
-(Caddyfile or JSON), or the Consul agent at CONSUL_HOST_PORT, or the nodes that
---vault names. Without any of these it is the Consul agent that CONSUL_HTTP_ADDR
-names, else 127.0.0.1:8500. The environment variables of Consul's own client
-count as they do in a config.
+It checks every vault_redirect handler of a config file (Caddyfile or JSON), or
+the Consul agent at CONSUL_HOST_PORT, or the nodes that --vault names. Without
+any of these it checks the Consul agent that CONSUL_HTTP_ADDR names, else that
+at 127.0.0.1:8500. The environment variables of Consul's own client are used as
+in a config.
 
 A query that waits for a change is watched for a tenth of --timeout, 1s unless
 you say otherwise. A proxy in front of Consul that cuts such queries short after
@@ -67,7 +67,7 @@ you say otherwise. A proxy in front of Consul that cuts such queries short after
 Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
 something is, 1 if nothing could be checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cmd.SilenceErrors = true // the exit code needs no line of its own; other errors are logged
+			cmd.SilenceErrors = true // the exit code says enough; other errors are logged
 			run := func(fs caddycmd.Flags) (int, error) { return Run(os.Stdout, fs, load) }
 			return caddycmd.WrapCommandFuncForCobra(run)(cmd, args)
 		},
@@ -83,7 +83,7 @@ something is, 1 if nothing could be checked.`,
 	return check
 }
 
-// Run checks what the flags name, prints what it finds, and returns the exit code.
+// Run checks the handlers that the flags name, prints the findings, and returns the exit code.
 func Run(to io.Writer, fs caddycmd.Flags, load Loader) (int, error) {
 	reports, err := check(fs, load)
 	if err != nil {
@@ -135,7 +135,7 @@ func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 	return reports, nil
 }
 
-// handlersByFlags returns the handlers that the flags name or stand for.
+// handlersByFlags returns the handlers that the flags name or describe.
 func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 	vault, err := fs.GetStringArray("vault")
 	if err != nil {
@@ -144,17 +144,17 @@ func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 	config, scheme, tokenFile := fs.String("config"), fs.String("scheme"), fs.String("token-file")
 	switch {
 	case fs.NArg() > 1:
-		return nil, fmt.Errorf("%d arguments: there is one CONSUL_HOST_PORT", fs.NArg())
+		return nil, fmt.Errorf("%d arguments: only one CONSUL_HOST_PORT can be given", fs.NArg())
 	case fs.NArg() > 0 && len(vault) > 0, fs.NArg() > 0 && config != "", len(vault) > 0 && config != "":
 		return nil, errors.New("CONSUL_HOST_PORT, --vault and --config are mutually exclusive")
 	case config == "" && fs.String("adapter") != "":
-		return nil, errors.New("--adapter is about --config, which is missing")
+		return nil, errors.New("--adapter needs --config")
 	case config == "" && fs.Changed("config"):
 		return nil, errors.New("--config: the name of the file is missing")
 	case config != "" && (scheme != "" || tokenFile != ""):
-		return nil, errors.New("--scheme and --token-file do not go with --config, which says both")
+		return nil, errors.New("--scheme and --token-file cannot be used with --config, which sets both")
 	case len(vault) > 0 && tokenFile != "":
-		return nil, errors.New("--token-file is about Consul: it does not go with --vault")
+		return nil, errors.New("--token-file cannot be used with --vault: it is for Consul")
 	case config != "":
 		return handlersByConfig(config, fs.String("adapter"))
 	}
@@ -167,7 +167,7 @@ func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 		return handlerFor(scheme, map[string]any{"source": "vault", "urls": vault})
 	}
 	if fs.NArg() > 0 {
-		if !strings.Contains(fs.Arg(0), ":") { // and do not repeat what may be a token
+		if !strings.Contains(fs.Arg(0), ":") { // the argument is not shown: it may be a token
 			return nil, errors.New("CONSUL_HOST_PORT must be in host:port form, such as 127.0.0.1:8500")
 		}
 		if _, err := consul.ParseEndpoint(fs.Arg(0), false); err != nil {
@@ -180,13 +180,13 @@ func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 	return handlerFor(scheme, map[string]any{"source": "consul", "address": fs.Arg(0), "token_file": tokenFile})
 }
 
-// handlerFor returns a handler with a scheme and a discovery. What is empty in them has its default.
+// handlerFor returns a handler with a scheme and a discovery. Empty values get their defaults.
 func handlerFor(scheme string, discovery map[string]any) ([]handler, error) {
 	raw, err := json.Marshal(map[string]any{"scheme": scheme, "discovery": discovery})
 	return []handler{{raw: raw}}, err
 }
 
-// checkTokenFile checks that the file can be read. The error does not repeat its name, which may well be the token itself.
+// checkTokenFile checks that the file can be read. The error does not show its name, which may be the token itself.
 func checkTokenFile(name string) error {
 	if name == "" {
 		return nil

@@ -21,14 +21,14 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 )
 
-// handler is a handler to check, with the sites that it belongs to.
+// handler is a handler to check, with its site.
 type handler struct {
 	raw   json.RawMessage
 	sites []doctor.Site
-	place string // in which file and where in it; empty if it is in none
+	place string // the file and the path in it; empty if it is from flags
 }
 
-// wrap says where an error is.
+// wrap adds the place to an error.
 func (h *handler) wrap(err error) error {
 	if h.place == "" {
 		return err
@@ -56,7 +56,7 @@ func handlersByConfig(file, adapter string) ([]handler, error) {
 	return f.found, nil
 }
 
-// readConfig returns a config as JSON.
+// readConfig reads a config as JSON.
 func readConfig(file, adapter string) ([]byte, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -72,7 +72,7 @@ func readConfig(file, adapter string) ([]byte, error) {
 	name := cmp.Or(adapter, "caddyfile")
 	by := caddyconfig.GetAdapter(name)
 	if by == nil {
-		return nil, fmt.Errorf("--adapter: there is no adapter %q in this Caddy", name)
+		return nil, fmt.Errorf("--adapter: this Caddy has no adapter %q", name)
 	}
 	adapted, _, err := by.Adapt(raw, map[string]any{"filename": file})
 	if err != nil {
@@ -81,19 +81,19 @@ func readConfig(file, adapter string) ([]byte, error) {
 	return adapted, nil
 }
 
-// scope is what the surroundings of a handler say of its site.
+// scope has what the objects around a handler say about its site.
 type scope struct {
 	httpPort  uint
 	httpsPort uint
 	listen    []doctor.Listen
 	hosts     []string
-	tls       bool     // there are policies for it
-	automatic bool     // https comes by itself for the hosts
-	named     bool     // another site of the server has such a host
-	skip      []string // the hosts for which it does not
+	tls       bool     // the server has TLS connection policies
+	automatic bool     // the server has automatic HTTPS
+	named     bool     // another site of the server has a host name with automatic HTTPS
+	skip      []string // the hosts without automatic HTTPS
 }
 
-// finder collects the handlers that it finds in a file.
+// finder collects the handlers of a file.
 type finder struct {
 	file  string
 	found []handler
@@ -190,13 +190,13 @@ func hostsOf(route map[string]any) (hosts []string) {
 	return hosts
 }
 
-// qualifies reports whether Caddy obtains a certificate for one of the hosts by itself.
+// qualifies reports whether one of the hosts has automatic HTTPS.
 func (s scope) qualifies(hosts []string) bool {
 	return slices.ContainsFunc(hosts, func(host string) bool { return !slices.Contains(s.skip, host) })
 }
 
-// https reports whether the site is served by https, as Caddy decides it: by policies, or by itself for servers that listen
-// on the port of https alone, or that have a site with a host name and do not listen on the port of http alone.
+// https reports whether Caddy serves the site by https: the server has policies, or listens on the https port only, or has a site
+// with automatic HTTPS and does not listen on the http port only.
 func (s scope) https() bool {
 	secure := func(l doctor.Listen) bool { return l.From != s.httpPort || l.To != s.httpPort }
 	if !slices.ContainsFunc(s.listen, secure) {
@@ -206,7 +206,7 @@ func (s scope) https() bool {
 	return s.tls || s.automatic && (alone || s.named || s.qualifies(s.hosts))
 }
 
-// parseListen reads an address that a server listens on. ok is false for what no redirect leads to, such as a socket.
+// parseListen parses an address that a server listens on. ok is false if no redirect can lead there, as for a socket.
 func parseListen(text string) (l doctor.Listen, ok bool) {
 	text, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
 	if err != nil {
@@ -219,7 +219,7 @@ func parseListen(text string) (l doctor.Listen, ok bool) {
 	return doctor.Listen{Host: a.Host, From: a.StartPort, To: a.EndPort}, true
 }
 
-// texts returns a value of JSON as a list of strings, as far as it is one.
+// texts returns the strings in a list of JSON.
 func texts(value any) (list []string) {
 	items, _ := value.([]any)
 	for _, item := range items {

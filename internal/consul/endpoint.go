@@ -16,11 +16,11 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// Endpoint is where Consul's API is.
+// Endpoint is the address of Consul's API.
 type Endpoint struct {
 	Scheme string // http or https
 	Socket string // path of a unix socket, "" for TCP
-	Host   string // host:port, or host where the scheme's own port is meant
+	Host   string // host:port, or host for the scheme's default port
 	Prefix string // path before /v1
 }
 
@@ -32,14 +32,14 @@ func (e Endpoint) String() string {
 	return e.Host + e.Prefix
 }
 
-// ParseEndpoint reads an address of Consul. The scheme of one that has none is https if useTLS.
+// ParseEndpoint parses an address of Consul. Without a scheme it is https if useTLS is set, else http.
 func ParseEndpoint(address string, useTLS bool) (Endpoint, error) {
 	e := Endpoint{Scheme: "http"}
 	if useTLS {
 		e.Scheme = "https"
 	}
-	if strings.Contains(address, "@") { // and do not repeat what may be a password
-		return e, fmt.Errorf("no user or password here: give them in %s", api.HTTPAuthEnvName)
+	if strings.Contains(address, "@") { // the address is not shown: it may contain a password
+		return e, fmt.Errorf("an address cannot have a user or password: set %s instead", api.HTTPAuthEnvName)
 	}
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		if !strings.HasPrefix(path, "/") {
@@ -57,7 +57,7 @@ func ParseEndpoint(address string, useTLS bool) (Endpoint, error) {
 	case err != nil || u.Opaque != "" || u.Hostname() == "":
 		return e, errors.New("not an address of Consul, such as 127.0.0.1:8500, https://consul.example.com:8501 or unix:///run/consul.sock")
 	case u.RawQuery != "" || u.Fragment != "":
-		return e, fmt.Errorf("%q: no query or fragment here", address)
+		return e, fmt.Errorf("%q: an address cannot have a query or fragment", address)
 	case strings.Contains(u.Hostname(), ":") && !strings.HasPrefix(u.Host, "["):
 		return e, fmt.Errorf("%q: an IPv6 address goes in brackets, as in [::1]:8500", address)
 	case hasScheme && u.Scheme != "http" && u.Scheme != "https":

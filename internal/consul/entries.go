@@ -13,8 +13,8 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// entry is what is needed of an element of /v1/health/service. The rest may be anything: agents, proxies and versions of Consul
-// differ in what they put there.
+// entry has the fields of an element of /v1/health/service that are used. Agents, proxies and versions of Consul differ in the
+// others, which are not decoded.
 // See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
 type entry struct {
 	Node *struct {
@@ -44,7 +44,7 @@ type namedPort struct {
 	Default bool
 }
 
-// defaultPort returns the port of an instance: the one that it has, or of several the default one; 0 if there is none.
+// defaultPort returns the port of an instance: its only one, or the default one of its named ports; 0 if there is none.
 func defaultPort(port int, named []namedPort) int {
 	for _, p := range named {
 		if port == 0 && p.Default {
@@ -88,7 +88,7 @@ func nodesOf(entries []*entry) ([]discovery.Node, error) {
 		slices.SortFunc(n.Checks, func(a, b discovery.Check) int { return cmp.Compare(a.ID, b.ID) })
 		nodes = append(nodes, n)
 	}
-	// Consul may shuffle: order is no change.
+	// Consul may return instances in any order: another order is no change.
 	slices.SortStableFunc(nodes, func(a, b discovery.Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return nodes, nil
 }

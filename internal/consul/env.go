@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Env is what the environment variables of Consul's own client say. What is not set is empty.
+// Env has the values of the environment variables of Consul's own client, empty if they are not set.
 type Env struct {
 	Address          string
 	TLS              bool // CONSUL_HTTP_SSL
@@ -22,12 +22,12 @@ type Env struct {
 	Auth             *api.HttpBasicAuth
 	Namespace        string
 	Partition        string
-	CA, Cert, Key    string // files, of which the first may be a folder
+	CA, Cert, Key    string // files; CA may be a folder
 	ServerName       string
 }
 
-// ReadEnv reads the environment as Consul's own client does, but for values that are neither true nor false: the client takes one
-// for "do not verify", and here it is an error.
+// ReadEnv reads the environment as Consul's own client does. A value that is neither true nor false is an error, while the client
+// takes it for "do not verify".
 func ReadEnv(getenv func(string) string) (e Env, err error) {
 	e = Env{
 		Address: getenv(api.HTTPAddrEnvName), Token: getenv(api.HTTPTokenEnvName), TokenFile: getenv(api.HTTPTokenFileEnvName),

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package consul asks one Consul for the instances of a service, with blocking queries.
+// Package consul queries Consul for the instances of a service, with blocking queries.
 package consul
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// Settings say which Consul to ask for what, and how.
+// Settings of a source.
 type Settings struct {
 	Endpoint    Endpoint
 	Service     string
@@ -59,10 +59,10 @@ type Source struct {
 func New(s Settings) (*Source, error) {
 	dialer := &net.Dialer{
 		Timeout: 5 * time.Second,
-		// A blocking query is silent for long: find out within 15 seconds that the other side is gone.
+		// No data comes while a blocking query waits: keepalives find within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, wait: tokenPatience, load: ReadToken}, transport: &http.Transport{
+	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, wait: tokenTimeout, load: ReadToken}, transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.TLS,
@@ -88,7 +88,7 @@ func New(s Settings) (*Source, error) {
 		Token:    noToken,
 		HttpClient: &http.Client{
 			Transport: boundedTransport{c.transport},
-			// A redirect would carry the token to wherever it points.
+			// Following a redirect would send the token to its target.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	})
@@ -103,10 +103,10 @@ func (c *Source) Close() { c.transport.CloseIdleConnections() }
 
 // Query implements [discovery.Source].
 //
-// Consul answers a query that waits from a stream of events, and then says neither whether the token hid something nor
-// whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. Where such
-// an answer lacks an instance that was there before, another query, which does not wait, tells whether it is really
-// gone; where it brings nothing new, whether there is still a leader; and after an incomplete answer, whether it is complete again.
+// Consul answers a blocking query from a stream of events, and then shows neither whether results were hidden from the token nor
+// whether there is a leader: an agent that has lost all of its servers goes on answering what it last heard. So Query sends
+// another query, which does not wait, if such an answer lacks an instance that was there before, if it is not newer than the
+// last one, or if the last one was incomplete.
 func (c *Source) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	a, header, err := c.ask(ctx, index, wait)
 	if err == nil && streamed(header) && (a.Index <= index || c.incomplete || c.misses(a.Nodes)) {
@@ -160,7 +160,7 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 	var entries []*entry
 	_, err := c.client.Raw().Query("/v1/health/service/"+s.Service, &entries, options.WithContext(ctx))
 	if err != nil {
-		// Whatever is wrong with the connection, the next query is to have another one.
+		// The connection may be broken: the next query gets a new one.
 		c.transport.CloseIdleConnections()
 		return discovery.Answer{}, nil, c.queryError(err, e.token)
 	}
@@ -169,11 +169,11 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 		return discovery.Answer{}, nil, &discovery.Error{Reason: discovery.ReasonConsulError, Err: fmt.Errorf("consul at %s: %w", s.Endpoint, err)}
 	}
 	a := discovery.Answer{Nodes: nodes}
-	a.Index, _ = strconv.ParseUint(e.header.Get("X-Consul-Index"), 10, 64) // one that is not a number is none
+	a.Index, _ = strconv.ParseUint(e.header.Get("X-Consul-Index"), 10, 64) // if it is not a number, there is none
 	return a, e.header, nil
 }
 
-// currentToken returns the token for the next query. While its file is being replaced, the last one is still good.
+// currentToken returns the token for the next query.
 func (c *Source) currentToken(ctx context.Context) string {
 	if c.settings.TokenFile == "" {
 		return c.settings.Token
@@ -181,7 +181,7 @@ func (c *Source) currentToken(ctx context.Context) string {
 	return c.token.read(ctx)
 }
 
-// queryError gives an error its reason and a text, from which secrets that the other side sent back are taken out.
+// queryError gives an error its reason and a text, without secrets that the other side may have sent back.
 func (c *Source) queryError(err error, token string) error {
 	var (
 		reason  = discovery.ReasonConsulError
@@ -216,7 +216,7 @@ func (c *Source) queryError(err error, token string) error {
 	return &discovery.Error{Reason: reason, Err: shown}
 }
 
-// timeoutError is an error of a query that was not answered in time.
+// timeoutError is the error of a query that was not answered in time.
 type timeoutError struct{ error }
 
 func (*timeoutError) Unwrap() error { return context.DeadlineExceeded }

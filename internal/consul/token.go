@@ -12,21 +12,20 @@ import (
 	"time"
 )
 
-// tokenFile is read before each query. A file system that hangs holds up neither a query nor a reload: the last token
-// that could be read is used meanwhile.
+// tokenFile is read before each query. If the file system hangs, queries and reloads go on with the last token that was read.
 type tokenFile struct {
 	path    string
-	first   string                            // what was read before there was a source
-	wait    time.Duration                     // tokenPatience
+	first   string                            // the token that was read when the config was loaded
+	wait    time.Duration                     // tokenTimeout
 	load    func(path string) (string, error) // ReadToken
 	reading atomic.Bool
 	last    atomic.Pointer[string]
 }
 
-// tokenPatience is how long a query waits for the file.
-const tokenPatience = time.Second
+// tokenTimeout is how long a query waits for the file.
+const tokenTimeout = time.Second
 
-// read returns the token, the last one that could be read if the file cannot be read now.
+// read returns the token: the last one that was read if the file cannot be read now.
 func (t *tokenFile) read(ctx context.Context) string {
 	if t.reading.CompareAndSwap(false, true) {
 		done := make(chan struct{})
@@ -34,7 +33,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 			if token, err := t.load(t.path); err == nil {
 				t.last.Store(&token)
 			}
-			t.reading.Store(false) // first, or the next query might still take the file for one that hangs
+			t.reading.Store(false) // before done, or the next query might not read the file
 			close(done)
 		}()
 		timer := time.NewTimer(t.wait)
@@ -51,7 +50,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 	return t.first
 }
 
-// ReadToken reads a token file. It must be a regular one: a pipe would have its reader wait.
+// ReadToken reads a token file. It must be a regular file: reading a pipe could block.
 func ReadToken(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

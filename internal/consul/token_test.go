@@ -49,7 +49,7 @@ func TestReadToken(t *testing.T) {
 // lastToken is the token of the last request.
 func lastToken(requests []string) string { return requests[len(requests)-1] }
 
-// tokens has a source asked, and returns the tokens that have come so far.
+// tokens queries a source, and returns the tokens that have arrived so far.
 func tokens(t *testing.T, s *Source, requests func() []string) []string {
 	t.Helper()
 	query(t, s, 0, 0)
@@ -87,7 +87,7 @@ func TestTokenFileIsReadAgain(t *testing.T) {
 	}
 }
 
-// Consul's own client would take a token from the environment for whoever has none (C16).
+// Consul's own client would take a token from the environment if none is set (C16).
 func TestNoTokenMeansNone(t *testing.T) {
 	dir := t.TempDir()
 	consul := newConsul(t)

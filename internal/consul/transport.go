@@ -15,21 +15,21 @@ const (
 	maxErrorAnswer = 64 << 10
 )
 
-// exchange is what one query has besides the options of Consul's client. It is in the context under exchangeKey.
+// exchange is what one query passes to its transport and gets from it. It is in the context under exchangeKey.
 type exchange struct {
 	token  string      // to be sent
-	header http.Header // of the answer: the client itself stops at the first one that it cannot parse
+	header http.Header // of the answer: Consul's client stops at the first header that it cannot parse
 }
 
 type exchangeKey struct{}
 
 const tokenHeader = "X-Consul-Token"
 
-// noToken is what Consul's client is told to be the token, and never sent. Without one it would take one from the
-// environment, for a Consul that is to get none as well.
+// noToken is given to Consul's client as the token, and never sent. Without one, the client would use the token of the
+// environment, even where none is to be sent.
 const noToken = "none"
 
-// boundedTransport sends the token of the exchange or none, bounds the body of each answer, and hands out its headers.
+// boundedTransport sends the token of the exchange or none, limits the body of each answer, and returns its headers.
 type boundedTransport struct{ base *http.Transport }
 
 func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -43,7 +43,7 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusSwitchingProtocols { // from here on neither context nor deadline would hold
+	if resp.StatusCode == http.StatusSwitchingProtocols { // its body would not end with the context
 		_ = resp.Body.Close()
 		resp.Body = http.NoBody
 	}
@@ -58,7 +58,7 @@ func (t boundedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// boundedBody fails where io.LimitReader would end: what is cut off must not look complete.
+// boundedBody fails where io.LimitReader would end: an answer that is cut off must not look complete.
 type boundedBody struct {
 	io.ReadCloser
 	left int64

@@ -4,15 +4,13 @@
 package engine
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"math/big"
 	"testing"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
 // tlsPair is the settings of a node, and those of a client that trusts it.
@@ -21,26 +19,17 @@ type tlsPair struct{ server, client *tls.Config }
 // newTLSPair returns settings with a certificate that signs itself, for some names. It is valid in synthetic time, too.
 func newTLSPair(t *testing.T, names ...string) *tlsPair {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: names, IsCA: true, BasicConstraintsValid: true,
+	pair, err := certs.New(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "test"}, DNSNames: names, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2090, 1, 1, 0, 0, 0, 0, time.UTC),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(cert)
+	roots.AddCert(pair.Cert)
 	return &tlsPair{
-		server: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}},
+		server: &tls.Config{Certificates: []tls.Certificate{pair.TLS()}},
 		client: &tls.Config{RootCAs: roots},
 	}
 }

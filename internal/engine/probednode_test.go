@@ -60,7 +60,7 @@ func TestVerdictsAge(t *testing.T) {
 	}
 }
 
-// A new claim has the node asked at once that was active until now.
+// A new claim makes the cluster probe the node at once that was active until now.
 func TestASecondClaimHasTheFirstAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t, every(time.Minute))
@@ -71,7 +71,7 @@ func TestASecondClaimHasTheFirstAsked(t *testing.T) {
 	})
 }
 
-// Anything new of the active node has it asked, and changes nothing until it has answered.
+// News of the active node makes the cluster probe it, and changes nothing until it has answered.
 func TestAFlappingCheckLosesNothing(t *testing.T) {
 	for _, mode := range []Mode{ProbeAuto, ProbeStrict} {
 		t.Run(string(mode), func(t *testing.T) { synctest.Test(t, func(t *testing.T) { flap(t, mode) }) })
@@ -237,7 +237,7 @@ func TestFall(t *testing.T) {
 	}
 }
 
-// A failure that is the same each time, but for the ports of this machine, is no news that would wake all who wait.
+// A failure that is the same each time, but for the ports of this machine, is no news that would wake all requests that wait.
 func TestFailuresThatAreTheSameAreNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)

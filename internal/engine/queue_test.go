@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Waiting is counted for clients that wait for a failover to end: neither for checks, nor for those who wait for the first outcome.
+// Waiting is counted for clients that wait for a failover to end: neither for health checks, nor for requests that wait for the first outcome.
 func TestWaitsThatCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))

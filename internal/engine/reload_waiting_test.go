@@ -22,7 +22,7 @@ func waits(t *testing.T, v *View) <-chan outcome {
 	return done
 }
 
-// Who waits is given the node that a new config finds, though the old one cannot.
+// A request that waits gets the node that a new config finds, though the old one cannot.
 func TestWaitersFollowTheConfig(t *testing.T) {
 	nowhere := reload{config: func(c *Config) { c.Addressing = to(t, "tagged:wan") }}
 	for name, row := range map[string]struct {
@@ -80,7 +80,7 @@ func TestWaitersFollowTheConfig(t *testing.T) {
 	}
 }
 
-// Who waits is not turned away because a new config cannot do what the old one can, nor held any longer.
+// A request that waits is not rejected because a new config cannot do what the old one can, nor held any longer.
 func TestWaitersKeepTheirConfig(t *testing.T) {
 	for name, row := range map[string]struct {
 		found bool
@@ -114,7 +114,7 @@ func TestWaitersKeepTheirConfig(t *testing.T) {
 	}
 }
 
-// Who waits goes on with a config that comes after one that has none of this cluster.
+// A request that waits goes on with a config that follows one without this cluster.
 func TestWaitersOutliveAConfigWithout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScripted(answerOf(5, "a"))
@@ -172,7 +172,7 @@ func TestWaitersOfAConfigThatComesBack(t *testing.T) {
 	})
 }
 
-// Who waits at one of several sites of a cluster is not sent where the clients of another one are.
+// A request that waits at one of several sites of a cluster is not redirected as at another site.
 func TestWaitersKeepTheirSite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, s := NewPool(), newScripted(answerOf(5, "a"))

@@ -73,7 +73,7 @@ func (s *State) Nodes() (n int) {
 	return n
 }
 
-// Fate is what has become of a node that was active, for those who wait for its answer.
+// Fate is what has become of a node that was active, for requests that wait for its answer.
 type Fate int
 
 // The fates.

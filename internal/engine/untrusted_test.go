@@ -97,7 +97,7 @@ func untrustedCluster(t *testing.T, pair, other *tlsPair) (*network, *watched) {
 }
 
 // A node that gives up its role says so before discovery does. One that is not trusted is then waited for, once and for a
-// moment: its mark may be about to go, but whoever answers in its place must not keep requests from it.
+// moment: its mark may be about to go, but an impostor must not keep requests from it.
 func TestAutoUntrustedThatCeases(t *testing.T) {
 	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
 	for _, code := range []int{429, 503, 530} {

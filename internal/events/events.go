@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package events turns what happens to a cluster into events of Caddy's.
+// Package events emits the events of clusters through Caddy's events app.
 package events
 
 import (
@@ -20,16 +20,16 @@ import (
 // maxEvents is how many events may wait for their handlers, which may block.
 const maxEvents = 64
 
-// lateHandlers is for how long handlers of an event may run on once the config has ended that emits it.
+// lateHandlers is how long handlers of an event may run after the config that emits it has ended.
 const lateHandlers = 10 * time.Second
 
-// queue holds the events that wait to be emitted. They belong to no config: what happens before a config has started, or while
-// one replaces another, is emitted by the one that runs next.
+// queue has the events to be emitted. They belong to no config: events before the start of a config, or during a reload, are
+// emitted by the config that runs next.
 var queue = struct {
 	sync.Mutex
 	waiting []engine.Event
 	dropped uint64
-	more    chan struct{} // has an element when there may be something to take
+	more    chan struct{} // has an element if there may be an event to take
 }{more: make(chan struct{}, 1)}
 
 // Listen queues the events of a pool from now on.
@@ -53,14 +53,14 @@ func wakeEmitter() {
 	}
 }
 
-// Dropped returns how many events there was no room for.
+// Dropped returns how many events were dropped because the queue was full.
 func Dropped() uint64 {
 	queue.Lock()
 	defer queue.Unlock()
 	return queue.dropped
 }
 
-// Discard empties the queue: what is emitted next happens after it.
+// Discard empties the queue.
 func Discard() {
 	queue.Lock()
 	defer queue.Unlock()
@@ -85,18 +85,18 @@ func NewEmitter(ctx caddy.Context) (*Emitter, error) {
 		return nil, err
 	}
 	e := &Emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
-	// The config may end between the moment in which an event is taken and that in which its handlers are called. The app calls
-	// none once its context has ended: the event would be lost. But no handler may stay for ever.
+	// The config may end after an event is taken and before its handlers are called. The app calls none once its context has
+	// ended, so that the event would be lost: this context ends later, so that no handler can stay for ever.
 	var cancel context.CancelFunc
 	e.ctx.Context, cancel = context.WithCancel(context.WithoutCancel(ctx.Context))
 	context.AfterFunc(ctx.Context, func() { time.AfterFunc(lateHandlers, cancel) })
 	return e, nil
 }
 
-// On calls a function at an event of Caddy's own. It must be called before the events app has started.
+// On subscribes a function to an event of Caddy. It must be called before the events app starts.
 func (e *Emitter) On(name string, do func()) error { return e.events.On(name, onEvent{do}) }
 
-// onEvent is a handler that needs nothing of its event.
+// onEvent is a handler that ignores the data of its event.
 type onEvent struct{ do func() }
 
 // Handle implements [caddyevents.Handler].
@@ -105,18 +105,18 @@ func (o onEvent) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// Begin begins to emit, unless the emitter has ended.
+// Begin starts emitting, unless the emitter has ended.
 func (e *Emitter) Begin() { e.begin.Do(func() { go e.run() }) }
 
 // End ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
 func (e *Emitter) End() {
-	e.begin.Do(func() {}) // it never will
+	e.begin.Do(func() {}) // it must not start any more
 	e.end.Do(func() {
 		queue.Lock()
 		defer queue.Unlock()
 		e.ended = true
 		close(e.done)
-		wakeEmitter() // the next config's emitter may have to take what this one no longer does
+		wakeEmitter() // the emitter of the next config may have to take the events
 	})
 }
 
@@ -143,7 +143,7 @@ func (e *Emitter) emit(event engine.Event) {
 	}
 }
 
-// take takes an event that waits, if there is one and the config has not ended.
+// take takes the next event, if there is one and the config has not ended.
 func (e *Emitter) take() (event engine.Event, ok bool) {
 	queue.Lock()
 	defer queue.Unlock()
@@ -180,8 +180,7 @@ func eventData(e engine.Event) map[string]any {
 	return d
 }
 
-// safeName returns a name that Consul gave if it is one that a host could have, else nothing: it may become an argument of
-// a command.
+// safeName returns a name from Consul if it is a valid host name, else nothing: it may become an argument of a command.
 func safeName(name string) string {
 	if name, err := sanitize.Host(name); err == nil {
 		return name

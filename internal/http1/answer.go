@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// result is what became of a request.
+// result is what answer did with a request.
 type result int
 
 const (
 	answered result = iota
-	notMine         // nothing of it has been used
-	over            // it was answered, and the connection is to be closed
+	notMine         // nothing: the server must answer it
+	over            // it was answered, and the connection must be closed
 )
 
 // answer answers the request that has been read.
@@ -37,7 +37,7 @@ func (c *conn) answer() result {
 	c.r += c.parser.at
 	if closing || a.Close || q.Close {
 		c.finish(head, !a.Close)
-		if c.flush() && length > 0 { // or the client could not write it, and perhaps would not read the answer
+		if c.flush() && length > 0 { // else the client, which still writes, might not read the answer
 			c.drop(length)
 		}
 		return over
@@ -51,13 +51,13 @@ func (c *conn) answer() result {
 	return answered
 }
 
-// outs are buffers for answers.
+// outs are the write buffers of connections.
 var outs = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
 
-// maxOut is how much is written at once, as long as more requests are there.
+// maxOut is how many bytes of answers are collected before they are written, while more requests are buffered.
 const maxOut = 4 << 10
 
-// append begins an answer.
+// append appends the beginning of an answer.
 func (c *conn) append(a *Answer, q *Request) {
 	if c.out == nil {
 		c.out = outs.Get().(*[]byte)
@@ -67,7 +67,7 @@ func (c *conn) append(a *Answer, q *Request) {
 	*c.out = append(b, a.After...)
 }
 
-// finish adds what net/http adds.
+// finish appends what net/http adds to an answer.
 func (c *conn) finish(head, closing bool) {
 	b := append(*c.out, "Date: "...)
 	b = c.l.appendDate(b, c.now)
@@ -84,7 +84,7 @@ func (c *conn) finish(head, closing bool) {
 	}
 }
 
-// flush writes the answers that wait. It reports false if that fails.
+// flush writes the collected answers. It reports false if that fails.
 func (c *conn) flush() bool {
 	if c.out == nil || c.broken {
 		return !c.broken
@@ -92,7 +92,7 @@ func (c *conn) flush() bool {
 	b := *c.out
 	c.writeSoon(c.now)
 	_, err := c.nc.Write(b)
-	if _, ok := c.nc.(*tls.Conn); ok { // which writes by itself, too, when it is read, and never again if that fails
+	if _, ok := c.nc.(*tls.Conn); ok { // which also writes when it is read, and stays broken if that fails
 		c.writeBy = time.Time{}
 		_ = c.nc.SetWriteDeadline(c.writeBy)
 	}
@@ -105,8 +105,8 @@ func (c *conn) flush() bool {
 	return !c.broken
 }
 
-// drop reads a body and drops it. It reports whether it has come in full and in time. If not, what is left of it must not be
-// taken for a request.
+// drop reads a body and discards it. It reports whether the whole body arrived in time. If not, the rest of it must not be read as
+// a request.
 func (c *conn) drop(length int) bool {
 	left := length - min(length, c.w-c.r)
 	c.r += length - left
@@ -126,8 +126,8 @@ func (c *conn) drop(length int) bool {
 	return true
 }
 
-// bodyBefore sets the deadline for a body. As in Caddy's server, the limit for the whole request counts from the end of its
-// header if there is one for bodies, too.
+// bodyBefore sets the deadline for a body. As in Caddy's server, the limit for the whole request starts at the end of its header
+// if there is also a limit for bodies.
 func (c *conn) bodyBefore(now time.Time) {
 	limit := c.l.limits.Body
 	if c.l.limits.Whole > 0 {
@@ -141,13 +141,13 @@ func (c *conn) bodyBefore(now time.Time) {
 	c.readBefore(now, limit)
 }
 
-// date is a value of the header Date.
+// date is a value of the Date header.
 type date struct {
 	second int64
 	text   []byte
 }
 
-// appendDate appends the date, which is written once a second.
+// appendDate appends the date, which is formatted once a second.
 func (l *Listener) appendDate(b []byte, now time.Time) []byte {
 	d := l.date.Load()
 	if d == nil || d.second != now.Unix() {

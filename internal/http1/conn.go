@@ -12,60 +12,60 @@ import (
 )
 
 const (
-	// bufferSize is how long a header may be. The limit of a Caddy server is never below.
+	// bufferSize is how long a header may be. A Caddy server's own limit is never smaller.
 	bufferSize = 4 << 10
-	// newGrace is how long a new connection may wait with its first request when the listener is closed, as with net/http.
+	// newGrace is how long a new connection may take for its first request after the listener was closed, as in net/http.
 	newGrace = 5 * time.Second
-	// lenPeek is for how many bytes net/http waits between two requests before the next one begins.
+	// lenPeek is how many bytes net/http reads between two requests before the next one begins.
 	lenPeek = 4
 )
 
-// What a connection does, as far as who closes the listener must know.
+// The states of a connection, which decide what closing the listener does to it.
 const (
 	isNew  int32 = iota // it has not sent a request
-	isKept              // it may be closed when it waits
-	isBody              // a body is read
+	isKept              // it is kept between requests, and may be closed then
+	isBody              // a body is being read
 )
 
-// conn is a connection on the lane.
+// conn is a connection that the listener serves.
 type conn struct {
 	l       *Listener
 	nc      net.Conn
 	caller  Caller
 	since   time.Time
 	doing   atomic.Int32
-	pending *pending // the server behind has it already, too; guarded by the listener's lock
+	pending *pending // the connection as the server has it during the handshake; guarded by the listener's lock
 	shook   bool     // the TLS handshake is over; guarded by the listener's lock
 
 	parser  parser
 	request Request
 	buffer  []byte
-	r, w    int     // what has been read and not been answered yet is buffer[r:w]
-	out     *[]byte // answers that have not been written yet
-	broken  bool    // one could not be written
+	r, w    int     // buffer[r:w] has been read, but not answered
+	out     *[]byte // answers to be written
+	broken  bool    // an answer could not be written
 
 	served  bool      // a request has been answered
 	posted  bool      // the last one was a POST
 	now     time.Time // of the last answer
-	begun   time.Time // when the request began, if that matters
+	begun   time.Time // when the request began, if a limit needs it
 	readBy  time.Time // the deadline that is set; zero: none
 	writeBy time.Time // as readBy
 	idling  bool      // readBy is that of an idle connection
 	timed   bool      // readBy is that of the header of this request
 }
 
-// buffers are for what connections read.
+// buffers are the read buffers of connections.
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// run serves the connection for as long as it is on the lane. It returns the connection that the server behind is to serve;
-// nil if this one is to be closed.
+// run serves the connection until it is handed over or at its end. It returns the connection for the server, nil if it must be
+// closed.
 func (c *conn) run() net.Conn {
 	switch nc := c.nc.(type) {
 	case *tls.Conn:
 		if !c.handshake(nc) {
 			return nc
 		}
-	case interface{ ConnectionState() tls.ConnectionState }: // TLS by somebody else
+	case interface{ ConnectionState() tls.ConnectionState }: // TLS of another package
 		return c.nc
 	default:
 		c.caller = c.l.site.Caller(nc, false, "")
@@ -93,7 +93,7 @@ func (c *conn) run() net.Conn {
 	}
 }
 
-// handshake reports whether the connection speaks HTTP/1.1 over TLS. If not, or if it fails, the server behind sees the same.
+// handshake does the TLS handshake, and reports whether the connection speaks HTTP/1.1. If not, the server gets it as it is.
 func (c *conn) handshake(t *tls.Conn) bool {
 	if d := c.l.limits.Handshake; d > 0 {
 		_ = t.SetDeadline(time.Now().Add(d))
@@ -124,7 +124,7 @@ func (c *conn) begin() {
 	}
 }
 
-// handOver returns the connection as the server behind is to get it. Answers are written before.
+// handOver returns the connection for the server, after writing the answers.
 func (c *conn) handOver() net.Conn {
 	if !c.flush() {
 		return nil
@@ -137,13 +137,13 @@ func (c *conn) handOver() net.Conn {
 	return resume(c.nc, c.buffer[c.r:c.w], c.served, by)
 }
 
-// next reads until the header of the next request is there. The verdict is incomplete if the connection is at its end.
+// next reads the header of the next request. The verdict is incomplete at the end of the connection.
 func (c *conn) next() verdict {
 	c.parser.reset()
 	peeked := !c.served
 	c.timed = peeked // by run
 	for {
-		if !peeked && c.w-c.r >= lenPeek { // so does net/http begin with a request after another
+		if !peeked && c.w-c.r >= lenPeek { // as net/http begins the next request
 			peeked = true
 			c.begin()
 			if c.posted {
@@ -186,7 +186,7 @@ func (c *conn) skipLines() {
 	}
 }
 
-// await sets the deadline for what is read next. It reports false if the listener was closed and nothing is to be waited for.
+// await sets the deadline for the next read. It reports false if the listener was closed and nothing must be read.
 func (c *conn) await(peeked bool) bool {
 	if c.served {
 		c.doing.Store(isKept)
@@ -198,7 +198,7 @@ func (c *conn) await(peeked bool) bool {
 		c.timed = true
 		c.readBefore(time.Now(), c.l.limits.Header)
 	}
-	// Who closes the listener sets ending before deadlines: either it is seen here, or the deadline is not overwritten.
+	// Close sets ending before it sets deadlines: either ending is seen here, or the deadline of Close stays.
 	if !c.l.ending.Load() {
 		return true
 	}
@@ -209,8 +209,8 @@ func (c *conn) await(peeked bool) bool {
 	return true
 }
 
-// ended says what becomes of a connection from which nothing more can be read. What net/http answers to half a request is for
-// it to say; half a line between two requests is nothing to it, nor is what does not come in time.
+// ended returns the connection that the server gets when nothing more can be read: it answers half a request as net/http does. It
+// gets none after half a line between two requests, or after a time-out.
 func (c *conn) ended(err error, peeked bool) verdict {
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() || !peeked || c.w == c.r {
 		return incomplete
@@ -218,7 +218,7 @@ func (c *conn) ended(err error, peeked bool) verdict {
 	return other
 }
 
-// leave has the connection closed when it is idle, or be closed soon if it is new.
+// leave closes the connection if it is idle, or soon if it is new.
 func (c *conn) leave() {
 	switch c.doing.Load() {
 	case isNew:
@@ -241,7 +241,7 @@ func (c *conn) readBefore(now time.Time, limit time.Duration) {
 	}
 }
 
-// slack is by how much later than it must be a deadline is set, so that it need not be set anew for each request.
+// slack is added to idle deadlines, so that they need not be set again for each request.
 func slack(limit time.Duration) time.Duration { return min(time.Second, limit/8) }
 
 // readIdle sets the deadline for the next request.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Close closes the listener, and its connections as they become idle. New ones have a while to send their first request.
-// Those that are in their TLS handshake are accepted first.
+// Close closes the listener, and its connections as they become idle. New connections may send a first request for some seconds.
+// Connections in their TLS handshake are accepted first.
 func (l *Listener) Close() (err error) {
 	l.end.Do(func() {
 		l.mu.Lock()
@@ -29,7 +29,7 @@ func (l *Listener) Close() (err error) {
 	return err
 }
 
-// stop notes that no connection is accepted from below any more.
+// stop notes that no more connections are accepted.
 func (l *Listener) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -38,24 +38,24 @@ func (l *Listener) stop() {
 	l.forgetLocked()
 }
 
-// forgetLocked forgets the listener if nothing of it is left to wait for.
+// forgetLocked removes the listener from ending if Wait need not wait for it any more.
 func (l *Listener) forgetLocked() {
 	if l.quiet && l.ending.Load() && len(l.conns) == 0 {
 		ending.Delete(l)
 	}
 }
 
-// open returns how many connections are on the lane.
+// open returns how many connections the listener serves.
 func (l *Listener) open() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.conns)
 }
 
-// ending has the listeners that are closed and may have connections yet.
+// ending has the closed listeners that may still have connections.
 var ending sync.Map
 
-// Wait waits until no connection is left of the listeners that are closed, or until the context ends.
+// Wait waits until the closed listeners have no more connections, or until the context ends.
 func Wait(ctx context.Context) error {
 	pause := time.Millisecond
 	timer := time.NewTimer(pause)

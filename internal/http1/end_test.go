@@ -88,7 +88,7 @@ func TestWaitEnds(t *testing.T) {
 	})
 }
 
-// TestHandedOver has the server behind get all that was not answered, and nothing else.
+// TestHandedOver: the server gets all that was not answered, and nothing else.
 func TestHandedOver(t *testing.T) {
 	const no = "GET /no HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab"
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
@@ -170,7 +170,7 @@ func TestAcceptFails(t *testing.T) {
 	})
 }
 
-// TestNeverAccepted has a listener closed from which nothing was accepted.
+// TestNeverAccepted: a listener is closed before anything was accepted.
 func TestNeverAccepted(t *testing.T) {
 	l := Listen(newPipes(), everything{}, limits, nil)
 	if err := l.Close(); err != nil {
@@ -184,7 +184,7 @@ func TestNeverAccepted(t *testing.T) {
 	}
 }
 
-// TestHalfHandedOver has the server behind give half a header no more time than is left.
+// TestHalfHandedOver: the server gives half a header only the time that is left.
 func TestHalfHandedOver(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		server := http.Server{ReadHeaderTimeout: limits.Header}
@@ -215,7 +215,7 @@ func (s closingSite) Redirect(r *Request, closing bool) *Answer {
 	return a
 }
 
-// TestBodyOfTheLast has a body be read although the connection is closed after the answer, which comes first.
+// TestBodyOfTheLast: a body is read although the connection is closed after the answer, which comes first.
 func TestBodyOfTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
@@ -234,7 +234,7 @@ func TestBodyOfTheLast(t *testing.T) {
 	})
 }
 
-// TestWriteTo has what was read before come first where a connection is copied.
+// TestWriteTo: unread bytes come first when a connection is copied.
 func TestWriteTo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// unread is what was read of a connection and is to be read again.
+// unread has the bytes that were read from a connection and must be read again.
 type unread struct {
 	rest  []byte
-	empty int // how many reads of a preface find nothing
+	empty int // how many more reads of a preface return nothing
 	by    time.Time
 }
 
-// The preface of HTTP/2 without TLS, for which net/http looks at the beginning of a connection. It reads just that much then,
-// and gives up after so many reads that find nothing.
+// The preface of HTTP/2 without TLS. net/http looks for it at the beginning of a connection, by reads of just this length, and
+// gives up after so many reads that return nothing.
 const (
 	lenPreface = len("PRI * HTTP/2.0")
 	emptyReads = 100
 )
 
-// read reads what is left, as from the first byte of a connection on. ok is false if nothing is.
+// read reads the bytes that are left. ok is false if there are none.
 func (u *unread) read(p []byte) (n int, ok bool) {
 	if len(u.rest) == 0 {
 		return 0, false
@@ -40,7 +40,7 @@ func (u *unread) read(p []byte) (n int, ok bool) {
 	return n, true
 }
 
-// first shortens the first deadline for reading, which is that of a header of which part has been read.
+// first shortens the first read deadline, which is that of a header that has been read in part.
 func (u *unread) first(t time.Time) time.Time {
 	if !u.by.IsZero() && u.by.Before(t) {
 		t = u.by
@@ -49,10 +49,10 @@ func (u *unread) first(t time.Time) time.Time {
 	return t
 }
 
-// resume returns a connection of which something is to be read again. begun says that it is not at its beginning, where alone
-// HTTP/2 is looked for; with TLS it was negotiated or not. by is until when its header is to be read; zero: for any time.
+// resume returns a connection from which bytes can be read again. begun says that these are not its first: the server must not look
+// for HTTP/2. by is the deadline for its header; zero: none.
 //
-// The types differ so that whoever gets the connection finds what else it can do.
+// There are several types, so that the server finds the methods of the connection below.
 func resume(c net.Conn, rest []byte, begun bool, by time.Time) net.Conn {
 	if len(rest) == 0 {
 		return c
@@ -76,7 +76,7 @@ type tcpConn struct {
 	unread unread
 }
 
-// Read reads what was read before, and then from the connection.
+// Read reads the unread bytes, then from the connection.
 func (c *tcpConn) Read(p []byte) (int, error) {
 	if n, ok := c.unread.read(p); ok {
 		return n, nil
@@ -89,7 +89,7 @@ func (c *tcpConn) SetReadDeadline(t time.Time) error {
 	return c.TCPConn.SetReadDeadline(c.unread.first(t))
 }
 
-// WriteTo writes what was read before, and then what comes from the connection.
+// WriteTo writes the unread bytes, then those of the connection.
 func (c *tcpConn) WriteTo(w io.Writer) (n int64, err error) {
 	if rest := c.unread.rest; len(rest) > 0 {
 		c.unread.rest = nil
@@ -107,7 +107,7 @@ type tlsConn struct {
 	unread unread
 }
 
-// Read reads what was read before, and then from the connection.
+// Read reads the unread bytes, then from the connection.
 func (c *tlsConn) Read(p []byte) (int, error) {
 	if n, ok := c.unread.read(p); ok {
 		return n, nil
@@ -125,7 +125,7 @@ type anyConn struct {
 	unread unread
 }
 
-// Read reads what was read before, and then from the connection.
+// Read reads the unread bytes, then from the connection.
 func (c *anyConn) Read(p []byte) (int, error) {
 	if n, ok := c.unread.read(p); ok {
 		return n, nil

@@ -162,7 +162,7 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// TestPieces has each read bring the end of a request and half of the next one: each header has its own deadline.
+// TestPieces: each read returns the end of a request and half of the next one. Each header has its own deadline.
 func TestPieces(t *testing.T) {
 	for _, row := range []struct {
 		name, first, then string
@@ -203,7 +203,7 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// TestLateBody has a body not come in time, where answers have less time to be written.
+// TestLateBody: a body does not arrive in time, and answers have less time to be written.
 func TestLateBody(t *testing.T) {
 	l := limits
 	l.Write = l.Body / 4
@@ -237,7 +237,7 @@ func TestWholeRequest(t *testing.T) {
 	})
 }
 
-// TestUnreadAnswers has a client read nothing.
+// TestUnreadAnswers: the client reads nothing.
 func TestUnreadAnswers(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		c := p.dial()

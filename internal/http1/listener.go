@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Listener has the connections of another listener, but for those that are on the lane.
+// Listener accepts the connections of another listener, serves them, and hands over those that its server must serve.
 type Listener struct {
 	net.Listener
 	site    Site
@@ -20,9 +20,9 @@ type Listener struct {
 	clients []string
 
 	begin   sync.Once
-	ready   chan struct{} // there is something to accept
+	ready   chan struct{} // there is a connection or an error for Accept
 	done    chan struct{} // closed with the listener
-	stopped chan struct{} // closed when no connection is accepted from below any more
+	stopped chan struct{} // closed when no more connections are accepted
 	end     sync.Once
 	ending  atomic.Bool // before done is closed
 
@@ -30,13 +30,13 @@ type Listener struct {
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
-	handed []net.Conn // to the server behind
-	failed error      // what accepting failed with, for good
-	over   bool       // the server behind takes no more
+	handed []net.Conn // to the server
+	failed error      // the permanent error of accepting
+	over   bool       // the server accepts no more
 	quiet  bool       // stopped is closed
 }
 
-// Listen returns a listener on top of another. clients are the names of the headers that may name the client.
+// Listen returns a listener on top of another. clients are the names of headers that may have the client's address.
 func Listen(ln net.Listener, site Site, limits Limits, clients []string) *Listener {
 	return &Listener{
 		Listener: ln, site: site, limits: limits, clients: clients,
@@ -44,7 +44,7 @@ func Listen(ln net.Listener, site Site, limits Limits, clients []string) *Listen
 	}
 }
 
-// Accept returns the next connection that the server behind is to serve. It fails only when there will be no more.
+// Accept returns the next connection for the server. It fails only when there will be no more.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.begin.Do(func() { go l.run() })
 	for {
@@ -60,7 +60,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// take returns what is there to accept, if anything is. Connections come before the failure.
+// take returns the next connection, else the permanent error, if there is either.
 func (l *Listener) take() (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +76,7 @@ func (l *Listener) take() (net.Conn, error) {
 	return c, nil
 }
 
-// takeLast is take once all that the server behind may get is there.
+// takeLast is take after the last connection has been handed over.
 func (l *Listener) takeLast() (net.Conn, error) {
 	c, err := l.take()
 	if c != nil || err != nil {
@@ -88,7 +88,7 @@ func (l *Listener) takeLast() (net.Conn, error) {
 	return l.take()
 }
 
-// giveLocked hands a connection to the server behind. It reports false if that takes no more.
+// giveLocked hands a connection over to the server. It reports false if the server accepts no more.
 func (l *Listener) giveLocked(c net.Conn) bool {
 	if l.over {
 		return false
@@ -101,8 +101,8 @@ func (l *Listener) giveLocked(c net.Conn) bool {
 	return true
 }
 
-// run accepts until the listener is closed, or fails for good. What is temporary is waited for here, as long as net/http would
-// wait: there it would hold up the connections that are handed over, too.
+// run accepts until the listener is closed or fails permanently. After a temporary error it pauses, as net/http would; a pause
+// there would also delay connections that are handed over.
 func (l *Listener) run() {
 	defer l.stop()
 	var pause time.Duration
@@ -150,8 +150,8 @@ func (l *Listener) serve(nc net.Conn) {
 	}()
 }
 
-// runSafely runs a connection. A panic ends that connection and no other, as with net/http: the code below (TLS with its
-// managers of certificates, other wrappers) and above is not the lane's.
+// runSafely runs a connection. A panic ends only that connection, as in net/http: it may come from other code, such as
+// certificate managers and other listener wrappers.
 func (l *Listener) runSafely(c *conn) (resumed net.Conn) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -164,7 +164,8 @@ func (l *Listener) runSafely(c *conn) (resumed net.Conn) {
 	return c.run()
 }
 
-// finish forgets a connection, and gives what becomes of it to the server behind. It reports false if nobody has it now.
+// finish removes a connection, and hands the one that replaces it over to the server. It reports false if there is none, or if
+// the server accepts no more.
 func (l *Listener) finish(c *conn, resumed net.Conn) (given bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,7 +19,7 @@ type bomb struct {
 
 func (b bomb) Read([]byte) (int, error) { panic(b.value) }
 
-// TestPanics has what is below the lane panic, in reads and in TLS handshakes.
+// TestPanics: the connection below panics, in reads and in TLS handshakes.
 func TestPanics(t *testing.T) {
 	for _, row := range []struct {
 		name  string

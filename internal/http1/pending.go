@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// pending is such a connection, as the server behind has it. It is not a [tls.Conn], for which net/http would wait itself. As
+// pending is a connection in its TLS handshake, as the server has it. It is not a [tls.Conn], for which net/http would wait itself. As
 // with other wrapped connections, Caddy has net/http look for HTTP/2 by its preface.
 type pending struct {
 	*tls.Conn
-	known chan struct{} // closed when it is known whose the connection is
+	known chan struct{} // closed when it is known who serves the connection
 
 	mu         sync.Mutex
-	handedOver bool // it is the server's
+	handedOver bool // the server does
 	closed     bool // by the server
 	readBy     time.Time
 }
 
-// offerLocked gives a connection to the server behind, if it is in its TLS handshake.
+// offerLocked gives a connection that is in its TLS handshake to the server.
 func (l *Listener) offerLocked(c *conn) {
 	t, ok := c.nc.(*tls.Conn)
 	if !ok || c.doing.Load() != isNew || c.shook || c.pending != nil {
@@ -34,7 +34,7 @@ func (l *Listener) offerLocked(c *conn) {
 	}
 }
 
-// resolve says what has become of the connection: it is the server's if it speaks HTTP/2. It reports whether the server has it.
+// resolve ends the wait for the handshake. If the connection speaks HTTP/2, the server serves it; resolve reports whether it does.
 func (c *pending) resolve(resumed net.Conn) (handedOver bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,13 +52,13 @@ func (c *pending) resolve(resumed net.Conn) (handedOver bool) {
 	return true
 }
 
-// isHandedOver reports whether the connection is the server's, as soon as that is known.
+// isHandedOver waits until it is known who serves the connection, and reports whether the server does.
 func (c *pending) isHandedOver() bool {
 	<-c.known
 	return c.handedOver
 }
 
-// Read waits until it is known whose the connection is.
+// Read waits until it is known who serves the connection.
 func (c *pending) Read(p []byte) (int, error) {
 	if !c.isHandedOver() {
 		return 0, io.EOF
@@ -66,7 +66,7 @@ func (c *pending) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write waits until it is known whose the connection is.
+// Write waits until it is known who serves the connection.
 func (c *pending) Write(p []byte) (int, error) {
 	if !c.isHandedOver() {
 		return 0, net.ErrClosed
@@ -74,7 +74,7 @@ func (c *pending) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Close closes the connection unless it is the lane's.
+// Close closes the connection unless the listener serves it.
 func (c *pending) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +85,7 @@ func (c *pending) Close() error {
 	return nil
 }
 
-// SetReadDeadline sets the deadline, which does not count before it is known whose the connection is.
+// SetReadDeadline sets the deadline, which takes effect once it is known who serves the connection.
 func (c *pending) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,7 +95,7 @@ func (c *pending) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline sets the deadline if the connection is the server's: nothing is written before.
+// SetWriteDeadline sets the deadline if the server serves the connection. Nothing is written before.
 func (c *pending) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,35 +4,28 @@
 package http1
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
 // overTLS returns the configs of a client and a server of a protocol.
 func overTLS(t *testing.T, proto string) (client, server *tls.Config) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	pair, err := certs.New(&x509.Certificate{NotAfter: time.Now().Add(time.Hour)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}},
-		&tls.Config{NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}
+		&tls.Config{NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{pair.TLS()}}
 }
 
 // TestPending closes the listener before, in and after TLS handshakes. Accept must fail at once, but not lose HTTP/2.

@@ -5,7 +5,7 @@ package http1
 
 import "bytes"
 
-// Request is a request that is understood completely. Its fields are parts of a buffer.
+// Request is a request that was parsed completely. Its fields are parts of a buffer.
 type Request struct {
 	Method []byte
 	Target []byte // a path and perhaps a query, of visible ASCII but no #; each % begins an escape
@@ -13,15 +13,15 @@ type Request struct {
 	Host   []byte // a name or an address, perhaps with a port; never empty
 	Proto  []byte // X-Forwarded-Proto; nil if there is none
 
-	Escaped   bool // there is a % in the path
-	Forwarded bool // there is a header of those that may name the client
+	Escaped   bool // the path has an escape
+	Forwarded bool // it has one of the headers that may have the client's address
 	Close     bool // the client wants the connection closed
 	Length    int  // of the body
 
 	seen seen
 }
 
-// seen are the headers that may come but once.
+// seen notes the headers that may come only once.
 type seen uint8
 
 const (
@@ -31,30 +31,30 @@ const (
 	seenProto
 )
 
-// maxBody is how long a body may be: net/http reads no more of one that its handler has not read, but closes the connection.
+// maxBody is how long a body may be: net/http closes the connection rather than discard a longer one.
 const maxBody = 256<<10 - 1
 
-// verdict is what there is to say of the bytes that have come.
+// verdict says what the bytes are that have arrived.
 type verdict int
 
 const (
-	incomplete verdict = iota // more may come
+	incomplete verdict = iota // a header that is not complete
 	plain                     // a header that is understood
 	other                     // something else
 )
 
-// parser reads the header of one request line by line, as lines come.
+// parser parses the header of a request, line by line as it arrives.
 type parser struct {
 	at      int // where the next line begins
 	named   bool
-	clients []string // the names, in lower case, of headers that may name the client
+	clients []string // the names, in lower case, of headers that may have the client's address
 }
 
-// reset begins with the next request.
+// reset prepares for the next request.
 func (p *parser) reset() { p.at, p.named = 0, false }
 
-// parse reads what has come of a request since the last call, of which b is all that has. When it is plain, the header is
-// the first p.at bytes.
+// parse parses what has arrived since the last call; b is all of the request so far. If the verdict is plain, the header is the
+// first p.at bytes.
 func (p *parser) parse(b []byte, r *Request) verdict {
 	if len(b) > 0 && !p.named && !mayBegin[b[0]] {
 		return other
@@ -86,10 +86,10 @@ func (p *parser) parse(b []byte, r *Request) verdict {
 	}
 }
 
-// mayBegin has what the methods begin with that are answered.
+// mayBegin has the first bytes of the methods that are answered.
 var mayBegin = [256]bool{'G': true, 'H': true, 'L': true, 'P': true, 'D': true}
 
-// takeFirst takes the first line, which is a method, a target and the version, with one space in between.
+// takeFirst parses the first line: a method, a target and the version, with one space in between.
 func (r *Request) takeFirst(line []byte) bool {
 	const version = " HTTP/1.1"
 	method := bytes.IndexByte(line, ' ')
@@ -106,7 +106,7 @@ func (r *Request) takeFirst(line []byte) bool {
 	return r.takeTarget()
 }
 
-// takeTarget finds the path in the target, and refuses a target of which the Location would not be a copy.
+// takeTarget finds the path in the target. It refuses a target that the handler would not copy into Location unchanged.
 func (r *Request) takeTarget() bool {
 	t := r.Target
 	if len(t) == 0 || t[0] != '/' {
@@ -134,7 +134,7 @@ func (r *Request) takeTarget() bool {
 	return true
 }
 
-// inTarget has visible ASCII but for what means something in a target.
+// inTarget has the bytes of a target that need no closer look.
 var inTarget = func() (table [256]bool) {
 	for c := byte('!'); c <= '~'; c++ {
 		table[c] = c != '?' && c != '%' && c != '#'
@@ -146,7 +146,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// takeField takes a line of the header. clients are the names of headers that may name the client.
+// takeField parses a header field. clients are the names of headers that may have the client's address.
 func (r *Request) takeField(line []byte, clients []string) bool {
 	colon := 0
 	for colon < len(line) && inName[line[colon]] {
@@ -194,7 +194,7 @@ func (r *Request) once(s seen) bool {
 	return first
 }
 
-// takeLength takes the length of the body.
+// takeLength parses the length of the body.
 func (r *Request) takeLength(digits []byte) bool {
 	if len(digits) == 0 || len(digits) > 6 {
 		return false
@@ -208,7 +208,7 @@ func (r *Request) takeLength(digits []byte) bool {
 	return r.Length <= maxBody
 }
 
-// is reports whether a name is another one, which is given in lower case.
+// is reports whether a name equals another one, which is given in lower case.
 func is(name []byte, lower string) bool {
 	if len(name) != len(lower) {
 		return false
@@ -224,7 +224,7 @@ func is(name []byte, lower string) bool {
 	return true
 }
 
-// inName has what the names of headers are made of: not all that HTTP allows, since Caddy drops those with _ or a dot.
+// inName has the bytes of header names: not all that HTTP allows, since Caddy drops headers with _ or a dot.
 var inName = func() (table [256]bool) {
 	for c := range table {
 		table[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-'
@@ -241,8 +241,7 @@ var inValue = func() (table [256]bool) {
 	return table
 }()
 
-// isHost reports whether a value is a host name or an address, perhaps with a port, or looks like it. One of nothing but
-// dots is not.
+// isHost reports whether a value looks like a host name or an address, perhaps with a port. Only dots are none.
 func isHost(value []byte) bool {
 	name := false
 	for _, c := range value {

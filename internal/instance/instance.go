@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package instance tells of this process: which version of the plugin it runs, since when, and whether it is about to end.
+// Package instance describes this process: the version of the plugin, when it started, and whether it is shutting down.
 package instance
 
 import (
@@ -19,14 +19,14 @@ import (
 )
 
 const (
-	// Application is the name of the program that this one continues, which monitoring may look for.
+	// Application is the name of the program that this plugin replaces. Monitoring may look for it in the health document.
 	Application = "vault-redirector"
 	modulePath  = "github.com/vault-redirector/caddy-vault-redirect"
-	// SourceURL is where the source of the plugin is.
+	// SourceURL is the address of the plugin's source code.
 	SourceURL = "https://" + modulePath
 )
 
-// Version is that of the plugin in the running program: a release such as 1.2.3, or dev.
+// Version returns the version of the plugin in this program: a release such as 1.2.3, or dev.
 var Version = sync.OnceValue(func() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -40,7 +40,7 @@ var Version = sync.OnceValue(func() string {
 	return "dev"
 })
 
-// ID tells this process from other copies; Started is when it began.
+// ID is unique to this process; Started is when it started.
 var (
 	ID      = strings.ToLower(rand.Text()[:12])
 	Started = time.Now()
@@ -48,11 +48,11 @@ var (
 
 var shutdownAt atomic.Pointer[time.Time]
 
-// ShutdownAt returns when the listeners close, nil while the process is not about to end.
+// ShutdownAt returns when the listeners close, nil if the process is not shutting down.
 func ShutdownAt() *time.Time { return shutdownAt.Load() }
 
-// BeginShutdown is called when a config ends, before its apps stop. With the process, and with a shutdown_delay, the time
-// of draining begins.
+// BeginShutdown is called when a config ends, before its apps stop. If the process ends, too, it notes when the listeners close:
+// with a shutdown_delay, that is later, and health checks fail until then.
 func BeginShutdown(ctx caddy.Context) {
 	if !caddy.Exiting() {
 		return
@@ -68,7 +68,7 @@ func BeginShutdown(ctx caddy.Context) {
 	}
 }
 
-// ShuttingDown reports whether the process or its server is about to end, and in what time the listener closes.
+// ShuttingDown reports whether the process or the server of a request is shutting down, and in how long the listener closes.
 func ShuttingDown(r *http.Request) (draining bool, in string) {
 	draining = caddy.Exiting()
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)

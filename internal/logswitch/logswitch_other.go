@@ -5,5 +5,5 @@
 
 package logswitch
 
-// ObeySignals does nothing where there are no such signals: the admin API sets the level of the log.
+// ObeySignals does nothing: this system has no such signals. The admin API can set the level of the log.
 func ObeySignals(string) {}

@@ -23,8 +23,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// logSwitch turns logging on and off by the level of the default log, which the admin API shows and sets as well: so there
-// is one answer to whether the program logs.
+// logSwitch turns logging on and off by setting the level of the default log, which the admin API also shows and sets.
 type logSwitch struct {
 	on string // the level to log at when logging is turned on
 }
@@ -40,18 +39,17 @@ func ObeySignals(level string) {
 		l := logSwitch{on: level}
 		for s := range spaced(signals, betweenSignals) {
 			if err := l.obey(s); err != nil {
-				// Not to the log: that may well be off.
+				// Not to the log, which may be off.
 				fmt.Fprintf(os.Stderr, "%s: logging could not be changed: %v\n", s, err)
 			}
 		}
 	}()
 }
 
-// betweenSignals is the least time between two signals that are obeyed: each may cost a reload.
+// betweenSignals is the least time between two signals that are obeyed, since each may cause a reload.
 const betweenSignals = 250 * time.Millisecond
 
-// spaced yields signals as they come, but none sooner than a time after the one before; of several that come meanwhile, the
-// last one.
+// spaced yields signals as they arrive, but at most one in a time of least. Of several that arrive meanwhile, it yields the last.
 func spaced(signals <-chan os.Signal, least time.Duration) iter.Seq[os.Signal] {
 	return func(yield func(os.Signal) bool) {
 		for next := <-signals; yield(next); {
@@ -111,8 +109,8 @@ func setLogLevel(level string) error {
 	return err
 }
 
-// askSelf sends a request to the admin endpoint of this process, and returns the answer. A connection that breaks, as one
-// may while a config is loaded, is tried again.
+// askSelf sends a request to the admin endpoint of this process, and returns the answer. It tries again if the connection
+// breaks, as it may while a config is being loaded.
 func askSelf(method, path, body string) (answer []byte, err error) {
 	for range 3 {
 		var resp *http.Response

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package machine tells the addresses of this machine from those of others.
+// Package machine knows the addresses of this machine.
 package machine
 
 import (
@@ -29,7 +29,7 @@ func Own() (list Addresses) {
 	return list
 }
 
-// Has reports whether the machine has an address. Each machine has those of loopback.
+// Has reports whether the machine has an address. Loopback addresses belong to every machine.
 func (a Addresses) Has(ip netip.Addr) bool {
 	ip = ip.Unmap()
 	return ip.IsLoopback() || slices.Contains(a, ip)

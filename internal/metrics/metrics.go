@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package metrics shows what is known of the clusters to Prometheus.
+// Package metrics exports the state of the clusters to Prometheus.
 package metrics
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 )
 
-// maxNodeSeries is how many nodes a cluster may have for each to have series of its own.
+// maxNodeSeries is the largest number of nodes of a cluster for which each node has its own series.
 const maxNodeSeries = 64
 
-// Register makes the registry of a config show the metrics of all clusters. It may be called more than once.
+// Register adds the metrics of all clusters to the registry of a config. It may be called more than once.
 func Register(ctx caddy.Context) error {
 	shown := ctx.GetMetricsRegistry()
 	if shown == nil {
@@ -34,16 +34,15 @@ func Register(ctx caddy.Context) error {
 	return err
 }
 
-// collector reads what the views know when it is scraped: there is nothing to keep up to date, and nothing is forgotten
-// with a config.
+// collector reads the views when it is scraped. It keeps no values of its own, so that counters go on after a reload.
 type collector struct{}
 
-// describe makes the description of a metric of a cluster, whose first label is its name.
+// describe describes a metric of clusters. Its first label is the cluster's name.
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc("caddy_vault_redirect_"+name, help, append([]string{"cluster"}, labels...), nil)
 }
 
-// The metrics, as the manual has them.
+// The metrics, as documented.
 var (
 	descActive      = describe("active", "1 if a request would be redirected now, else 0.")
 	descReason      = describe("reason", "Current reason, one series is 1.", "reason")
@@ -140,7 +139,7 @@ func (s sample) state(state *engine.State, now time.Time) {
 	s.gauge(descStale, timestamp(expiry))
 }
 
-// nodes samples the nodes. Two instances may be on one node of Consul: then the label has their ID, too.
+// nodes samples the nodes. If two instances are on one node of Consul, the label has their ID, too.
 func (s sample) nodes(state *engine.State) {
 	nodes := state.NodeStatuses()
 	counts, names := map[engine.NodeState]int{}, map[string]int{}
@@ -206,7 +205,7 @@ func bit(b bool) float64 {
 	return 0
 }
 
-// timestamp returns a moment in seconds since 1970, 0 for none.
+// timestamp returns a time in seconds since 1970, 0 for the zero time.
 func timestamp(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

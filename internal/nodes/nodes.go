@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package nodes finds the nodes of a Vault cluster by their URLs: it looks up their names.
+// Package nodes finds the nodes of a Vault cluster by their URLs, whose names it looks up.
 package nodes
 
 import (
@@ -50,7 +50,7 @@ func ParseURL(text string) (discovery.Node, error) {
 type Source struct {
 	nodes  []discovery.Node
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	known  [][]discovery.Node // what each of nodes stood for when it was looked up last
+	known  [][]discovery.Node // what each of nodes resolved to last
 }
 
 // New returns the source for nodes that ParseURL has returned.
@@ -58,13 +58,13 @@ func New(nodes []discovery.Node) *Source {
 	return &Source{nodes, net.DefaultResolver.LookupNetIP, make([][]discovery.Node, len(nodes))}
 }
 
-// lookupTimeout is how long one name may take; all are looked up at once.
+// lookupTimeout limits the look-up of one name. All names are looked up at once.
 const lookupTimeout = 5 * time.Second
 
 // Close implements [discovery.Source].
 func (*Source) Close() {}
 
-// Query implements [discovery.Source]: the answer to a query with an index comes when the wait is over.
+// Query implements [discovery.Source]. A query with an index waits for the whole time, and then looks the names up.
 func (s *Source) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	if index > 0 {
 		timer := time.NewTimer(wait)
@@ -87,9 +87,9 @@ func (s *Source) Query(ctx context.Context, index uint64, wait time.Duration) (d
 	return discovery.Answer{Nodes: slices.Concat(now...), Index: index + 1}, nil
 }
 
-// resolve returns the nodes that a name stands for. One that has at most one address of each family is left as it is, unless
-// it stood for several before: their number may change, but not what each of them is. One that cannot be looked up stands for
-// what it stood for before; else it is left as it is, and its probe says so.
+// resolve returns the nodes that a name resolves to. A name with at most one address of each family stays as it is, unless it
+// resolved to several nodes before: their number may change, but not the identity of each. If the look-up fails, the nodes are
+// those of the last one. If there was none, the name stays as it is, and its probe reports the error.
 func (s *Source) resolve(ctx context.Context, n discovery.Node, known []discovery.Node) []discovery.Node {
 	if _, err := netip.ParseAddr(n.Name); err == nil {
 		return []discovery.Node{n}

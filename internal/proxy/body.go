@@ -18,10 +18,9 @@ import (
 // maxBuffered is how many bytes of a body are read before the request is sent on.
 const maxBuffered = 32 << 10
 
-// isShort reports whether the body of a request is read before the request is sent on: then Go's server notices when the client
-// leaves while its request waits, so that no write is carried out long after its sender has given it up, and the body can be
-// sent a second time where a kept connection turns out to be closed. Over HTTP/3, a request without a body does not say so:
-// it shows.
+// isShort reports whether the body of a request is read before the request is sent on. Then net/http notices if the client leaves
+// while its request waits, so that no write is carried out after its client has given up, and the body can be sent again if
+// a kept connection turns out to be closed. Over HTTP/3, only reading shows that a request has no body.
 func isShort(r *http.Request) bool {
 	short := r.ContentLength > 0 && r.ContentLength <= maxBuffered
 	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && isRead(r.Method)
@@ -91,12 +90,12 @@ type joined struct {
 	io.Closer
 }
 
-// upload is the body of a request that is proxied, as the client sends it. What is left of it when the request is answered
-// is left to net/http, which reads on, or ends the connection.
+// upload is the body of a proxied request, as the client sends it. What is not read when the request is answered is left to
+// net/http, which reads on or closes the connection.
 type upload struct {
 	body   io.Reader
-	ended  atomic.Bool // all of it was read
-	closed atomic.Bool // by the transport, which reads no more of it
+	ended  atomic.Bool // it was read to the end
+	closed atomic.Bool // by the transport, which does not read on
 	failed atomic.Pointer[error]
 }
 
@@ -115,9 +114,8 @@ func (u *upload) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Close implements [io.Closer]. It does not close the body of net/http's own request: that would be closed before its end,
-// which net/http no longer notices once the server has put a reader of its own (read_body_idle) in front of it; it would
-// then parse what is left of the body as the next request.
+// Close implements [io.Closer]. It does not close the body of the incoming request. With read_body_idle, Caddy wraps that body, and
+// net/http does not notice that it was closed before its end: it would parse the rest of the body as the next request.
 func (u *upload) Close() error {
 	u.closed.Store(true)
 	return nil
@@ -134,8 +132,8 @@ func (u *upload) err() error {
 	return nil
 }
 
-// uploadWriter writes the answer to a request over HTTP/1 that has a body. An answer that is given before the end of the body
-// is the last one on its connection.
+// uploadWriter writes the answer to a request over HTTP/1 that has a body. An answer before the end of the body is the last one
+// on its connection.
 type uploadWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	upload *upload
@@ -152,7 +150,7 @@ func (w uploadWriter) WriteHeader(code int) {
 // Write implements [http.ResponseWriter]. The answers of this package and of Caddy's reverse proxy write their header first.
 func (w uploadWriter) Write(b []byte) (int, error) { return w.ResponseWriterWrapper.Write(b) }
 
-// refuseBrokenBody answers where the client's body broke off, or is longer than the site allows.
+// refuseBrokenBody answers a request whose body ended early, or is longer than the site allows.
 func refuseBrokenBody(w http.ResponseWriter, cause error) error {
 	code := http.StatusBadRequest
 	if failed := (caddyhttp.HandlerError{}); errors.As(cause, &failed) && failed.StatusCode >= 400 && failed.StatusCode < 500 {

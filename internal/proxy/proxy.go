@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package proxy proxies requests to the active node for clients that cannot follow a redirect: waiting for it, trying again, and
-// leaving what is left of a body to the server.
+// Package proxy proxies requests to the active node, for clients that cannot follow a redirect. It waits for the node and retries
+// where that is safe.
 package proxy
 
 import (
@@ -21,7 +21,7 @@ type Proxy struct {
 	byScheme map[string]*reverseproxy.Handler
 }
 
-// New returns a proxy that answers as a redirector does where there is no node, and trusts nodes by settings of TLS.
+// New returns a proxy that answers as a redirector does if there is no active node. trust has the TLS settings for nodes.
 func New(ctx caddy.Context, d *redirect.Redirector, trust *tls.Config) (*Proxy, error) {
 	x := &Proxy{Redirector: d, byScheme: map[string]*reverseproxy.Handler{}}
 	for _, scheme := range []string{"http", "https"} {
@@ -38,7 +38,7 @@ func New(ctx caddy.Context, d *redirect.Redirector, trust *tls.Config) (*Proxy, 
 	return x, nil
 }
 
-// Cleanup ends what New began. It is safe on nil.
+// Cleanup closes the proxy. It is safe on nil.
 func (x *Proxy) Cleanup() error {
 	if x == nil {
 		return nil

@@ -21,24 +21,24 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// request is a request that is proxied.
+// request is a proxied request.
 type request struct {
 	in      *http.Request  // as it came
 	out     *http.Request  // what is sent on, without the secret headers
-	secrets http.Header    // which the transport puts back
+	secrets http.Header    // the secret headers, which the transport adds again
 	upload  *upload        // the client's body, nil if there is none
 	short   bool           // the body is read before the request is sent on
-	body    []byte         // that body, once it was read; nil: it is streamed
+	body    []byte         // the body, once it was read; nil: it is streamed
 	readErr error          // why it could not be read
 	read    chan struct{}  // closed once body and readErr are what they stay; nil: nobody reads it yet
-	came    time.Time      // hold counts from here
-	target  *engine.Target // of the present try
-	arrived atomic.Bool    // in the present try, the request was written to a connection: the node may have got it
-	replied atomic.Bool    // in the present try, the node has begun to answer
+	came    time.Time      // when it came: hold starts then
+	target  *engine.Target // of this try
+	arrived atomic.Bool    // this try has written the request to a connection: the node may have received it
+	replied atomic.Bool    // the node has begun to answer this try
 	repeats int            // how often it was sent again although it may have arrived
 }
 
-// requestKey is the key of the context for the passage of a request.
+// requestKey is the context key of a proxied request.
 type requestKey struct{}
 
 // Limits of a request.
@@ -46,14 +46,14 @@ const (
 	maxRepeats = 2
 	minPause   = 50 * time.Millisecond // between two tries
 	maxPause   = time.Second
-	// handover is how long a node that is no longer active, but lives, may take for its answer to what it was sent before.
+	// handover is how long a node that is alive, but no longer active, may take to answer a request that it was sent before.
 	handover = 5 * time.Second
 )
 
-// newRequest begins the passage of a request.
+// newRequest makes a proxied request of a client's request.
 func newRequest(r *http.Request) *request {
 	p := &request{in: r, secrets: http.Header{}, came: time.Now(), short: isShort(r)}
-	// The reverse proxy logs the headers of what it sends, at level DEBUG, and would leave out only some of the secret ones.
+	// The reverse proxy logs the headers of what it sends, at level DEBUG, and redacts only some of the secret ones.
 	p.out = r.WithContext(context.WithValue(r.Context(), requestKey{}, p))
 	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
 		p.upload = &upload{body: r.Body}
@@ -70,13 +70,13 @@ func newRequest(r *http.Request) *request {
 	return p
 }
 
-// Serve proxies a request. Whatever goes wrong is answered in the form of Vault's errors and never returned: Caddy logs the
-// request, with its token, when a handler returns an error.
+// Serve proxies a request. It answers errors itself, in the form of Vault's errors, and never returns one: Caddy would log the
+// request, with its token.
 func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request) error {
 	o := redirect.Outcome{State: x.View.State(), Answer: engine.Proxied}
-	defer func() { x.Note(r, o) }() // even where the reverse proxy breaks off an answer, which it does by a panic
+	defer func() { x.Note(r, o) }() // also if the reverse proxy aborts an answer, which it does by a panic
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
-		// Early data of HTTP/3, which anybody on the way can send again. See https://www.rfc-editor.org/rfc/rfc8470#section-5.2.
+		// This is early data of HTTP/3, which a man in the middle can replay. See https://www.rfc-editor.org/rfc/rfc8470#section-5.2.
 		o.Answer = engine.BadRequest
 		return redirect.WriteErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
 	}
@@ -138,11 +138,11 @@ func (p *request) try(x *Proxy, w http.ResponseWriter, s *engine.State) error {
 // errNodeEnded ends a try: the node has not answered, and is no longer the active one.
 var errNodeEnded = errors.New("the node is no longer active and has not answered")
 
-// watch ends a try when its node has ended: at once if that is dead and another one is active, or none has been for as long as
-// requests wait. A node that lives, but is no longer active, may answer for some seconds yet, and end what it has begun to
-// answer.
+// watch cancels a try if its node cannot answer any more: at once if the node is dead and another one is active, or if none has been
+// active for as long as requests wait. A node that is alive, but no longer active, gets the time handover to begin its answer, and
+// may finish an answer that it has begun.
 func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *Proxy, then *engine.State) {
-	tick := time.NewTicker(time.Second) // what is decided here may depend on the time alone
+	tick := time.NewTicker(time.Second) // time may pass without a new state
 	defer tick.Stop()
 	var replaced time.Time
 	for {
@@ -173,9 +173,9 @@ func (p *request) mayRetry(err error) bool {
 	var no *refusal
 	switch {
 	case errors.As(err, &no):
-		return p.upload == nil || p.body != nil // what was streamed is gone
+		return p.upload == nil || p.body != nil // a streamed body cannot be sent again
 	case refused(err), p.misunderstood(err):
-		return false // time does not mend it
+		return false // it would fail again
 	case !p.arrived.Load():
 		return true
 	}
@@ -183,13 +183,13 @@ func (p *request) mayRetry(err error) bool {
 	return p.repeats <= maxRepeats && isRead(p.out.Method) && p.out.ContentLength == 0
 }
 
-// refusal is an answer by which the node has refused a request before it did anything.
+// refusal is an answer by which a node refuses a request without carrying it out.
 type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
 
-// refusalOf returns the refusal that an answer of a node is, nil if it is none: a standby whose forwarding is off answers
-// with a redirect to the active node, which the client of a proxy is not to follow. Vault's other redirects stay on the host.
+// refusalOf returns the refusal if an answer is one, else nil. A standby that does not forward requests redirects to the active
+// node, which the client of a proxy may not reach. Vault's other redirects stay on the same host.
 func refusalOf(resp *http.Response) *refusal {
 	if resp.StatusCode != http.StatusTemporaryRedirect {
 		return nil
@@ -200,21 +200,21 @@ func refusalOf(resp *http.Response) *refusal {
 	return &refusal{"the Vault node is a standby, and redirects instead of forwarding"}
 }
 
-// misunderstood reports whether a node has answered what is no HTTP, or more of a header than is read.
+// misunderstood reports whether the answer of a node is not HTTP, or has a header that is too long.
 func (p *request) misunderstood(err error) bool {
 	var broken *net.OpError
 	return p.replied.Load() && !errors.Is(err, errNodeEnded) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.As(err, &broken)
 }
 
-// refused reports whether a handshake has failed: one side does not trust the other, or does not speak TLS.
+// refused reports whether a TLS handshake has failed: one side does not trust the other, or does not speak TLS.
 func refused(err error) bool {
 	untrusted, noTLS, alert := (*tls.CertificateVerificationError)(nil), tls.RecordHeaderError{}, (*net.OpError)(nil)
 	return errors.As(err, &untrusted) || errors.As(err, &noTLS) ||
 		errors.As(err, &alert) && (alert.Op == "remote error" || alert.Op == "local error")
 }
 
-// isRead reports whether a request reads. To carry it out twice changes nothing that it does not change by itself: a GET of
-// dynamic credentials makes new ones each time.
+// isRead reports whether a request with a method may be repeated. A GET of dynamic credentials creates new ones each time, but so
+// does each retry of a client.
 func isRead(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, "LIST":
@@ -223,7 +223,7 @@ func isRead(method string) bool {
 	return false
 }
 
-// serveFailure answers where the request could not be brought to a node, or no answer came back.
+// serveFailure answers a request that did not reach a node, or got no answer.
 func (p *request) serveFailure(w http.ResponseWriter, err error, retryAfter []string) error {
 	code := http.StatusBadGateway
 	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {

@@ -24,14 +24,14 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// handshakeTimeout is how long a node may take for a handshake of TLS, like the 3 seconds in which Caddy wants a connection:
-// one that hangs must not hold a request for longer than the next one takes to become active.
+// handshakeTimeout limits the TLS handshake with a node, as Caddy limits the dial to 3 seconds: a node that hangs must not delay a
+// request for longer than the next one takes to become active.
 const handshakeTimeout = 3 * time.Second
 
-// serverNameKey is the placeholder for the name that the certificate of the node must have.
+// serverNameKey is the placeholder for the name that the node's certificate must have.
 const serverNameKey = "http.vault_redirect.server_name"
 
-// newTransport returns the transport for a scheme. As probes, it goes straight to the nodes, whatever HTTP_PROXY says.
+// newTransport returns the transport for a scheme. Like probes, it connects to the nodes directly and ignores HTTP_PROXY.
 func newTransport(ctx caddy.Context, scheme string, trust *tls.Config) (*transport, error) {
 	config := map[string]any{"network_proxy": map[string]any{"from": "none"}}
 	if scheme == "https" {
@@ -51,7 +51,7 @@ func newTransport(ctx caddy.Context, scheme string, trust *tls.Config) (*transpo
 	return t, nil
 }
 
-// target gives the reverse proxy the target of the present try.
+// target gives the reverse proxy the target of a request's current try.
 type target struct{}
 
 // GetUpstreams implements [reverseproxy.UpstreamSource].
@@ -60,7 +60,7 @@ func (target) GetUpstreams(r *http.Request) ([]*reverseproxy.Upstream, error) {
 	return []*reverseproxy.Upstream{{Dial: p.target.Authority}}, nil
 }
 
-// transport is Caddy's transport, which sends the secret headers, too, and notes what becomes of a request.
+// transport is Caddy's transport. It adds the secret headers, and notes whether a request was sent and answered.
 type transport struct {
 	*reverseproxy.HTTPTransport
 	retired atomic.Bool // its config has ended
@@ -71,7 +71,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(requestKey{}).(*request)
 	ctx := connecting(r.Context(), p.target)
 	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// It asks for another connection only if the last one has not taken the request.
+		// net/http gets another connection only if the request was not written to the last one.
 		GetConn: func(string) { p.arrived.Store(false) },
 		// Before it is written: over HTTP/2, the connection goes on, and what is under way to a node that hangs arrives once that goes on.
 		WroteHeaderField:     func(string, []string) { p.arrived.Store(true) },
@@ -82,7 +82,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		},
 	}))
 	sent.Header = r.Header.Clone()
-	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // by which net/http would repeat writes; Vault knows neither
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with these, net/http would repeat writes; Vault does not use them
 		delete(sent.Header, name)
 	}
 	for name, values := range p.secrets {
@@ -91,7 +91,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	forbidReplay(sent)
 	resp, err := t.HTTPTransport.RoundTrip(sent)
 	if err != nil {
-		if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would take it for the client's leaving
+		if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would think that the client has left
 			err = errNodeEnded
 		}
 		return nil, err
@@ -104,8 +104,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// connecting returns the context of a request with variables and a replacer of its own: a connection may still be made when the
-// try for which it was begun has ended, and the next one, or the rest of the request, changes those of the request.
+// connecting returns the context of a request with its own variables and replacer. A dial may go on when the try that began it has
+// ended, while the next try, or the rest of the request, changes those of the request.
 func connecting(ctx context.Context, to *engine.Target) context.Context {
 	repl := caddy.NewEmptyReplacer()
 	repl.Set(serverNameKey, to.ServerName)
@@ -116,9 +116,8 @@ func connecting(ctx context.Context, to *engine.Target) context.Context {
 	return ctx
 }
 
-// forbidReplay keeps net/http from sending a request again by itself, once for each connection that was kept and breaks. It
-// does so with reads whose body it can have again, or that have none; so these have one that is empty, and that it cannot have
-// again.
+// forbidReplay keeps net/http from sending a request again by itself, once for each kept connection that breaks. It repeats reads
+// without a body, or with one that it can get again; so these get an empty body that it cannot get again.
 func forbidReplay(r *http.Request) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -131,15 +130,15 @@ func forbidReplay(r *http.Request) {
 	}
 }
 
-// Cleanup closes the connections that no request uses, and those that requests use once they are over.
+// Cleanup closes idle connections now, and the others when their requests have ended.
 func (t *transport) Cleanup() error {
 	t.retired.Store(true)
 	t.afterUse()
 	return t.HTTPTransport.Cleanup()
 }
 
-// afterUse is called after each request, and closes what a transport leaves whose config has ended: a moment later, since a
-// connection of HTTP/2 is in use a little longer than the request.
+// afterUse is called after each request. If the config has ended, it closes the idle connections, after a second: an HTTP/2
+// connection is in use a little longer than its request.
 func (t *transport) afterUse() {
 	if t.retired.Load() {
 		time.AfterFunc(time.Second, t.Transport.CloseIdleConnections)

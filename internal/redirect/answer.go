@@ -11,7 +11,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Explain says in words what a reason means.
+// Explain returns the meaning of a reason, for people.
 func Explain(r discovery.Reason) string {
 	switch r {
 	case discovery.ReasonStarting:
@@ -38,7 +38,7 @@ func Explain(r discovery.Reason) string {
 	return string(r)
 }
 
-// MayBeOwnFault reports whether there is no node for a reason that may well be this copy's own: another may do better.
+// MayBeOwnFault reports whether a reason for having no active node may concern this instance only: another may have one.
 func MayBeOwnFault(r discovery.Reason) bool {
 	switch r {
 	case discovery.ReasonStarting, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable,
@@ -55,8 +55,8 @@ func loopText(url string) string {
 // CloseConnection makes an answer over HTTP/1 or 2 the last one on its connection.
 func CloseConnection(header http.Header) { header.Set("Connection", "close") }
 
-// WriteErrors answers in the form in which Vault itself does, so that its clients show the text. It writes the answer
-// itself rather than return an error, since Caddy logs the whole request, token included, with errors of 500 and above.
+// WriteErrors answers in the form of Vault's own errors, so that clients of Vault show the text. It writes the answer rather
+// than return an error, since Caddy logs the whole request, token included, with errors of 500 and above.
 func WriteErrors(w http.ResponseWriter, code int, text string) error {
 	body, err := json.Marshal(map[string][]string{"errors": {text}})
 	if err != nil {
@@ -65,7 +65,7 @@ func WriteErrors(w http.ResponseWriter, code int, text string) error {
 	return WriteJSON(w, code, append(body, '\n'))
 }
 
-// WriteJSON writes an answer. That the client is gone is nobody's concern.
+// WriteJSON writes an answer. Errors are ignored: the client is gone.
 func WriteJSON(w http.ResponseWriter, code int, body []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// maxDiscarded is how much of a request's body is read while it waits: as much as Go's server reads after the answer.
+// maxDiscarded is how much of a request's body is read while the request waits: as much as net/http reads after the answer.
 const maxDiscarded = 256 << 10
 
-// discardWhileWaiting reads the body of a request that waits, and returns what ends that. Over HTTP/1.x, Go's server notices that a
-// client has left only once the body is read, and those that left would keep their places.
+// discardWhileWaiting reads the body of a request that waits, until the function that it returns is called. Over HTTP/1.x,
+// net/http notices that a client has left only once the body is read: without that, the request would keep its place in the queue.
 //
-// It leaves alone what it could not read to the end, and what a client sends only when it is asked to. The end waits for
-// a read that is under way, so that nobody reads while the answer is written; so does Go's server, before it answers.
+// It reads no body that is too long to be read to the end, and none that the client sends only after 100 Continue. The returned
+// function waits for a read that is running, so that the body is not read while the answer is written.
 func discardWhileWaiting(r *http.Request) (end func()) {
 	if r.ProtoMajor != 1 || !hasBody(r, maxDiscarded) {
 		return func() {}
@@ -43,14 +43,14 @@ func discardWhileWaiting(r *http.Request) (end func()) {
 	}
 }
 
-// undrainable reports whether nobody can notice that the client leaves while its request waits: its body is not read to the
-// end, or that cannot be known.
-func undrainable(r *http.Request) bool {
+// hidesLeaving reports whether net/http cannot notice that the client leaves while its request waits, because the body may not be
+// read to the end.
+func hidesLeaving(r *http.Request) bool {
 	return r.ProtoMajor == 1 && r.ContentLength != 0 && (r.ContentLength < 0 || !hasBody(r, maxDiscarded))
 }
 
-// RefuseBody answers a client at once that waits to be asked for its body (Expect: 100-continue), where nobody wants
-// that body: the connection ends with the answer, or net/http would ask for the body, and wait for it, to find the next request.
+// RefuseBody makes the answer to a request with Expect: 100-continue the last one on its connection, if the body is not wanted:
+// otherwise net/http would ask for the body and read it, to find the next request.
 func RefuseBody(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 && r.Header.Get("Expect") != "" {
 		CloseConnection(w.Header())
@@ -80,14 +80,13 @@ var (
 )
 
 const (
-	maxReadBefore = 1 << 20         // how much of a body is read over HTTP/2: what Go's server lets a client send by itself
+	maxReadBefore = 1 << 20         // how much of a body is read: what net/http lets an HTTP/2 client send without more window
 	readBeforeFor = 5 * time.Second // how long a client may take for it
 )
 
-// readBeforeReply reads the body of a request over HTTP/2 or HTTP/3 before it is answered. Where the answer comes before the end of
-// the body, Go's server resets the stream, though without an error. Clients must not discard the answer for that (RFC 9113,
-// section 8.1); curl does, and all that its user sees is "Stream error in the HTTP/2 framing layer". Over HTTP/1.x, Go's
-// server itself reads on.
+// readBeforeReply reads the body of a request over HTTP/2 or HTTP/3 before the answer. If the answer comes before the end of the
+// body, net/http resets the stream, though without an error. Clients must not discard the answer for that (RFC 9113, section
+// 8.1); curl does, and its user sees only "Stream error in the HTTP/2 framing layer". Over HTTP/1.x, net/http itself reads on.
 func readBeforeReply(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor < 2 || !hasBody(r, maxReadBefore) {
 		return
@@ -96,8 +95,8 @@ func readBeforeReply(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.CopyN(io.Discard, r.Body, maxReadBefore)
 }
 
-// hasBody reports whether the request may have a body that can be read to its end: one of at most so many bytes, if its length
-// is known, that the client sends without being asked to.
+// hasBody reports whether the request may have a body that can be read to its end: it has at most so many bytes if its length is
+// known, and the client sends it without 100 Continue.
 func hasBody(r *http.Request, most int64) bool {
 	return r.Body != nil && r.ContentLength != 0 && r.ContentLength <= most && r.Header.Get("Expect") == ""
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// WriteRedirect answers with the path and query of the request at the target.
+// WriteRedirect redirects to the path and query of the request at the target.
 func WriteRedirect(w http.ResponseWriter, r *http.Request, to *engine.Target, path string) error {
 	var location string
 	if r.URL.RawQuery != "" || r.URL.ForceQuery {
@@ -26,8 +26,8 @@ func WriteRedirect(w http.ResponseWriter, r *http.Request, to *engine.Target, pa
 	return nil
 }
 
-// RequestPath returns the escaped path of a request: as the handlers before this one left it, and byte for byte as it
-// came. ok is false if there is none. It begins with a slash, so that it cannot change the authority that it follows.
+// RequestPath returns the escaped path of a request, byte for byte as the client sent it, unless a handler before this one has
+// changed it. ok is false if there is none. The path begins with a slash, so that it cannot change the authority before it.
 func RequestPath(r *http.Request) (path string, ok bool) {
 	if r.Method == http.MethodConnect || r.URL.Opaque != "" {
 		return "", false
@@ -38,7 +38,7 @@ func RequestPath(r *http.Request) (path string, ok bool) {
 	return path, path[0] == '/'
 }
 
-// escapedPath is u.EscapedPath, but leaves alone what need not be escaped and was not.
+// escapedPath is like u.EscapedPath, but does not escape what need not be escaped and was not.
 func escapedPath(u *url.URL) string {
 	if u.RawPath != "" {
 		if path, err := url.PathUnescape(u.RawPath); err == nil && path == u.Path {
@@ -48,8 +48,8 @@ func escapedPath(u *url.URL) string {
 	return u.EscapedPath()
 }
 
-// escapeRest escapes in a path or query what cannot stand in a URL as it is: all but visible ASCII characters (HTTP/2
-// lets them through), and the # that would begin a fragment.
+// escapeRest escapes the bytes of a path or query that a URL cannot contain: those that are not visible ASCII characters, which
+// HTTP/2 permits, and the # that would begin a fragment.
 func escapeRest(s string) string {
 	unsafe := func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
 	n := 0

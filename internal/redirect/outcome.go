@@ -21,7 +21,7 @@ type Outcome struct {
 	Held   time.Duration // how long it waited
 }
 
-// HeldSince returns how long a request that came at a time has waited: nothing if it was answered at once.
+// HeldSince returns for how long a request that came at a time was held: 0 below a millisecond.
 func HeldSince(came time.Time) time.Duration {
 	if d := time.Since(came); d >= time.Millisecond {
 		return d
@@ -29,13 +29,13 @@ func HeldSince(came time.Time) time.Duration {
 	return 0
 }
 
-// placeholders has the values of {http.vault_redirect.*}, which cost nothing until somebody asks for them.
+// placeholders has the values of {http.vault_redirect.*}, which are computed when they are used.
 type placeholders struct {
 	of     Outcome
 	values caddy.ReplacerFunc
 }
 
-// Note counts a request and tells of it: to handlers by placeholders, to the access log, if there is one, by fields.
+// Note counts a request, and sets its placeholders and the fields of the access log, if there is one.
 func (d *Redirector) Note(r *http.Request, o Outcome) {
 	d.View.Stats().Answered(o.Answer)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -46,7 +46,7 @@ func (d *Redirector) Note(r *http.Request, o Outcome) {
 	}
 }
 
-// placeholders returns the values for an Outcome. Those for redirects to the same node are the same, and made once.
+// placeholders returns the values for an Outcome. Redirects to the same node share them.
 func (d *Redirector) placeholders(o Outcome) caddy.ReplacerFunc {
 	last := d.last.Load()
 	if last == nil || last.of != o {

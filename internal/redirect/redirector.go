@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package redirect decides how one handler answers a request in a State of its cluster, and answers it.
+// Package redirect decides how a handler answers a request in a State of its cluster, and writes the answer.
 package redirect
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// Redirector answers the requests of one handler. Handler, proxy and fast lane share it.
+// Redirector answers the requests of one handler. The handler, its proxy and the fast lane share it.
 type Redirector struct {
 	View       *engine.View
 	Queue      *engine.Queue
@@ -27,23 +27,23 @@ type Redirector struct {
 	last atomic.Pointer[placeholders] // of the last request that did not wait
 }
 
-// Kind is what is to become of a request, if it may go where the State leads.
+// Kind is how a request gets to the active node.
 type Kind int
 
 // The kinds.
 const (
 	ToRedirect Kind = iota // the client goes to the node
-	ToProxy                // this process does
+	ToProxy                // the request is proxied
 )
 
 // Verdict says how a request is answered in a State.
 type Verdict struct {
 	Answer engine.Answer    // Redirected or Proxied if it may go to the node, else Unavailable or Loop
 	Reason discovery.Reason // why it may not
-	Proven bool             // the loop is certain: what a client says of where it came in can be made up
+	Proven bool             // the loop does not only follow from what the client sent, which may be forged
 }
 
-// Decide says whether a request may go where a State leads.
+// Decide says whether a request may go to the active node of a State.
 func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
 	switch {
 	case s.Loop != "":
@@ -73,7 +73,7 @@ func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
 // Goes reports whether the request may go to the node.
 func (v Verdict) Goes() bool { return v.Answer == engine.Redirected || v.Answer == engine.Proxied }
 
-// Text says why a request may not go where a State leads.
+// Text says why a request may not go to the active node of a State.
 func (v Verdict) Text(s *engine.State) string {
 	if v.Answer == engine.Loop {
 		return loopText(cmp.Or(s.Loop, s.Target.URL))
@@ -81,7 +81,7 @@ func (v Verdict) Text(s *engine.State) string {
 	return Explain(v.Reason)
 }
 
-// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or says why there is none.
+// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or by an error.
 func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string) error {
 	RefuseBody(w, r)
 	if r.Header[engine.ProbeHeader] != nil { // by a redirector that takes this one for a node of Vault
@@ -100,7 +100,7 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	return WriteRedirect(w, r, &o.State.Target, path)
 }
 
-// await returns the state for a request, which may wait for it, and how long it waited.
+// await waits, if need be, until a node is active. It returns the state then, and how long the request was held.
 func (d *Redirector) await(r *http.Request) Outcome {
 	s := d.View.State()
 	switch p := s.Phase(); {
@@ -110,12 +110,12 @@ func (d *Redirector) await(r *http.Request) Outcome {
 	came, end := time.Now(), func() {}
 	defer func() { end() }()
 	s = d.View.Await(r.Context(), d.Queue, engine.Waiter{
-		Client: ClientAddress(r), Came: came, Unseen: undrainable(r), Begin: func() { end = discardWhileWaiting(r) },
+		Client: ClientAddress(r), Came: came, Unseen: hidesLeaving(r), Begin: func() { end = discardWhileWaiting(r) },
 	})
 	return Outcome{State: s, Held: HeldSince(came)}
 }
 
-// Refuse answers a request that may not go where a State leads.
+// Refuse answers a request that may not go to the active node of a State.
 func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) error {
 	if v.Answer != engine.Loop {
 		w.Header()["Retry-After"] = d.RetryAfter
@@ -131,7 +131,7 @@ func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) e
 	return WriteErrors(w, http.StatusLoopDetected, v.Text(s))
 }
 
-// RefuseBad answers a request that makes no sense, whatever the State is.
+// RefuseBad answers a bad request with 400.
 func (d *Redirector) RefuseBad(w http.ResponseWriter, r *http.Request, text string) error {
 	RefuseBody(w, r)
 	d.Note(r, Outcome{State: d.View.State(), Answer: engine.BadRequest})

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package registry knows which clusters the running config serves, and who uses them. There is no Caddy in it.
+// Package registry knows which clusters the running config serves, and which handlers use them. It does not depend on Caddy.
 package registry
 
 import (
@@ -18,16 +18,16 @@ type User struct {
 	View   *engine.View
 	Queue  *engine.Queue
 	Server string // name of the server that the handler belongs to; may be empty
-	Config any    // that the handler is part of
+	Config any    // the config that the handler belongs to
 }
 
 var registered struct {
 	sync.Mutex
 	users   []*User
-	configs []any // that run: two during a reload, of which the last one is the new
+	configs []any // the running ones: during a reload two, of which the last is the new one
 }
 
-// Add registers a user, and returns what removes it again.
+// Add registers a user. The function that it returns removes it.
 func Add(u *User) (remove func()) {
 	registered.Lock()
 	defer registered.Unlock()
@@ -39,30 +39,29 @@ func Add(u *User) (remove func()) {
 	}
 }
 
-// Run makes a config the one that runs. Before it, Clusters are those of the config before.
+// Run makes a config the running one, which Clusters belong to.
 func Run(config any) {
 	registered.Lock()
 	defer registered.Unlock()
 	registered.configs = append(registered.configs, config)
 }
 
-// Forget ends a config, which need not run.
+// Forget removes a config, which need not be running.
 func Forget(config any) {
 	registered.Lock()
 	defer registered.Unlock()
 	registered.configs = slices.DeleteFunc(registered.configs, func(o any) bool { return o == config })
 }
 
-// Cluster is a view under a name that no other has.
+// Cluster is a view with a unique name.
 type Cluster struct {
 	Name  string
 	View  *engine.View
 	Users []*User
 }
 
-// Clusters returns the clusters that the running config serves, by name. Where several views have the same name, all but one
-// get a suffix that depends on nothing but their config. During a reload there are two configs: what one of them alone serves
-// is not shown beside what the other does.
+// Clusters returns the clusters that the running config serves, ordered by name. If several views have the same name, all but
+// one get a suffix that depends on their config only. During a reload, they are those of the new config.
 func Clusters() []Cluster {
 	var list []Cluster
 	for v, users := range usersOfViews() {
@@ -76,7 +75,7 @@ func Clusters() []Cluster {
 		c := &list[i]
 		for n := 4; seen[c.Name]; n += 4 {
 			c.Name = Label(c.View.Name) + "~" + c.View.Digest()[:min(n, len(c.View.Digest()))]
-			if n > len(c.View.Digest()) { // names of others that look like that
+			if n > len(c.View.Digest()) { // other views may be named like this one with its suffix
 				c.Name += strings.Repeat("~", n)
 			}
 		}
@@ -102,7 +101,7 @@ func usersOfViews() map[*engine.View][]*User {
 	return users
 }
 
-// HoldLimit returns how many requests may wait for the cluster at once.
+// HoldLimit returns how many requests may wait for the cluster at once, over all handlers.
 func (c *Cluster) HoldLimit() (sum int64) {
 	for _, u := range c.Users {
 		if u.Queue.Hold > 0 {
@@ -124,10 +123,10 @@ func (c *Cluster) Servers() []string {
 	return names
 }
 
-// maxLabel is how many bytes of a name a label takes: those of the longest host name.
+// maxLabel is the longest label, in bytes: as long as the longest host name.
 const maxLabel = 253
 
-// Label makes a name from the config or from Consul fit for a label of a metric: one that is not valid would break all
+// Label makes a name from the config or from Consul a valid label of a metric: a label that is not valid UTF-8 would break all
 // metrics of Caddy.
 func Label(name string) string {
 	if len(name) > maxLabel {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package sanitize decides what of the text that other machines send may go into a URL, and makes it fit for a log line.
+// Package sanitize checks text from other machines before it goes into a URL, and cleans it for log lines.
 package sanitize
 
 import (
@@ -13,8 +13,8 @@ import (
 )
 
 // Host returns host without brackets if it is an IP address that can be connected to, or a host name in the sense of
-// RFC 1123 (with underscores, which the names of Consul's nodes may have). What comes from Consul ends up in the authority
-// of a URL that clients send their tokens to: nothing that could be read as anything else gets through.
+// RFC 1123 (with underscores, which the names of Consul's nodes may have). A host from Consul becomes
+// part of a URL that clients send their tokens to, so anything that could be read as more than a host is an error.
 func Host(host string) (string, error) {
 	if host == "" {
 		return "", errors.New("no address")
@@ -51,7 +51,7 @@ func Host(host string) (string, error) {
 	return host, nil
 }
 
-// Loopback reports whether a host that Host has accepted means, to each machine, that machine itself.
+// Loopback reports whether a host that Host has accepted is a loopback address or name.
 func Loopback(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip.Unmap().IsLoopback()
@@ -73,7 +73,7 @@ func validLabel(label string) bool {
 	return true
 }
 
-// maxLine is how many bytes of foreign text a log line takes.
+// maxLine is how many bytes of text from elsewhere are kept.
 const maxLine = 300
 
 // Line returns text, such as that of an error page, as one short line without control characters.
@@ -91,6 +91,5 @@ func Line(text string) string {
 	return strings.ToValidUTF8(text, "")
 }
 
-// SecretHeaders are the request headers that must not be logged. Caddy itself leaves out only some of them. Names are compared
-// as Go writes them.
+// SecretHeaders are the request headers that must not be logged, in canonical form. Caddy itself redacts only some of them.
 var SecretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}

@@ -61,7 +61,7 @@ func TestHostRefuses(t *testing.T) {
 	}
 }
 
-// FuzzHost checks that what gets through is the whole host of a URL, whoever reads it.
+// FuzzHost checks that what gets through is the whole host of a URL, for any parser.
 func FuzzHost(f *testing.F) {
 	for _, seed := range []string{"vault-1", "10.0.0.1", "[::1]", "::1", "a@b", "a:1", "fe80::1%25eth0", "0x7f.1", "a\r\nb", "é", "a/", "127.0.0.1."} {
 		f.Add(seed)

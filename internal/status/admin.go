@@ -20,15 +20,15 @@ import (
 
 func init() { caddy.RegisterModule(Admin{}) }
 
-// Admin adds endpoints to Caddy's admin API that show which node is active and why others are not:
+// Admin adds endpoints to Caddy's admin API that show which node is active, and why the others are not:
 //
 //   - GET /vault_redirect/status: all clusters
 //   - GET /vault_redirect/status/{cluster}: one of them
 //   - GET /vault_redirect/history?cluster=NAME&limit=N: the last changes of the active node, the newest first
 //
-// They answer 200 whatever the state of Vault is: it is in the document. They change nothing and show no secret, so that
-// {"paths": ["/vault_redirect"], "methods": ["GET", "HEAD"]} makes a read-only grant for remote administration.
-// There is nothing to configure.
+// They answer 200 even if no node is active: the document says so. They change nothing and show no secret, so that
+// {"paths": ["/vault_redirect"], "methods": ["GET", "HEAD"]} is a read-only grant for remote administration. There are no
+// options.
 type Admin struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -39,8 +39,8 @@ func (Admin) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision registers the metrics. The module is provisioned before all apps, with the registry that the admin endpoint goes
-// on showing if one of them fails.
+// Provision registers the metrics. Caddy provisions this module before all apps, with the registry that the admin endpoint keeps
+// if one of the apps fails.
 func (*Admin) Provision(ctx caddy.Context) error { return metrics.Register(ctx) }
 
 // Paths of the documents.
@@ -58,11 +58,10 @@ func (*Admin) Routes() []caddy.AdminRoute {
 	}
 }
 
-// noCluster begins the error for a name that no cluster has.
+// noCluster is the beginning of the error for an unknown cluster.
 const noCluster = "there is no cluster"
 
-// serveStatus answers with the status of all clusters or of one. It writes errors itself: those that are returned are
-// logged as errors of Caddy's.
+// serveStatus answers with the status of all clusters or of one. It writes errors itself: Caddy would log those that it returns.
 func serveStatus(w http.ResponseWriter, r *http.Request) error {
 	if !ReadOnly(w, r) {
 		return nil
@@ -81,7 +80,7 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 	return WriteProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q; there are: %s", name, strings.Join(names, ", ")))
 }
 
-// maxHistory is how many changes are shown unless a limit says less.
+// maxHistory is how many changes are shown at most, and without a limit.
 const maxHistory = 1000
 
 // serveHistory answers with the last changes of the active node.
@@ -124,7 +123,7 @@ func writeDocument(w http.ResponseWriter, document any) error {
 	return redirect.WriteJSON(w, http.StatusOK, append(body, '\n'))
 }
 
-// WriteProblem answers in the form of the admin API's errors.
+// WriteProblem answers with an error in the form of the admin API.
 func WriteProblem(w http.ResponseWriter, code int, text string) error {
 	body, err := json.Marshal(map[string]string{"error": text})
 	if err != nil {

@@ -19,14 +19,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// exitNotRedirecting is the exit code where a cluster has no active node, as that of vault status for a sealed node.
+// exitNotRedirecting is the exit code if a cluster has no active node: like that of vault status for a sealed node.
 const exitNotRedirecting = 2
 
-// AddCommands adds the commands status and history below another one.
+// AddCommands adds the commands status and history to another one.
 func AddCommands(parent *cobra.Command) {
 	status := &cobra.Command{
 		Use:   "status [--cluster NAME] [--json] [--wait DURATION] [--address ADDRESS | --config FILE [--adapter NAME]]",
-		Short: "Shows which node is active, and why others are not",
+		Short: "Shows which node is active, and why the others are not",
 		Long: `
 Asks a running Caddy, through its admin API, for the status of its clusters:
 which node is active and since when, the state of each node and why it is not
@@ -53,14 +53,14 @@ node, the newest first, and for how long there was no active node.`,
 	for _, c := range []*cobra.Command{status, history} {
 		c.Flags().String("cluster", "", "Show this cluster only")
 		c.Flags().Bool("json", false, "Print the JSON document")
-		c.Flags().String("address", "", "Address of Caddy's admin API (default: as the config says, CADDY_ADMIN, or localhost:2019)")
-		c.Flags().String("config", "", "Config file of the running Caddy, which has the address of its admin API")
+		c.Flags().String("address", "", "Address of Caddy's admin API (default: that of the config file, CADDY_ADMIN, or localhost:2019)")
+		c.Flags().String("config", "", "Config file of the running Caddy, to get the address of its admin API from")
 		c.Flags().String("adapter", "", "Adapter of the config file")
 		parent.AddCommand(c)
 	}
 }
 
-// adminTimeout is how long the admin API may take for an answer, which it has at hand.
+// adminTimeout is how long the admin API may take for an answer.
 const adminTimeout = 10 * time.Second
 
 // askAdmin gets a document from the admin API of a running Caddy.
@@ -104,15 +104,15 @@ func getAdmin(address, path string) ([]byte, error) {
 	case isSite(err):
 		return nil, fmt.Errorf("the server at %s is a Vault, or a site that redirects to one, not Caddy's admin API: %w", address, err)
 	case !strings.Contains(err.Error(), "HTTP "):
-		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config tell where): %w", address, err)
+		return nil, fmt.Errorf("cannot reach the admin API at %s (is Caddy running? --address or --config set the address): %w", address, err)
 	case strings.Contains(err.Error(), "HTTP 404") && !strings.Contains(err.Error(), noCluster):
 		return nil, fmt.Errorf("the Caddy at %s does not have the plugin vault_redirect: %w", address, err)
 	}
 	return nil, fmt.Errorf("the admin API at %s: %w", address, err)
 }
 
-// isSite reports whether an error shows that the server is a site rather than an admin API: it redirects to Vault, whose answers,
-// like ours, have a form of their own, or it speaks https, or redirects there.
+// isSite reports whether an error shows that the server is a site rather than an admin API: it answers in the form of Vault's
+// errors, speaks https, or redirects to that.
 func isSite(err error) bool {
 	for _, text := range []string{`{"errors":[`, "HTTP request to an HTTPS server", "server gave HTTP response to HTTPS client", "stopped after 10 redirects"} {
 		if strings.Contains(err.Error(), text) {
@@ -122,7 +122,7 @@ func isSite(err error) bool {
 	return false
 }
 
-// maxDocument is how much of a document is read.
+// maxDocument limits the size of a document, in bytes.
 const maxDocument = 64 << 20
 
 // runStatus shows the status.
@@ -158,7 +158,7 @@ func runStatus(fs caddycmd.Flags) (int, error) {
 	}
 }
 
-// askStatus asks for the status of all clusters, or of the one that is named.
+// askStatus gets the status of all clusters, or of the one with the name.
 func askStatus(fs caddycmd.Flags) (d Document, raw []byte, err error) {
 	name := fs.String("cluster")
 	if name == "" {
@@ -191,7 +191,7 @@ func runHistory(fs caddycmd.Flags) (int, error) {
 	return caddy.ExitCodeSuccess, err
 }
 
-// silent returns what cobra runs. An exit code of 2 says enough: it is no error to be printed.
+// silent wraps a command for cobra, so that exit code 2 prints no error.
 func silent(f caddycmd.CommandFunc) func(*cobra.Command, []string) error {
 	run := caddycmd.WrapCommandFuncForCobra(f)
 	return func(cmd *cobra.Command, args []string) error {

@@ -161,7 +161,7 @@ func TestStatusCommandSaysWhatElseThereIs(t *testing.T) {
 	d.Clusters[0].Silent, d.Clusters[0].StaleUntil = true, &until
 	d.Clusters[0].Discovery.LastSuccess = nil
 	_, out, err := runSubcommand(t, "status", "--address", adminOf(t, map[string]any{"/vault_redirect/status": d}))
-	for _, want := range []string{"it leaves a probe unanswered: requests wait", "the last known node, used for another 1h30m"} {
+	for _, want := range []string{"it has not answered a probe yet: requests wait", "the last known node, used for another 1h30m"} {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("%v: no %q in\n%s", err, want, out)
 		}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package status has the documents that show an operator what this process knows, and shows them through Caddy's admin API and by
-// the commands status and history.
+// Package status has the documents about the state of all clusters. They are served by Caddy's admin API and printed by the commands
+// status and history.
 package status
 
 import (
@@ -23,7 +23,7 @@ type Document struct {
 	Version  string     `json:"version"`
 	Instance string     `json:"instance"`
 	Started  time.Time  `json:"started"`
-	Draining bool       `json:"draining"`    // the process is about to end
+	Draining bool       `json:"draining"`    // the process is shutting down
 	Shutdown *time.Time `json:"shutdown_at"` // when the listeners close
 	Clusters []Cluster  `json:"clusters"`
 }
@@ -32,11 +32,11 @@ type Document struct {
 type Cluster struct {
 	Cluster    string            `json:"cluster"`
 	Healthy    bool              `json:"healthy"` // a request would be redirected now
-	Ready      bool              `json:"ready"`   // this copy does as well as another would
+	Ready      bool              `json:"ready"`   // no other instance could do better
 	Reason     discovery.Reason  `json:"reason"`
 	Detail     string            `json:"detail"`
 	Active     *Active           `json:"active"`
-	Silent     bool              `json:"silent"` // the active node leaves a probe unanswered: requests wait
+	Silent     bool              `json:"silent"` // the active node has not answered a probe yet: requests wait
 	Since      *time.Time        `json:"since"`  // since when a node is active, or none is
 	Candidates int               `json:"candidates"`
 	StaleSince *time.Time        `json:"stale_since"`
@@ -59,7 +59,7 @@ type Active struct {
 	Changes uint64    `json:"changes"` // how often another node became active
 }
 
-// Discovery is the status of what finds the nodes.
+// Discovery is the status of discovery.
 type Discovery struct {
 	Source       string     `json:"source"`
 	Endpoint     string     `json:"endpoint"`
@@ -81,7 +81,7 @@ type Node struct {
 	Since         *time.Time       `json:"since"`
 	Elected       bool             `json:"elected"`
 	Marked        bool             `json:"marked"`
-	Why           string           `json:"why"` // it is not elected
+	Why           string           `json:"why"` // why it is not elected
 	FailingChecks []string         `json:"failing_checks"`
 	Probe         *Probe           `json:"probe"`
 }
@@ -105,11 +105,11 @@ type Change struct {
 	PreviousNode string           `json:"previous_node"`
 	PreviousURL  string           `json:"previous_url"`
 	Reason       discovery.Reason `json:"reason"`
-	GapSeconds   float64          `json:"gap_seconds"` // without an active node before
+	GapSeconds   float64          `json:"gap_seconds"` // time without an active node before it
 	By           string           `json:"by"`
 }
 
-// Now returns the status of the process as it is now.
+// Now returns the current status of the process.
 func Now() Document {
 	d := Document{
 		Version: instance.Version(), Instance: instance.ID, Started: instance.Started.UTC(), Draining: caddy.Exiting(), Shutdown: instance.ShutdownAt(), Clusters: []Cluster{},
@@ -136,7 +136,7 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 	case phase.Situation == engine.Stale:
 		d.StaleUntil = TimeOrNil(phase.Time)
 	case phase.Situation == engine.None && !phase.Time.IsZero():
-		d.Since = TimeOrNil(phase.Time) // the use of a stale node ends without a new state
+		d.Since = TimeOrNil(phase.Time) // a stale node expires without a new state
 	}
 	if d.Healthy {
 		d.Active = &Active{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
@@ -200,7 +200,7 @@ func changes(name string, limit int) (list []Change, ok bool) {
 	return list[:min(len(list), limit)], ok
 }
 
-// TimeOrNil returns a time as the documents have it: in UTC, nil for none.
+// TimeOrNil returns a time in UTC, nil for the zero time.
 func TimeOrNil(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

@@ -12,14 +12,14 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
 
-// Health is the document of the health endpoint. Anybody may read it: it quotes nothing that another machine said. The first
-// seven keys are those of vault-redirector, with their meaning.
+// Health is the document of the health endpoint. Since it is public, it does not quote text from other machines. The first seven
+// keys are those of vault-redirector, with the same meaning.
 type Health struct {
 	Healthy        bool       `json:"healthy"`          // requests are redirected now
 	Application    string     `json:"application"`      // vault-redirector
 	Version        string     `json:"version"`          // of this plugin
-	Source         string     `json:"source"`           // where its source is
-	ConsulHostPort string     `json:"consul_host_port"` // which Consul is asked
+	Source         string     `json:"source"`           // URL of its source code
+	ConsulHostPort string     `json:"consul_host_port"` // address of discovery
 	ActiveVault    *string    `json:"active_vault"`     // host:port of the active node, null if there is none
 	LastConsulPoll *time.Time `json:"last_consul_poll"` // when Consul last answered, null if it never did
 
@@ -27,11 +27,11 @@ type Health struct {
 	Detail      string           `json:"detail,omitempty"`       // what the reason means
 	ActiveNode  string           `json:"active_node,omitempty"`  // the node's name in Consul
 	RedirectURL string           `json:"redirect_url,omitempty"` // scheme://host:port of redirects
-	StaleSince  *time.Time       `json:"stale_since,omitempty"`  // since when active_vault is merely the last node known
+	StaleSince  *time.Time       `json:"stale_since,omitempty"`  // since when active_vault is only the last known node
 	Nodes       int              `json:"nodes"`                  // instances that are registered
 	Candidates  int              `json:"candidates"`             // instances that could have been elected
 	Changes     uint64           `json:"changes"`                // how often another node became active
-	Draining    bool             `json:"draining,omitempty"`     // the process is about to end
+	Draining    bool             `json:"draining,omitempty"`     // the process is shutting down
 	ShutdownIn  string           `json:"shutdown_in,omitempty"`  // when the listener closes
 }
 

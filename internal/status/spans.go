@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Span is a time in which one node was active, or none was.
+// Span is a period in which one node was active, or none was.
 type Span struct {
 	From, To  time.Time
 	Node, URL string // both empty: none was active
@@ -17,7 +17,7 @@ type Span struct {
 // Gap reports whether no node was active.
 func (s *Span) Gap() bool { return s.URL == "" }
 
-// After returns the part of the span that is after a moment.
+// After returns the part of the span after a time.
 func (s *Span) After(begin time.Time) Span {
 	after := *s
 	if begin.After(s.From) {
@@ -26,8 +26,8 @@ func (s *Span) After(begin time.Time) Span {
 	return after
 }
 
-// Spans returns the spans that the cluster went through, the oldest first and without anything between them. Before the first
-// one it is not known which node was active.
+// Spans returns the spans of a cluster without gaps between them, the oldest first. Before the first one, the active node is not
+// known.
 func (c *Cluster) Spans(now time.Time) (spans []Span) {
 	turn := func(at time.Time, gap time.Duration, node, url string) {
 		last := len(spans) - 1
@@ -52,7 +52,7 @@ func (c *Cluster) Spans(now time.Time) (spans []Span) {
 	if c.Active != nil {
 		url, node = c.Active.URL, c.Active.Node
 	}
-	// What is now may be newer than the history, or have no entry in it: the end of a stale node is no event.
+	// The present state may not be in the history: the expiry of a stale node is no event.
 	last := len(spans) - 1
 	switch {
 	case c.Since == nil:
@@ -67,7 +67,7 @@ func (c *Cluster) Spans(now time.Time) (spans []Span) {
 	return spans
 }
 
-// Failovers counts the failovers from a moment on, and how long no node was active.
+// Failovers returns how many failovers there were since a time, and for how long no node was active.
 func Failovers(spans []Span, begin time.Time) (failovers int, without time.Duration) {
 	for i, s := range spans {
 		switch {
@@ -82,5 +82,5 @@ func Failovers(spans []Span, begin time.Time) (failovers int, without time.Durat
 	return failovers, without
 }
 
-// Clock writes a time in UTC.
+// Clock formats a time in UTC.
 func Clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") }

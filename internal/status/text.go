@@ -35,7 +35,7 @@ func printStatus(to io.Writer, d Document, now time.Time) error {
 	})
 }
 
-// printTable prints what has columns, without the space at the end of lines.
+// printTable prints columns, without spaces at the end of lines.
 func printTable(to io.Writer, print func(w io.Writer)) error {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -58,7 +58,7 @@ func printRow(w io.Writer, cells ...string) {
 	fmt.Fprintln(w, strings.Join(cells, "\t"))
 }
 
-// oneLine makes text fit for a line of a terminal: names come from Consul, and may have anything in them.
+// oneLine cleans text for a line of a terminal: names come from Consul, and may contain control characters.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -75,7 +75,7 @@ func (c *Cluster) activeText(now time.Time) string {
 	}
 	text := fmt.Sprintf("redirecting to %s (%s), active for %s, %s", c.Active.URL, c.Active.Node, Age(&c.Active.Since, now), words.Plural(c.Active.Changes, "change"))
 	if c.Silent {
-		text += "; it leaves a probe unanswered: requests wait"
+		text += "; it has not answered a probe yet: requests wait"
 	}
 	if c.StaleUntil != nil {
 		text += fmt.Sprintf("; the last known node, used for another %s", words.Brief(c.StaleUntil.Sub(now)))
@@ -83,7 +83,7 @@ func (c *Cluster) activeText(now time.Time) string {
 	return text
 }
 
-// DiscoveryText says where the nodes are found, and whether that answers.
+// DiscoveryText describes the discovery, and says whether it answers.
 func (c *Cluster) DiscoveryText(now time.Time) string {
 	d := c.Discovery
 	text := d.Source + " " + d.Endpoint
@@ -149,7 +149,7 @@ func orDash(text string) string {
 	return text
 }
 
-// Age says for how long something has been so.
+// Age formats the time since a time.
 func Age(since *time.Time, now time.Time) string {
 	if since == nil {
 		return "-"

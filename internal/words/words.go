@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package words puts durations and counts into words.
+// Package words formats durations and counts for people.
 package words
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Brief writes a duration in its two greatest units.
+// Brief formats a duration in its two largest units.
 func Brief(d time.Duration) string {
 	switch d = max(0, d); {
 	case d > 0 && d < time.Millisecond:
@@ -26,10 +26,10 @@ func Brief(d time.Duration) string {
 	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }
 
-// Seconds writes a number of seconds as Brief does.
+// Seconds formats a number of seconds as Brief does.
 func Seconds(s float64) string { return Brief(time.Duration(s * float64(time.Second))) }
 
-// Plural writes a number of things.
+// Plural formats a count of things.
 func Plural[N int | uint64](n N, thing string) string {
 	if n == 1 {
 		return "1 " + thing

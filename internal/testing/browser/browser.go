@@ -87,7 +87,7 @@ func Start(program, dir string) (*Browser, error) {
 	return b, nil
 }
 
-// Close ends the browser and all that it has started.
+// Close ends the browser and its child processes.
 func (b *Browser) Close() {
 	_ = syscall.Kill(-b.cmd.Process.Pid, syscall.SIGKILL)
 	_ = b.cmd.Wait()

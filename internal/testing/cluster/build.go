@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// How programs are built: once, whoever asks, with a word now and then on how far it is.
-
 package cluster
 
 import (
@@ -54,7 +52,7 @@ func (b *builder) buildOnce(ctx context.Context, duration string) error {
 		b.progress("%s: in the cache: %s (%s)", b.title, b.path, size(b.path))
 		return nil
 	}
-	// What is there now belongs to a build that was killed: whoever builds holds the lock.
+	// What is there now belongs to a build that was killed: a process that builds holds the lock.
 	left, err := filepath.Glob(b.path + ".*.tmp")
 	if err != nil {
 		return err

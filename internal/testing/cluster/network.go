@@ -43,7 +43,7 @@ type subnet struct {
 	guard net.Listener
 }
 
-// reserve takes a subnet that no other cluster on this machine has, in this process or another: whoever listens on
+// reserve takes a subnet that no other cluster on this machine has, in this process or another: a process that listens on
 // its guard port owns it, and the kernel gives it back when the owner dies.
 func reserve() (*subnet, error) {
 	var errs []error

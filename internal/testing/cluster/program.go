@@ -52,7 +52,7 @@ func Bao() (string, error) {
 	return filepath.Abs(path)
 }
 
-// Installed is Program for who does not want to build: it returns "" for a program that is neither on PATH nor in the
+// Installed is like Program, but does not build: it returns "" for a program that is neither on PATH nor in the
 // cache.
 func Installed(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {

@@ -1,17 +1,13 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Certificate authorities made on the spot, and what they sign.
-
 package cluster
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -19,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
 // authority signs certificates for one trust domain; a cluster has one for Vault and another for Consul, so that a
@@ -26,36 +24,23 @@ import (
 type authority struct {
 	dir  string
 	file string // its own certificate, PEM
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	pair *certs.Pair
 }
 
 func newAuthority(dir, name string) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("certificate authority %s: %w", name, err)
-	}
 	tmpl := template(name)
 	tmpl.IsCA, tmpl.BasicConstraintsValid = true, true
 	tmpl.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	pair, err := certs.New(tmpl, nil)
 	if err != nil {
 		return nil, fmt.Errorf("certificate authority %s: %w", name, err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("certificate authority %s: %w", name, err)
-	}
-	a := &authority{dir: dir, file: filepath.Join(dir, name+".pem"), cert: cert, key: key}
-	return a, writePEM(a.file, "CERTIFICATE", der)
+	a := &authority{dir: dir, file: filepath.Join(dir, name+".pem"), pair: pair}
+	return a, os.WriteFile(a.file, pair.CertPEM(), 0o600)
 }
 
 // issue signs a certificate for hosts, names or IP addresses, good for servers and clients, and returns its files.
 func (a *authority) issue(name string, hosts ...string) (certFile, keyFile string, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", "", fmt.Errorf("certificate for %s: %w", name, err)
-	}
 	tmpl := template(name)
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
@@ -66,21 +51,14 @@ func (a *authority) issue(name string, hosts ...string) (certFile, keyFile strin
 			tmpl.DNSNames = append(tmpl.DNSNames, host)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
-	if err != nil {
-		return "", "", fmt.Errorf("certificate for %s: %w", name, err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	pair, err := certs.New(tmpl, a.pair)
 	if err != nil {
 		return "", "", fmt.Errorf("certificate for %s: %w", name, err)
 	}
 	// One name may be asked for twice: with other hosts, or by tests in parallel.
 	base := filepath.Join(a.dir, fmt.Sprintf("%s-%x", strings.Map(fileName, name), tmpl.SerialNumber.Bytes()[:4]))
 	certFile, keyFile = base+".pem", base+".key"
-	if err := writePEM(certFile, "CERTIFICATE", der); err != nil {
-		return "", "", err
-	}
-	return certFile, keyFile, writePEM(keyFile, "PRIVATE KEY", keyDER)
+	return certFile, keyFile, errors.Join(os.WriteFile(certFile, pair.CertPEM(), 0o600), os.WriteFile(keyFile, pair.KeyPEM(), 0o600))
 }
 
 func template(name string) *x509.Certificate {
@@ -102,11 +80,7 @@ func fileName(r rune) rune {
 	return '_'
 }
 
-func writePEM(file, kind string, der []byte) error {
-	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
-}
-
 // pem is the authority's own certificate.
 func (a *authority) pem() string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}))
+	return string(a.pair.CertPEM())
 }

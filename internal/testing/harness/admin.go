@@ -82,7 +82,7 @@ func (c *Caddy) get(ctx context.Context, path string) (string, error) {
 	return answer, err
 }
 
-// Load has Caddy load a config of the kind that it was started with, through its admin API, and returns when the new
+// Load loads a config of the kind that Caddy was started with, through its admin API, and returns when the new
 // config runs. The error holds what Caddy says is wrong.
 func (c *Caddy) Load(ctx context.Context, config string) error {
 	contentType := "application/json"

@@ -85,3 +85,12 @@ func Main(m interface{ Run() int }) int {
 	}()
 	return m.Run()
 }
+
+// MainAsCaddy is Main for a test binary that is the Caddy of its tests as well: then it runs caddy, which is caddycmd.Main.
+func MainAsCaddy(m interface{ Run() int }, caddy func()) int {
+	if AsCaddy() {
+		caddy()
+		return 0
+	}
+	return Main(m)
+}

@@ -19,13 +19,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
 
-func TestMain(m *testing.M) {
-	if AsCaddy() {
-		caddycmd.Main()
-		return
-	}
-	os.Exit(Main(m))
-}
+func TestMain(m *testing.M) { os.Exit(MainAsCaddy(m, caddycmd.Main)) }
 
 // answering is a site that answers with a text.
 func answering(text string) string {

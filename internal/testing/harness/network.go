@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"testing"
 )
 
 var errNotLinux = errors.New("an address of its own for caddy: it needs Linux, where all of 127.0.0.0/8 is loopback")
@@ -53,6 +54,16 @@ func FreePort() (string, error) {
 		return port, l.Close()
 	}
 	return "", fmt.Errorf("no free port: %w", last)
+}
+
+// Port is FreePort for tests.
+func Port(t testing.TB) string {
+	t.Helper()
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }
 
 // givenPorts are those that this process was given.

@@ -15,7 +15,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
-// Whoever has the certificate of the redirector's probes may log in with it at Vault. A client that is proxied is not lent
+// A client with the certificate of the redirector's probes may log in with it at Vault. A client that is proxied is not lent
 // it: with neither certificate nor token it is refused as it would be at Vault itself. Where proxy_tls names the certificate,
 // each of them logs in, and the log says so once.
 func TestProxiedClientsHaveNoCertificate(t *testing.T) {
@@ -82,7 +82,7 @@ http://{ip}:8003 {
 	if code, answer := lent.ask(t, "GET", secret, token); code != http.StatusOK || !strings.Contains(answer, `"a":"b"`) {
 		t.Errorf("with proxy_tls: read: status %d: %s", code, answer)
 	}
-	// The token of such a login is good wherever it is shown, and changes nothing for those who have none.
+	// The token of such a login is good wherever it is shown, and changes nothing for clients that have none.
 	if code, _ := (certLogin{client, site(8001)}).ask(t, "GET", secret, token); code != http.StatusOK {
 		t.Errorf("read with its token elsewhere: status %d", code)
 	}

@@ -49,7 +49,7 @@ func TestDropInCommand(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			p := freePort(t)
+			p := harness.Port(t)
 			s := runCommand(t, append(append([]string{"vault-redirect", "-P", p}, row.flags...), consul.Addr())...)
 			site := "http://" + s.IP + ":" + p
 			s.await("it answers", func() bool { return answers(site) })
@@ -79,7 +79,7 @@ func TestDropInCommandByCheck(t *testing.T) {
 	consul := standinConsul(t,
 		standin.Node("vault-1", standin.Tags("secrets"), standin.Check("api", "warning")),
 		standin.Node("vault-2", standin.Tags("secrets"), standin.Check("api", "passing")))
-	p := freePort(t)
+	p := harness.Port(t)
 	s := runCommand(t, "vault-redirect", "-P", p, "-C", "api", consul.Addr())
 	s.await("it answers", func() bool { return answers("http://" + s.IP + ":" + p) })
 	s.awaitTarget("http://"+s.IP+":"+p, "http://vault-2:8200")
@@ -97,7 +97,7 @@ func TestDropInCommandServesTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := freePort(t)
+	p := harness.Port(t)
 	s := run(t, harness.Options{IP: ip, Args: []string{"vault-redirect", "-P", p, "-c", cert, "-k", key, consul.Addr()}})
 	https := trusting(t, ca.VaultCA)
 	https.CheckRedirect = client.CheckRedirect
@@ -114,7 +114,7 @@ func TestDropInCommandServesTLS(t *testing.T) {
 func TestDropInCommandChangesItsLogLevel(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
-	p := freePort(t)
+	p := harness.Port(t)
 	s := runCommand(t, "vault-redirect", "-v", "-l", "-P", p, consul.Addr())
 	site := "http://" + s.IP + ":" + p
 	s.await("it answers", func() bool { return answers(site) })
@@ -189,7 +189,7 @@ func TestDropInCommandHelpAndMistakes(t *testing.T) {
 func TestDropInCommandHealthDocument(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
-	p := freePort(t)
+	p := harness.Port(t)
 	s := runCommand(t, "vault-redirect", "-P", p, consul.Addr())
 	s.await("it answers", func() bool { return answers("http://" + s.IP + ":" + p) })
 	_, _, body := get(t, "http://"+s.IP+":"+p+"/vault-redirector-health")

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
 const logLevelPath = "/config/logging/logs/default/level"
@@ -89,7 +91,7 @@ type command struct {
 func startCommand(t *testing.T, flags ...string) *command {
 	t.Helper()
 	consul := standinConsul(t, originalData()...)
-	p := freePort(t)
+	p := harness.Port(t)
 	s := &command{server: runCommand(t, append(append([]string{"vault-redirect", "-P", p}, flags...), consul.Addr())...)}
 	s.site = "http://" + s.IP + ":" + p
 	s.await("it answers", func() bool { return answers(s.site) })

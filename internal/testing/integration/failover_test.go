@@ -90,7 +90,7 @@ type operations struct {
 	event time.Time
 }
 
-// start has four clients read and write.
+// start starts four clients that read and write.
 func (o *operations) start() {
 	o.over = make(chan struct{})
 	for i := range 4 {

@@ -24,13 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
-func TestMain(m *testing.M) {
-	if harness.AsCaddy() { // one with the race detector, and with the modules of these tests
-		caddycmd.Main()
-		return
-	}
-	os.Exit(harness.Main(m))
-}
+func TestMain(m *testing.M) { os.Exit(harness.MainAsCaddy(m, caddycmd.Main)) }
 
 // server is a running Caddy of a test.
 type server struct {
@@ -187,14 +181,4 @@ func trusting(t *testing.T, caFile string) *http.Client {
 		Timeout:   30 * time.Second,
 		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}},
 	}
-}
-
-// freePort returns a port that is free on every address, for what cannot be told to listen on one.
-func freePort(t *testing.T) string {
-	t.Helper()
-	port, err := harness.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

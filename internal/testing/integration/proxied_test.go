@@ -47,7 +47,7 @@ http://{ip}:8080 {
 	}
 }
 
-// Vault believes the X-Forwarded-For of a proxied request if it is told to, and goes on seeing those who are redirected, and
+// Vault believes the X-Forwarded-For of a proxied request if it is told to, and goes on seeing clients that are redirected, and
 // the probes, who have none.
 func TestProxiedClientAddress(t *testing.T) {
 	t.Parallel()

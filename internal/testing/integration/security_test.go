@@ -75,7 +75,7 @@ http://{ip}:8002 {
 func TestCommandFiltersItsLog(t *testing.T) {
 	t.Parallel()
 	consul := standinConsul(t, originalData()...)
-	p := freePort(t)
+	p := harness.Port(t)
 	s := run(t, harness.Options{Args: []string{"vault-redirect", "-vv", "-P", p, consul.Addr()}, Env: []string{"CONSUL_HTTP_TOKEN=PLANTED-consul"}})
 	site := "http://" + s.IP + ":" + p
 	s.await("it answers", func() bool { return answers(site) })

@@ -83,7 +83,7 @@ func (c *Cluster) Active() *Vault { return c.Vaults[0].groupNow().leader() }
 // later. The new node itself is active from then on; of a real one its health says so a few milliseconds later still.
 func (c *Cluster) StepDown() *Vault { return c.stepDown(nil) }
 
-// stepDown deposes a certain node, or whoever leads if it is nil. A node that leads no longer is left alone, so
+// stepDown deposes a certain node, or the leader if it is nil. A node that leads no longer is left alone, so
 // that of two simultaneous requests one counts.
 func (c *Cluster) stepDown(from *Vault) *Vault {
 	c.change.Lock()

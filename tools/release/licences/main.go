@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Command licences lists the licences of all modules that are linked into a Go program, with their texts, as whoever gives the
+// Command licences lists the licences of all modules that are linked into a Go program, with their texts, as a distributor of the
 // program to others has to. It fails for a module without a licence, and for a licence that is not known to be compatible.
 //
 //	licences PROGRAM FOLDER-OF-THE-MAIN-MODULE > LIST
