@@ -73,6 +73,7 @@ func TestFieldAnswers(t *testing.T) {
 		a, b     string // answers to probes; empty: the node refuses connections
 		config   string // more of the handler's, with a comma in front
 		want     string // a or b: redirected there, else a reason, or loop
+		detail   string // is part of what the state says of it
 		several  bool   // there is more than one candidate
 		noProbes bool
 	}
@@ -96,18 +97,20 @@ func TestFieldAnswers(t *testing.T) {
 		{name: "A2: a listener that rejects what has no header", consul: usual, a: vaultForwarded, b: vaultForwarded, want: "a"},
 		{name: "A2: a balancer without servers", consul: usual, a: balancerDown, b: vault1Standby, want: "unhealthy"},
 		{name: "A3: named ports", a: vault1Active, want: "a", consul: registered("vault-0", `"ID":"vault","Service":"vault","Tags":["active"],"Address":"127.0.0.1","Port":0,"Ports":[{"Name":"cluster","Port":8201,"Default":false},{"Name":"api","Port":{a},"Default":true}]`, serfPassing)},
-		{name: "A3: named ports, none is the default", want: "bad_address", consul: registered("vault-0", `"ID":"vault","Service":"vault","Tags":["active"],"Address":"127.0.0.1","Port":0,"Ports":[{"Name":"api","Port":{a}}]`, serfPassing)},
+		{name: "A3: named ports, none is the default", want: "bad_address", detail: "set the option port", consul: registered("vault-0", `"ID":"vault","Service":"vault","Tags":["active"],"Address":"127.0.0.1","Port":0,"Ports":[{"Name":"api","Port":{a}}]`, serfPassing)},
 
 		{name: "B1: one Vault on two Consul nodes", a: vault1Active, b: vault1Standby, want: "a", consul: registered("client-1", vaultService("{a}", "active", 9), serfFailing+","+vaultCheck("{a}", "critical")) + "," +
 			registered("client-2", vaultService("{a}", "active", 7), serfPassing+","+vaultCheck("{a}", "passing")) + "," + registered("vault-1", vaultService("{b}", "standby", 5), serfPassing)},
 		{name: "B1: the same without probes", noProbes: true, want: "a", consul: registered("client-1", vaultService("{a}", "active", 9), serfFailing) + "," + registered("client-2", vaultService("{a}", "active", 7), serfPassing)},
-		{name: "B2: the balancer's address for all", a: vault1Active, want: "a", consul: registered("vault-0", vaultService("{a}", "standby", 9), serfPassing) + "," + registered("vault-1", vaultService("{a}", "active", 5), serfPassing) + "," + registered("vault-2", vaultService("{a}", "standby", 6), serfPassing)},
+		{name: "B2: the balancer's address for all", a: vault1Active, want: "a", detail: "api_addr has to be each node's own", consul: registered("vault-0", vaultService("{a}", "standby", 9), serfPassing) + "," + registered("vault-1", vaultService("{a}", "active", 5), serfPassing) + "," + registered("vault-2", vaultService("{a}", "standby", 6), serfPassing)},
 		{name: "B3: two say that they are active, one is marked", consul: strings.ReplaceAll(strings.ReplaceAll(usual, `"ModifyIndex":9`, `"ModifyIndex":7`), `"ModifyIndex":5`, `"ModifyIndex":9`), a: vault1Active, b: vault1Active, want: "a", several: true},
 		{name: "B3: two clusters under one name", consul: usual, a: vault1Active, b: anotherCluster, want: "a", several: true},
 		{name: "B4: a static tag on every node, HTTP checks", noProbes: true, want: "a", several: true, consul: registered("vault-0", static("{a}", "active", 5), serfPassing+","+httpCheck("passing")) + "," + registered("vault-1", static("{b}", "active", 9), serfPassing+","+httpCheck("warning"))},
 		{name: "B4: a tag that is stuck on two nodes", noProbes: true, want: "b", several: true, consul: registered("vault-0", static("{a}", "active", 5), serfPassing) + "," + registered("vault-1", static("{b}", "active", 9), serfPassing)},
 		{name: "B4: the same, and the nodes say it", a: vault1Active, b: vault1Standby, want: "a", consul: registered("vault-0", static("{a}", "active", 5), serfPassing) + "," + registered("vault-1", static("{b}", "active", 9), serfPassing)},
-		{name: "C2: no checks and no tags", noProbes: true, want: "no_active", consul: registered("k8s-sync", `"ID":"vault-x","Service":"vault","Tags":null,"Address":"127.0.0.1","Port":{a}`, "")},
+		{name: "C1: api_addr has no port", noProbes: true, want: "a", detail: "api_addr has no port: registered as vault::", consul: registered("localhost", `"ID":"vault::{a}","Service":"vault","Tags":["active"],"Address":"","Port":{a}`, serfPassing)},
+		{name: "C1: and nothing answers there", want: "a", detail: "api_addr has no port: registered as vault::", consul: registered("localhost", `"ID":"vault::{a}","Service":"vault","Tags":["active"],"Address":"","Port":{a}`, serfPassing)},
+		{name: "C2: no checks and no tags", noProbes: true, want: "no_active", detail: "nothing marks an active node: the instances have no checks", consul: registered("k8s-sync", `"ID":"vault-x","Service":"vault","Tags":null,"Address":"127.0.0.1","Port":{a}`, "")},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -142,6 +145,9 @@ func TestFieldAnswers(t *testing.T) {
 				}
 				return s.Active() && s.Target.URL == "http://127.0.0.1:"+port && (s.Candidates > 1) == row.several
 			})
+			if s := h.redirector.View.State(); !strings.Contains(s.Detail, row.detail) {
+				t.Errorf("detail %q, want %q", s.Detail, row.detail)
+			}
 			resp := ask(t, h, "GET", "/v1/secret/x")
 			if want := "http://127.0.0.1:" + port + "/v1/secret/x"; port != "" && (resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("Location") != want) {
 				t.Errorf("status %d, Location %q, want %s", resp.StatusCode, resp.Header.Get("Location"), want)

@@ -325,7 +325,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return h.redirector.RefuseBad(w, r, "the request target is not a path: there is nothing to redirect to")
 	}
 	proxied, err := h.Proxy.matches(r)
-	redirect.CloseIfReplaced(w, r) // a matcher may have done it
+	if h.Proxy != nil {
+		redirect.CloseIfReplaced(w, r) // a matcher may have done it
+	}
 	switch {
 	case err != nil: // it is not known whether the request must be proxied
 		return h.redirector.RefuseBad(w, r, "the request could not be matched")

@@ -5,7 +5,6 @@ package doctor
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -31,10 +30,7 @@ func (o *Observation) Findings() []Finding {
 
 // mark says what marks the active node.
 func (o *Observation) mark() Finding {
-	nodes := make([]discovery.Node, len(o.Nodes))
-	for i := range o.Nodes {
-		nodes[i] = o.Nodes[i].Node
-	}
+	nodes := o.nodes()
 	old := func(n *Node) bool { // its mark may be one
 		return !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable)
 	}
@@ -46,7 +42,7 @@ func (o *Observation) mark() Finding {
 	case mode == discovery.ByProbe:
 		f.Detail = "none: the nodes themselves say which is active"
 		return f
-	case o.nothingMarks():
+	case engine.NothingMarks(o.Selection, nodes):
 		f.Severity, f.Detail = Warning, "nothing marks an active node: the instances have no checks"
 		f.Remedy = `let Vault register itself (service_registration "consul"), which tags the active node`
 		if o.Selection.Mode == discovery.ByAuto {
@@ -127,19 +123,13 @@ func (o *Observation) elected() *Node {
 	return nil
 }
 
-// nothingMarks reports whether the instances have neither tags nor checks that could mark an active node.
-func (o *Observation) nothingMarks() bool {
+// nodes returns the nodes as they are registered.
+func (o *Observation) nodes() []discovery.Node {
 	nodes := make([]discovery.Node, len(o.Nodes))
 	for i := range o.Nodes {
 		nodes[i] = o.Nodes[i].Node
 	}
-	mode, _ := engine.MarkedBy(o.Selection, nodes)
-	return mode == discovery.ByCheck && !slices.ContainsFunc(nodes, hasCheck)
-}
-
-// hasCheck reports whether an instance has a check of its own.
-func hasCheck(n discovery.Node) bool {
-	return slices.ContainsFunc(n.Checks, func(c discovery.Check) bool { return c.Service })
+	return nodes
 }
 
 func (o *Observation) remedyFor(r discovery.Reason) string {
@@ -154,7 +144,7 @@ func (o *Observation) remedyFor(r discovery.Reason) string {
 	case discovery.ReasonACLFiltered, discovery.ReasonACLDenied:
 		return "see token"
 	case discovery.ReasonNoActive:
-		if o.nothingMarks() {
+		if engine.NothingMarks(o.Selection, o.nodes()) {
 			return "see mark"
 		}
 	}

@@ -126,7 +126,7 @@ func TestFindings(t *testing.T) {
 		}, "registration", Warning, "vault-2", "no port", "api_addr"},
 		{"no port in api_addr, mended by the option", func(o *Observation) { noPort(o); o.Nodes[1].URL = "https://vault-2:8200" }, "registration", OK, "vault", "once", ""},
 		{"named ports", func(o *Observation) {
-			o.Nodes[1].URL, o.Nodes[1].Why = "", "port 0 is not between 1 and 65535"
+			o.Nodes[1].URL, o.Nodes[1].Why = "", engine.NoPort
 		}, "redirect", Wrong, "vault-2", "several named ports", "option `port`"},
 		{"closed", closed(engine.StepHandshake), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},
 		{"closed, http", closed(engine.StepRequest), "role", Wrong, "vault-2", "PROXY protocol?", "allow_authorized"},

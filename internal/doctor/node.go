@@ -66,7 +66,7 @@ func (o *Observation) reach(n *Node) Finding {
 }
 
 // passing reports whether Consul calls the node passing, as it does with Vault's own check for as long as the process runs.
-func (n *Node) passing() bool { return hasCheck(n.Node) && len(n.Failing) == 0 }
+func (n *Node) passing() bool { return engine.HasCheck(n.Node) && len(n.Failing) == 0 }
 
 // closed reports whether a node that Consul calls passing has closed the connection without an answer.
 func (n *Node) closed() bool {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // isVault reports whether two registrations are of one Vault: they have the same scheme, host and port.
@@ -109,12 +110,8 @@ func twice(n *Node, same []*Node) Finding {
 	return f
 }
 
-// lacksPort reports whether Vault has registered the node with an api_addr that has no port: such a registration has no address
-// either, and an ID that shows both, as "vault::443". With the option port it is usable.
-func (n *Node) lacksPort() bool {
-	return n.Node.ServiceAddress == "" && strings.HasSuffix(n.Node.ID, fmt.Sprintf("::%d", n.Node.Port)) &&
-		strings.HasSuffix(n.URL, fmt.Sprintf(":%d", n.Node.Port))
-}
+// lacksPort reports whether Vault has registered the node with an api_addr that has no port, and clients are sent to that one.
+func (n *Node) lacksPort() bool { return engine.LacksPort(&n.Node, n.URL) }
 
 // withoutPort says that api_addr has no port.
 func withoutPort(n *Node) Finding {
@@ -133,7 +130,7 @@ func withoutPort(n *Node) Finding {
 
 // portless reports whether the node has no port to send clients to.
 func (n *Node) portless() bool {
-	return n.URL == "" && n.Node.Port == 0 && strings.HasPrefix(n.Why, "port 0 ")
+	return n.URL == "" && n.Why == engine.NoPort
 }
 
 // misaddressed says why clients cannot be sent to a node, and what to do about it.

@@ -97,7 +97,11 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	}
 	v.fill(next, prev, node, now)
 	switch {
+	case node == nil && next.reason == discovery.ReasonNoActive && worth == whole && v.nothingMarks():
+		next.Detail = "nothing marks an active node: the instances have no checks"
 	case next.Detail != "" || node == nil:
+	case LacksPort(&node.node, node.target.URL):
+		next.Detail = "node " + node.node.Name + ": " + withoutPort(&node.node)
 	case node.gone != nil:
 		next.Detail = "node " + node.node.Name + " is no longer registered, and says that it is active: its configuration may lack service_registration \"consul\" {}"
 	case v.haveOneAddress():
@@ -105,6 +109,18 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	}
 	return next
 }
+
+// nothingMarks reports whether nothing that is registered could mark an active node.
+func (v *View) nothingMarks() bool {
+	nodes := make([]discovery.Node, len(v.members))
+	for i := range v.members {
+		nodes[i] = v.members[i].node
+	}
+	return len(nodes) > 0 && NothingMarks(v.selection, nodes)
+}
+
+// withoutPort says that api_addr has no port.
+func withoutPort(n *discovery.Node) string { return "api_addr has no port: registered as " + n.ID }
 
 // haveOneAddress reports whether several nodes are registered, all with the same address.
 func (v *View) haveOneAddress() bool {

@@ -230,6 +230,8 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return eligible, ""
 	case m.verdict.kind == verdictRedirector:
 		return looping, who + m.outcome.Detail
+	case m.verdict.kind == verdictDead && LacksPort(&m.node, m.target.URL):
+		return failing, who + withoutPort(&m.node) + "; probe: " + m.outcome.Detail
 	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
 		return failing, who + "probe: " + m.outcome.Detail
 	case m.verdict.kind == verdictNotActive:

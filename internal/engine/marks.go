@@ -6,6 +6,7 @@ package engine
 import (
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -190,4 +191,23 @@ func healthOf(n *discovery.Node) (all, own health) {
 		}
 	}
 	return all, own
+}
+
+// NothingMarks reports whether the instances have neither tags nor checks that could mark an active node.
+func NothingMarks(s discovery.Selection, nodes []discovery.Node) bool {
+	mode, _ := MarkedBy(s, nodes)
+	return mode == discovery.ByCheck && !slices.ContainsFunc(nodes, HasCheck)
+}
+
+// HasCheck reports whether an instance has a check of its own.
+func HasCheck(n discovery.Node) bool {
+	return slices.ContainsFunc(n.Checks, func(c discovery.Check) bool { return c.Service })
+}
+
+// LacksPort reports whether Vault has registered a node with an api_addr that has no port, and clients are sent to the port that
+// it took instead: such a registration has no address either, and an ID that shows both, as "vault::443". With the option port,
+// it is usable.
+func LacksPort(n *discovery.Node, url string) bool {
+	port := ":" + strconv.Itoa(n.Port)
+	return n.ServiceAddress == "" && strings.HasSuffix(n.ID, ":"+port) && strings.HasSuffix(url, port)
 }

@@ -84,6 +84,9 @@ func NewAddressing(scheme, redirectTo string, port int) (Addressing, error) {
 // Leader reports whether the target is what the active node itself names.
 func (a Addressing) Leader() bool { return a.redirectTo == ToLeader }
 
+// NoPort is why clients cannot be sent to a node that has registered no port.
+const NoPort = "no port is registered, or several named ports of which none is the default: set the option port"
+
 // target returns where n is reached, given the leader that it names, if any. The error says why its address or port
 // cannot be used.
 func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
@@ -103,6 +106,9 @@ func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 		return Target{}, err
 	}
 	port = cmp.Or(a.port, port)
+	if port == 0 {
+		return Target{}, errors.New(NoPort)
+	}
 	if port < 1 || port > 65535 {
 		return Target{}, fmt.Errorf("port %d is not between 1 and 65535", port)
 	}

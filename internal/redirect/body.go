@@ -64,11 +64,13 @@ func CloseIfReplaced(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor != 1 || r.Body == nil {
 		return
 	}
-	length, chunked := r.Header["Content-Length"], len(r.TransferEncoding) > 0
-	said := chunked || len(length) > 0 && length[0] != "0"
+	said, chunked := int64(0), len(r.TransferEncoding) > 0
+	if length := r.Header["Content-Length"]; len(length) > 0 {
+		said, _ = strconv.ParseInt(length[0], 10, 64) // which net/http has checked
+	}
 	switch t := reflect.TypeOf(r.Body); {
-	case !said:
-	case t == nopCloser, t == nopCloserWriterTo, chunked && r.ContentLength >= 0, !chunked && length[0] != strconv.FormatInt(r.ContentLength, 10):
+	case !chunked && said == 0:
+	case t == nopCloser, t == nopCloserWriterTo, chunked && r.ContentLength >= 0, !chunked && r.ContentLength != said:
 		CloseConnection(w.Header())
 	}
 }

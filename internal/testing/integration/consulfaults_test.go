@@ -137,7 +137,7 @@ func (f *faults) contradictions() {
 
 	f.row("two active, one worse", func(f *faults) {
 		f.set(nodeA, "active", "warning")
-		f.sees(answer{target: urlA, reason: "ok", candidates: 2}) // it is still the one marked last
+		f.sees(answer{target: urlB, reason: "ok", candidates: 2}) // whose checks are better, though the other was marked last
 		f.set(nodeB, "active", "critical")
 		f.sees(answer{target: urlA, reason: "ok"})
 		f.set(nodeA, "active", "critical")

@@ -38,7 +38,7 @@ func TestCutOffFromTheActiveNode(t *testing.T) {
 	}
 	// What is logged may be written a little later than it is so.
 	caddy.await("the log says why", func() bool {
-		return strings.Contains(caddy.Log(), "discovery insists that it is active") && strings.Contains(caddy.Log(), "no answer in time")
+		return strings.Contains(caddy.Log(), "Consul reports it healthy") && strings.Contains(caddy.Log(), "no answer in time")
 	})
 	if h := readHealth(t, site); !h.Healthy || h.RedirectTo != active.URL() {
 		t.Errorf("health %+v", h)

@@ -51,8 +51,8 @@ func endWithClients(t *testing.T, config string, lane bool) string {
 		idle.ask(t, ask)
 	}
 	slow.send(t, "PUT /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab")
-	if g, err := caddy.Goroutines(t.Context()); err != nil || lane != (g.In("fastlane.(*conn).run") >= 3) {
-		t.Errorf("lane %t: %d connections on it, %v", lane, g.In("fastlane.(*conn).run"), err)
+	if g, err := caddy.Goroutines(t.Context()); err != nil || lane != (g.In("http1.(*conn).run") >= 3) {
+		t.Errorf("lane %t: %d connections on it, %v", lane, g.In("http1.(*conn).run"), err)
 	}
 	if err := caddy.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
