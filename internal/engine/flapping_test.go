@@ -1,0 +1,56 @@
+// SPDX-FileCopyrightText: 2026 The vault_redirect authors
+// SPDX-License-Identifier: MIT
+
+package engine
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
+)
+
+// What discovery says may change ten times a second: requests lose nothing while the active node says itself that it is active.
+func TestFlapping(t *testing.T) {
+	for name, change := range map[string]func(w *watched, i int){
+		"mark moves": func(w *watched, i int) { w.say(answerOf(uint64(6+i), []string{"b", "a"}[i%2])) },
+		"mark goes":  func(w *watched, i int) { w.say(answerOf(uint64(6+i), []string{"", "a"}[i%2])) },
+		"two marks": func(w *watched, i int) {
+			w.say(answerOf(uint64(6+i), "a", with("b", func(n *discovery.Node) { n.Tags, n.Index = []string{"active"}, uint64(5+i%2*100) })))
+		},
+		"health": func(w *watched, i int) {
+			w.say(answerOf(uint64(6+i), "a", with("a", withSealedCheck([]string{"critical", "passing"}[i%2]))))
+		},
+		"failures": func(w *watched, i int) {
+			if i%2 == 0 {
+				w.fail(errors.New("broken"))
+				return
+			}
+			w.say(answerOf(uint64(6+i), "a"))
+		},
+		"service": func(w *watched, i int) {
+			a := answerOf(uint64(6+i), "a")
+			if i%2 == 0 {
+				a.Nodes = nil
+			}
+			w.say(a)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, w := probedCluster(t)
+				n.node("b").answers(429)
+				settle(10 * time.Second)
+				for i := range 100 {
+					change(w, i)
+					if got := request(t.Context(), w.View, &Queue{Hold: time.Second, Most: 1}); got.active != "a" || got.after > 100*time.Millisecond {
+						t.Fatalf("change %d: led to %q after %s", i, got.active, got.after)
+					}
+					settle(100 * time.Millisecond)
+				}
+			})
+		})
+	}
+}
