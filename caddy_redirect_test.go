@@ -54,7 +54,8 @@ func TestRedirectInCaddy(t *testing.T) {
 			want                    int
 		}{
 			{"no proxy", "", "", http.StatusTemporaryRedirect},
-			{"a proxy that is not trusted", "", "203.0.113.7", http.StatusTemporaryRedirect},
+			{"a proxy that is not trusted", "", "203.0.113.7", http.StatusServiceUnavailable}, // it denies that the client is here, which needs no trust
+			{"a proxy that is not trusted, for a client here", "", "127.0.0.1", http.StatusTemporaryRedirect},
 			{"a client elsewhere", trustLoopback, "203.0.113.7", http.StatusServiceUnavailable},
 			{"a client here", trustLoopback, "127.0.0.1", http.StatusTemporaryRedirect},
 		} {

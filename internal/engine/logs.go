@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -15,8 +16,61 @@ import (
 // loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one, since the files of a logger are
 // closed with its config, while views and watchers go on.
 type loggers struct {
-	mu   sync.Mutex
-	list []*zap.Logger
+	mu      sync.Mutex
+	list    []*zap.Logger
+	began   time.Time  // of the present period
+	written int        // lines in it
+	held    []*logLine // the last line of each message that the period has no room for
+}
+
+// What changes all the time fills no log: of the lines of one view, or of one watcher, so many are written at once in each period.
+// At its end, the last line of each other message follows.
+const (
+	logPeriod      = 10 * time.Second
+	linesPerPeriod = 3
+)
+
+// logLine is a line of the log.
+type logLine struct {
+	level    zapcore.Level
+	message  string
+	fields   []zap.Field
+	repeated int // how many lines of this message were not written before it
+}
+
+// hold keeps a line until the end of the period, if that has no room for it; write then writes the lines that are kept.
+func (l *loggers) hold(line *logLine, write func(*logLine)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, first := time.Now(), len(l.held) == 0
+	if first && now.Sub(l.began) >= logPeriod {
+		l.began, l.written = now, 0
+	}
+	if l.written < linesPerPeriod {
+		l.written++
+		return false
+	}
+	if i := slices.IndexFunc(l.held, func(o *logLine) bool { return o.message == line.message }); i >= 0 {
+		line.repeated = l.held[i].repeated + 1
+		l.held = slices.Delete(l.held, i, i+1)
+	}
+	if l.held = append(l.held, line); first {
+		time.AfterFunc(l.began.Add(logPeriod).Sub(now), func() {
+			for _, line := range l.next() {
+				write(line)
+			}
+		})
+	}
+	return true
+}
+
+// next begins a period with the lines that were kept, and returns them.
+func (l *loggers) next() []*logLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.held
+	l.began, l.written, l.held = time.Now(), len(lines), nil
+	return lines
 }
 
 func (l *loggers) add(log *zap.Logger) {
@@ -53,11 +107,22 @@ const logQueueLength = 256
 
 func newLogQueue() *logQueue { return &logQueue{lines: make(chan func(), logQueueLength)} }
 
-// log queues a line for the latest logger. It never blocks.
+// log queues a line for the latest logger, at once or at the end of the period. It never blocks.
 func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
+	write := func(line *logLine) { q.put(to, line) }
+	if line := (&logLine{level: level, message: message, fields: fields}); !to.hold(line, write) {
+		write(line)
+	}
+}
+
+// put queues a line.
+func (q *logQueue) put(to *loggers, line *logLine) {
+	if line.repeated > 0 {
+		line.fields = append(line.fields, zap.Int("repeated", line.repeated))
+	}
 	write := func() {
-		if c := to.latest().Check(level, message); c != nil {
-			c.Write(fields...)
+		if c := to.latest().Check(line.level, line.message); c != nil {
+			c.Write(line.fields...)
 		}
 	}
 	select {

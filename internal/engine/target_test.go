@@ -55,7 +55,7 @@ func TestTarget(t *testing.T) {
 		{name: "template that makes no host name", to: "{id}.example.com", node: full, want: "!host name"},
 		{name: "port overrides", port: 443, node: full, want: "https://10.0.0.1:443"},
 		{name: "port overrides a wrong one", port: 8200, node: with(func(n *discovery.Node) { n.Port = -7 }), want: "https://10.0.0.1:8200"},
-		{name: "no port", node: with(func(n *discovery.Node) { n.Port = 0 }), want: "!port 0"},
+		{name: "no port", node: with(func(n *discovery.Node) { n.Port = 0 }), want: "!no port is registered"},
 		{name: "port 65535", node: with(func(n *discovery.Node) { n.Port = 65535 }), want: "https://10.0.0.1:65535"},
 		{name: "port 65536", node: with(func(n *discovery.Node) { n.Port = 65536 }), want: "!65535"},
 		{name: "IPv6", node: with(func(n *discovery.Node) { n.ServiceAddress = "2001:db8::1" }), want: "https://[2001:db8::1]:8200"},
