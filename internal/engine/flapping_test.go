@@ -45,15 +45,17 @@ func TestFlapping(t *testing.T) {
 				n.node("b").answers(429)
 				settle(10 * time.Second)
 				before := w.logs.Len()
-				for i := range 99 {
+				for i := range 400 {
 					change(w, i)
 					if got := request(t.Context(), w.View, &Queue{Hold: time.Second, Most: 1}); got.active != "a" || got.after > 100*time.Millisecond {
 						t.Fatalf("change %d: led to %q after %s", i, got.active, got.after)
 					}
 					settle(100 * time.Millisecond)
 				}
-				if lines := w.logs.Len() - before; lines > 3 {
-					t.Errorf("%d log lines in 10s", lines)
+				for lines := w.logs.All()[before:]; len(lines) > 3; lines = lines[1:] {
+					if d := lines[3].Time.Sub(lines[0].Time); d < 10*time.Second {
+						t.Fatalf("four lines within %s: %v", d, lines[:4])
+					}
 				}
 			})
 		})

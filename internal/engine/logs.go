@@ -18,13 +18,12 @@ import (
 type loggers struct {
 	mu      sync.Mutex
 	list    []*zap.Logger
-	began   time.Time  // of the present period
-	written int        // lines in it
-	held    []*logLine // the last line of each message that the period has no room for
+	written []time.Time // when the last lines were written, at most linesPerPeriod
+	held    []*logLine  // the last line of each message for which there was no room yet
 }
 
-// What changes all the time fills no log: of the lines of one view, or of one watcher, so many are written at once in each period.
-// At its end, the last line of each other message follows.
+// What changes all the time fills no log: in any period, so many lines of one view, or of one watcher, are written. Of the others,
+// the last one of each message follows as soon as there is room.
 const (
 	logPeriod      = 10 * time.Second
 	linesPerPeriod = 3
@@ -38,16 +37,13 @@ type logLine struct {
 	repeated int // how many lines of this message were not written before it
 }
 
-// hold keeps a line until the end of the period, if that has no room for it; write then writes the lines that are kept.
+// hold keeps a line if there is no room for it; write then writes it later.
 func (l *loggers) hold(line *logLine, write func(*logLine)) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, first := time.Now(), len(l.held) == 0
-	if first && now.Sub(l.began) >= logPeriod {
-		l.began, l.written = now, 0
-	}
-	if l.written < linesPerPeriod {
-		l.written++
+	if first && l.room(now) <= 0 {
+		l.count(now)
 		return false
 	}
 	if i := slices.IndexFunc(l.held, func(o *logLine) bool { return o.message == line.message }); i >= 0 {
@@ -55,22 +51,39 @@ func (l *loggers) hold(line *logLine, write func(*logLine)) bool {
 		l.held = slices.Delete(l.held, i, i+1)
 	}
 	if l.held = append(l.held, line); first {
-		time.AfterFunc(l.began.Add(logPeriod).Sub(now), func() {
-			for _, line := range l.next() {
-				write(line)
-			}
-		})
+		l.later(now, write)
 	}
 	return true
 }
 
-// next begins a period with the lines that were kept, and returns them.
-func (l *loggers) next() []*logLine {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lines := l.held
-	l.began, l.written, l.held = time.Now(), len(lines), nil
-	return lines
+// room returns after how long there is room for a line.
+func (l *loggers) room(now time.Time) time.Duration {
+	if len(l.written) < linesPerPeriod {
+		return 0
+	}
+	return l.written[0].Add(logPeriod).Sub(now)
+}
+
+// count counts a line that is written.
+func (l *loggers) count(now time.Time) {
+	if l.written = append(l.written, now); len(l.written) > linesPerPeriod {
+		l.written = slices.Delete(l.written, 0, 1)
+	}
+}
+
+// later writes the lines that are held, one by one, when there is room.
+func (l *loggers) later(now time.Time, write func(*logLine)) {
+	time.AfterFunc(l.room(now), func() {
+		l.mu.Lock()
+		line, now := l.held[0], time.Now()
+		l.held = slices.Delete(l.held, 0, 1)
+		l.count(now)
+		if len(l.held) > 0 {
+			l.later(now, write)
+		}
+		l.mu.Unlock()
+		write(line)
+	})
 }
 
 func (l *loggers) add(log *zap.Logger) {
@@ -107,7 +120,7 @@ const logQueueLength = 256
 
 func newLogQueue() *logQueue { return &logQueue{lines: make(chan func(), logQueueLength)} }
 
-// log queues a line for the latest logger, at once or at the end of the period. It never blocks.
+// log queues a line for the latest logger, at once or when there is room. It never blocks.
 func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
 	write := func(line *logLine) { q.put(to, line) }
 	if line := (&logLine{level: level, message: message, fields: fields}); !to.hold(line, write) {
