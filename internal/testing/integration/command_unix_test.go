@@ -135,12 +135,24 @@ func (s *command) loud(path string) {
 	s.await(path+" is logged", func() bool { return strings.Contains(s.Log(), path+`"`) && strings.Contains(s.Log(), requestLine) })
 }
 
-// quiet fails if a request is logged.
+// quiet fails if a request is logged. The server that a signal has replaced may still take one connection while it shuts down, and
+// logs what comes on it: then the next one counts.
 func (s *command) quiet(path string) {
+	s.t.Helper()
+	for _, path := range []string{path + "/first", path} {
+		s.askOnOneConnection(path)
+		if !strings.Contains(s.Log(), path+`"`) {
+			return
+		}
+	}
+	s.t.Errorf("%s is logged although logging is off:\n%s", path, tail(s.Log(), 1000))
+}
+
+// askOnOneConnection sends a request twice: its line would be written before the next one on the same connection is answered.
+func (s *command) askOnOneConnection(path string) {
 	s.t.Helper()
 	transport := &http.Transport{MaxConnsPerHost: 1}
 	defer transport.CloseIdleConnections()
-	// A line would be written before the next request on the same connection is answered.
 	for asked := 0; asked < 2; {
 		req, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.site+path, nil)
 		if err != nil {
@@ -155,8 +167,5 @@ func (s *command) quiet(path string) {
 		readAll(s.t, resp)
 		resp.Body.Close()
 		asked++
-	}
-	if strings.Contains(s.Log(), path+`"`) {
-		s.t.Errorf("%s is logged although logging is off:\n%s", path, tail(s.Log(), 1000))
 	}
 }
