@@ -230,10 +230,8 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return eligible, ""
 	case m.verdict.kind == verdictRedirector:
 		return looping, who + m.outcome.Detail
-	case m.verdict.kind == verdictDead && LacksPort(&m.node, m.target.URL):
-		return failing, who + withoutPort(&m.node) + "; probe: " + m.outcome.Detail
-	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
-		return failing, who + "probe: " + m.outcome.Detail
+	case m.failsProbes():
+		return failing, who + m.failure()
 	case m.verdict.kind == verdictNotActive:
 		return ineligible, ""
 	case m.verdict.kind == verdictPending && (strict || !stands || m.outcome.Unproven.denies()):
@@ -244,6 +242,20 @@ func (m *member) eligible(stands, strict bool) (verdict eligibility, why string)
 		return ineligible, ""
 	}
 	return eligible, ""
+}
+
+// failsProbes reports whether the node is dead, or cannot serve for another reason than that it is a standby.
+func (m *member) failsProbes() bool {
+	return m.verdict.kind == verdictDead || m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby
+}
+
+// failure says how the node fails its probes, and why if the registration shows that.
+func (m *member) failure() string {
+	text := "probe: " + m.outcome.Detail
+	if m.verdict.kind == verdictDead && LacksPort(&m.node, m.target.URL) {
+		return withoutPort(&m.node) + "; " + text
+	}
+	return text
 }
 
 // denies reports whether the node says of itself that it is not active, be it trusted or not.

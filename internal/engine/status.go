@@ -103,10 +103,8 @@ func (m *member) why() string {
 		return "in maintenance in Consul"
 	case m.bad != "":
 		return m.bad
-	case m.verdict.kind == verdictDead && LacksPort(&m.node, m.target.URL):
-		return withoutPort(&m.node) + "; probe: " + m.outcome.Detail
-	case m.verdict.kind == verdictDead, m.verdict.kind == verdictNotActive && m.outcome.Result != ResultStandby:
-		return "probe: " + m.outcome.Detail
+	case m.failsProbes():
+		return m.failure()
 	case m.verdict.kind == verdictNotActive:
 		return m.outcome.Detail
 	case m.health == healthCritical && !m.claims():
