@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +53,20 @@ func TestRegistrationIsGone(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A Vault that stops closes its listener, removes its registration, and goes on answering on connections that it has. It is asked
+// on a new one at once, rather than at the next interval.
+func TestDepartedNodeIsAskedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := probedCluster(t)
+		settle(5*time.Second + 10*time.Millisecond) // past a probe
+		n.node("a").set(func(v *vault) { v.down = syscall.ECONNREFUSED })
+		w.expect(t, "a", discovery.ReasonOK)
+		w.say(answerOf(7, "", only("b", "c")))
+		settle(time.Millisecond)
+		w.expect(t, "", discovery.ReasonNoActive)
+	})
 }
 
 // Nothing is registered any more.

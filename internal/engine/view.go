@@ -243,8 +243,9 @@ func departures(registered []member, last *View) (list []member) {
 			slices.ContainsFunc(registered, func(o member) bool { return o.node.Identity() == m.node.Identity() || o.target.URL == m.target.URL }) {
 			continue
 		}
-		if m.gone == nil {
+		if m.gone == nil { // a Vault that stops closes its listener, and then removes its registration
 			m.gone = &departed{m.probed.outcome.ClusterID}
+			m.probed.schedule.asap, m.probed.silence.unconfirmed = true, true
 		}
 		m.marked, m.index, m.health, m.own = false, 0, healthPassing, healthPassing
 		list = append(list, m)
