@@ -25,6 +25,7 @@ import (
 // front is a server that redirects, without TLS at one port and with TLS at another.
 type front struct {
 	name       string
+	http1      bool   // it speaks no HTTP/2, also over TLS
 	plain, tls string // host:port
 	process    *process.Process
 }
@@ -67,15 +68,21 @@ func (b *bench) start(ctx context.Context) (err error) {
 	b.closers = append(b.closers, func() error { b.consul.Close(); return nil })
 	b.consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
 	directive := fmt.Sprintf("vault_redirect %s {\nprobe off\n}", b.consul.Addr())
-	lane := "servers {\nlistener_wrappers {\nvault_redirect\n}\n}\n"
-	for _, c := range []struct{ name, global, directive string }{
-		{"this plugin", "", directive},
-		{"this plugin, fast lane", lane, directive},
-		{"Caddy `redir`", "", "redir " + target + "{uri} 307"},
+	lane := "listener_wrappers {\nvault_redirect\n}\n"
+	for _, c := range []struct {
+		name, server, directive string
+		http1                   bool
+	}{
+		{"this plugin", "", directive, false},
+		{"this plugin, fast lane", lane, directive, false},
+		{"the same, `protocols h1`", lane + "protocols h1\n", directive, true},
+		{"Caddy `redir`", "", "redir " + target + "{uri} 307", false},
 	} {
-		if err := b.startCaddy(ctx, c.name, c.global, c.directive); err != nil {
+		f, err := b.startCaddy(ctx, c.name, c.server, c.directive)
+		if err != nil {
 			return err
 		}
+		f.http1 = c.http1
 	}
 	for _, start := range []func() error{b.startNginx, b.startHAProxy} {
 		if err := start(); err != nil {
@@ -125,22 +132,22 @@ func (b *bench) newFront(name string) (*front, error) {
 	return f, nil
 }
 
-// startCaddy starts a Caddy with one site twice.
-func (b *bench) startCaddy(ctx context.Context, name, global, directive string) error {
+// startCaddy starts a Caddy with one site twice, and options of its server.
+func (b *bench) startCaddy(ctx context.Context, name, server, directive string) (*front, error) {
 	f, err := b.newFront(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	caddy, err := harness.New(harness.Options{IP: "127.0.0.1", Caddyfile: fmt.Sprintf(
-		"{\npersist_config off\nauto_https off\ndefault_sni %[6]s\n%[1]s}\nhttp://%[2]s {\n%[3]s\n}\nhttps://%[4]s {\ntls %[5]s\n%[3]s\n}\n",
-		global, ":"+port(f.plain), directive, ":"+port(f.tls), b.cert+" "+b.key, serverName)})
+		"{\npersist_config off\nauto_https off\ndefault_sni %[6]s\nservers {\n%[1]s}\n}\nhttp://%[2]s {\n%[3]s\n}\nhttps://%[4]s {\ntls %[5]s\n%[3]s\n}\n",
+		server, ":"+port(f.plain), directive, ":"+port(f.tls), b.cert+" "+b.key, serverName)})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f.process = caddy.Process
 	f.process.Path, f.process.Args = "taskset", append([]string{"-c", serverCore, caddy.Path}, caddy.Args...)
 	b.closers = append(b.closers, caddy.Close)
-	return caddy.Start(ctx)
+	return f, caddy.Start(ctx)
 }
 
 func port(address string) string { _, port, _ := net.SplitHostPort(address); return port }

@@ -61,12 +61,12 @@ var tables = []struct {
 		name, figure string
 		scale        float64
 		digits       int
-	}{{"plain", plainRate, 1000, 1}, {"TLS, HTTP/1.1", tlsRate, 1000, 1}, {"HTTP/2", http2Rate, 1000, 1}}},
+	}{{"plain", plainRate, 1000, 1}, {"TLS, HTTP/1.1", tlsRate, 1000, 1}, {"prefers HTTP/2", http2Rate, 1000, 1}}},
 	{"CPU of the front for one redirect, in microseconds; the last two columns are for a client that connects by TLS, asks once and leaves", []struct {
 		name, figure string
 		scale        float64
 		digits       int
-	}{{"plain", plainCPU, 1, 1}, {"TLS, HTTP/1.1", tlsCPU, 1, 1}, {"HTTP/2", http2CPU, 1, 1}, {"a TLS connection each", visitCPU, 1, 0}, {"the same, X25519MLKEM768", hybridCPU, 1, 0}}},
+	}{{"plain", plainCPU, 1, 1}, {"TLS, HTTP/1.1", tlsCPU, 1, 1}, {"prefers HTTP/2", http2CPU, 1, 1}, {"a TLS connection each", visitCPU, 1, 0}, {"the same, X25519MLKEM768", hybridCPU, 1, 0}}},
 	{"Latency at a fixed rate in microseconds, and memory of an idle connection in KiB", []struct {
 		name, figure string
 		scale        float64
@@ -97,8 +97,8 @@ func (r *result) markdown() string {
 	if len(r.left) > 0 {
 		fmt.Fprintf(&b, "\nLeft out, since it is not installed: %s.\n", strings.Join(r.left, ", "))
 	}
-	fmt.Fprintf(&b, "\nPlain and TLS are measured by wrk with %d connections, HTTP/2 by h2load with as many and 10 streams in each; the rest by the "+
-		"benchmark itself: latency on 16 plain connections at %d requests a second, each counted from when it was due; memory, once, by the growth of the "+
+	fmt.Fprintf(&b, "\nPlain and TLS are measured by wrk with %d connections, a client that prefers HTTP/2 by h2load with as many and 10 streams in each, with `protocols h1` "+
+		"one request at a time; the rest by the benchmark itself: latency on 16 plain connections at %d requests a second, each counted from when it was due; memory, once, by the growth of the "+
 		"process with %d connections that have asked once. Nothing is logged, and the certificate has a key of P-256 for all. Keys are agreed on by X25519, as all of them can; the last column of the second table "+
 		"has what Go's clients and browsers prefer, where the front can.\n",
 		o.connections, o.rate, o.idle)

@@ -64,7 +64,7 @@ var measures = []measure{
 		return rated(f, r, tlsRate, tlsCPU, b.lasts, func() (float64, error) { return b.wrk(ctx, "https://"+f.tls) })
 	}},
 	{"HTTP/2", "h2load", func(ctx context.Context, b *bench, f *front, r *result) error {
-		return rated(f, r, http2Rate, http2CPU, b.lasts, func() (float64, error) { return b.h2load(ctx, "https://"+f.tls) })
+		return rated(f, r, http2Rate, http2CPU, b.lasts, func() (float64, error) { return b.h2load(ctx, f) })
 	}},
 	{"one TLS connection for each request", "", func(ctx context.Context, b *bench, f *front, r *result) error {
 		return visited(ctx, b, f, r, visitCPU, clientTLS)
