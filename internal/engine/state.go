@@ -30,6 +30,8 @@ type State struct {
 	reason  discovery.Reason
 	last    reached // the node that is active, or was last
 	members []member
+
+	standbys []Standby // fit to serve reads, sorted by identity
 }
 
 // reached is a node and where it is reached.

@@ -16,7 +16,8 @@ type Answer int
 
 // The answers.
 const (
-	Redirected Answer = iota
+	Redirected    Answer = iota // to the active node
+	SentToStandby               // redirected to a standby
 	Proxied
 	Unavailable
 	Loop
@@ -24,12 +25,12 @@ const (
 	answers
 )
 
-var answerNames = [answers]string{"redirected", "proxied", "unavailable", "loop", "bad_request"}
+var answerNames = [answers]string{"redirected", "standby", "proxied", "unavailable", "loop", "bad_request"}
 
 func (a Answer) String() string { return answerNames[a] }
 
 // Answers is the whole set.
-var Answers = []Answer{Redirected, Proxied, Unavailable, Loop, BadRequest}
+var Answers = []Answer{Redirected, SentToStandby, Proxied, Unavailable, Loop, BadRequest}
 
 // HoldEnd is how the wait of a request ended.
 type HoldEnd int

@@ -42,6 +42,9 @@ type NodeStatus struct {
 	Why     string       // why it is not elected; empty if it is
 	Failing []string     // IDs of the checks that are not passing
 	Probe   ProbeOutcome // the last one that counted; its Result is empty if there was none
+
+	Reads      bool   // it is one of the State's Standbys
+	WhyNoReads string // why it is not; empty for the active node, and if the view's config has no Standbys
 }
 
 // NodeStatuses returns the status of each node, in the order of discovery.

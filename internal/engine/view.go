@@ -22,6 +22,7 @@ type Config struct {
 	Addressing Addressing
 	MaxStale   time.Duration // how long the last known node is used while discovery proves nothing
 	Probe      Probe
+	Standbys   bool // find the standbys that serve reads, see [Standby]. It takes probes
 
 	selection discovery.Selection // the discoverer's
 }
