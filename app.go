@@ -48,7 +48,7 @@ func (a *App) Provision(ctx caddy.Context) (err error) {
 		a.emitter.End()
 		instance.BeginShutdown(ctx)
 	}
-	return errors.Join(a.emitter.On("started", a.emitter.Begin), a.emitter.On("stopping", stopping))
+	return errors.Join(events.On(ctx, "started", a.emitter.Begin), events.On(ctx, "stopping", stopping))
 }
 
 // use adds a view that is started with the config. Caddy provisions modules one after another.

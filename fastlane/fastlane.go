@@ -19,10 +19,10 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/events"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/http1"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 )
@@ -88,11 +88,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	events, err := ctx.App("events")
-	if err != nil {
-		return err
-	}
-	if err := events.(*caddyevents.App).On("started", onStarted(l.start)); err != nil {
+	if err := events.On(ctx, "started", l.start); err != nil {
 		return err
 	}
 	l.app = app.(caddy.App)
@@ -178,15 +174,6 @@ func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
 		}
 	}
 	return http1.Listen(ln, l, limits, l.clients)
-}
-
-// onStarted is called when a config has started.
-type onStarted func()
-
-// Handle implements [caddyevents.Handler].
-func (f onStarted) Handle(context.Context, caddy.Event) error {
-	f()
-	return nil
 }
 
 // start is called when the config has started. Until then, Caddy's server answers all requests.

@@ -6,7 +6,7 @@ package events
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,46 +25,33 @@ const lateHandlers = 10 * time.Second
 
 // queue has the events to be emitted. They belong to no config: events before the start of a config, or during a reload, are
 // emitted by the config that runs next.
-var queue = struct {
-	sync.Mutex
-	waiting []engine.Event
-	dropped uint64
-	more    chan struct{} // has an element if there may be an event to take
-}{more: make(chan struct{}, 1)}
+var queue = make(chan engine.Event, maxEvents)
+
+var dropped atomic.Uint64
+
+// Dropped returns how many events were dropped because the queue was full.
+func Dropped() uint64 { return dropped.Load() }
 
 // Listen queues the events of a pool from now on.
 func Listen(pool *engine.Pool) {
 	pool.Listen(func(e engine.Event) {
-		queue.Lock()
-		defer queue.Unlock()
-		if len(queue.waiting) >= maxEvents {
-			queue.dropped++
-			return
+		select {
+		case queue <- e:
+		default:
+			dropped.Add(1)
 		}
-		queue.waiting = append(queue.waiting, e)
-		wakeEmitter()
 	})
-}
-
-func wakeEmitter() {
-	select {
-	case queue.more <- struct{}{}:
-	default:
-	}
-}
-
-// Dropped returns how many events were dropped because the queue was full.
-func Dropped() uint64 {
-	queue.Lock()
-	defer queue.Unlock()
-	return queue.dropped
 }
 
 // Discard empties the queue.
 func Discard() {
-	queue.Lock()
-	defer queue.Unlock()
-	queue.waiting = nil
+	for {
+		select {
+		case <-queue:
+		default:
+			return
+		}
+	}
 }
 
 // Emitter emits events through the events app of one config. It takes them from the queue between the config's start and its
@@ -72,10 +59,8 @@ func Discard() {
 type Emitter struct {
 	ctx    caddy.Context // of handlers
 	events *caddyevents.App
-
-	begin, end sync.Once
-	ended      bool // guarded by the queue
-	done       chan struct{}
+	ended  context.Context
+	end    context.CancelFunc
 }
 
 // NewEmitter returns the emitter of a config, given the context of the module that the events are from.
@@ -84,7 +69,8 @@ func NewEmitter(ctx caddy.Context) (*Emitter, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Emitter{ctx: ctx, events: app.(*caddyevents.App), done: make(chan struct{})}
+	e := &Emitter{ctx: ctx, events: app.(*caddyevents.App)}
+	e.ended, e.end = context.WithCancel(context.Background())
 	// The config may end after an event is taken and before its handlers are called. The app calls none once its context has
 	// ended, so that the event would be lost: this context ends later, so that no handler can stay for ever.
 	var cancel context.CancelFunc
@@ -93,70 +79,45 @@ func NewEmitter(ctx caddy.Context) (*Emitter, error) {
 	return e, nil
 }
 
-// On subscribes a function to an event of Caddy. It must be called before the events app starts.
-func (e *Emitter) On(name string, do func()) error { return e.events.On(name, onEvent{do}) }
+// On subscribes a function to an event of Caddy. It must be called while a config is provisioned.
+func On(ctx caddy.Context, name string, do func()) error {
+	app, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	return app.(*caddyevents.App).On(name, onEvent(do))
+}
 
 // onEvent is a handler that ignores the data of its event.
-type onEvent struct{ do func() }
+type onEvent func()
 
 // Handle implements [caddyevents.Handler].
-func (o onEvent) Handle(context.Context, caddy.Event) error {
-	o.do()
+func (do onEvent) Handle(context.Context, caddy.Event) error {
+	do()
 	return nil
 }
 
 // Begin starts emitting, unless the emitter has ended.
-func (e *Emitter) Begin() { e.begin.Do(func() { go e.run() }) }
-
-// End ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
-func (e *Emitter) End() {
-	e.begin.Do(func() {}) // it must not start any more
-	e.end.Do(func() {
-		queue.Lock()
-		defer queue.Unlock()
-		e.ended = true
-		close(e.done)
-		wakeEmitter() // the emitter of the next config may have to take the events
-	})
-}
-
-func (e *Emitter) run() {
-	for {
-		event, ok := e.take()
-		switch {
-		case ok:
-			e.emit(event)
-		default:
+func (e *Emitter) Begin() {
+	go func() {
+		for e.ended.Err() == nil {
 			select {
-			case <-queue.more:
-			case <-e.done:
-				return
+			case event := <-queue:
+				e.emit(event)
+			case <-e.ended.Done():
 			}
 		}
-	}
+	}()
 }
+
+// End ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
+func (e *Emitter) End() { e.end() }
 
 // emit emits an event if a handler is subscribed to it.
 func (e *Emitter) emit(event engine.Event) {
 	if e.events.ShouldEmit(string(event.Kind)) {
 		e.events.Emit(e.ctx, string(event.Kind), eventData(event))
 	}
-}
-
-// take takes the next event, if there is one and the config has not ended.
-func (e *Emitter) take() (event engine.Event, ok bool) {
-	queue.Lock()
-	defer queue.Unlock()
-	switch {
-	case e.ended:
-		wakeEmitter()
-		return event, false
-	case len(queue.waiting) == 0:
-		return event, false
-	}
-	event = queue.waiting[0]
-	queue.waiting = append(queue.waiting[:0], queue.waiting[1:]...)
-	return event, true
 }
 
 // eventData returns the data of an event. The values end up as arguments of commands and in URLs: they are numbers,
