@@ -5,6 +5,7 @@ package http1
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 )
@@ -24,32 +25,25 @@ func (l *Listener) Close() (err error) {
 		l.mu.Unlock()
 		close(l.done)
 		err = l.Listener.Close()
-		l.begin.Do(l.stop) // nothing was ever accepted
+		l.begin.Do(func() { l.stop(net.ErrClosed) }) // nothing was ever accepted
 	})
 	return err
 }
 
-// stop notes that no more connections are accepted.
-func (l *Listener) stop() {
+// stop notes why no more connections are accepted from the listener below.
+func (l *Listener) stop(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.quiet = true
-	close(l.stopped)
+	l.stopped = why
+	l.changed.Broadcast()
 	l.forgetLocked()
 }
 
 // forgetLocked removes the listener from ending if Wait need not wait for it any more.
 func (l *Listener) forgetLocked() {
-	if l.quiet && l.ending.Load() && len(l.conns) == 0 {
+	if l.stopped != nil && l.ending.Load() && len(l.conns) == 0 {
 		ending.Delete(l)
 	}
-}
-
-// open returns how many connections the listener serves.
-func (l *Listener) open() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.conns)
 }
 
 // ending has the closed listeners that may still have connections.

@@ -24,20 +24,20 @@ const (
 	emptyReads = 100
 )
 
-// read reads the bytes that are left. ok is false if there are none.
-func (u *unread) read(p []byte) (n int, ok bool) {
+// read reads the bytes that are left, then from the connection.
+func (u *unread) read(c net.Conn, p []byte) (n int, err error) {
 	if len(u.rest) == 0 {
-		return 0, false
+		return c.Read(p)
 	}
 	if u.empty > 0 && len(p) == lenPreface {
 		u.empty--
-		return 0, true
+		return 0, nil
 	}
 	n = copy(p, u.rest)
 	if u.rest = u.rest[n:]; len(u.rest) == 0 {
 		u.rest = nil
 	}
-	return n, true
+	return n, nil
 }
 
 // first shortens the first read deadline, which is that of a header that has been read in part.
@@ -78,10 +78,7 @@ type tcpConn struct {
 
 // Read reads the unread bytes, then from the connection.
 func (c *tcpConn) Read(p []byte) (int, error) {
-	if n, ok := c.unread.read(p); ok {
-		return n, nil
-	}
-	return c.TCPConn.Read(p)
+	return c.unread.read(c.TCPConn, p)
 }
 
 // SetReadDeadline sets the deadline.
@@ -109,10 +106,7 @@ type tlsConn struct {
 
 // Read reads the unread bytes, then from the connection.
 func (c *tlsConn) Read(p []byte) (int, error) {
-	if n, ok := c.unread.read(p); ok {
-		return n, nil
-	}
-	return c.Conn.Read(p)
+	return c.unread.read(c.Conn, p)
 }
 
 // SetReadDeadline sets the deadline.
@@ -127,10 +121,7 @@ type anyConn struct {
 
 // Read reads the unread bytes, then from the connection.
 func (c *anyConn) Read(p []byte) (int, error) {
-	if n, ok := c.unread.read(p); ok {
-		return n, nil
-	}
-	return c.Conn.Read(p)
+	return c.unread.read(c.Conn, p)
 }
 
 // SetReadDeadline sets the deadline.

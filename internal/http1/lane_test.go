@@ -90,6 +90,13 @@ func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipe
 	})
 }
 
+// open returns how many connections the listener serves.
+func (l *Listener) open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
+
 func send(t *testing.T, c net.Conn, text string) {
 	t.Helper()
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))

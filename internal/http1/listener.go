@@ -19,73 +19,44 @@ type Listener struct {
 	limits  Limits
 	clients []string
 
-	begin   sync.Once
-	ready   chan struct{} // there is a connection or an error for Accept
-	done    chan struct{} // closed with the listener
-	stopped chan struct{} // closed when no more connections are accepted
-	end     sync.Once
-	ending  atomic.Bool // before done is closed
+	begin  sync.Once
+	end    sync.Once
+	ending atomic.Bool   // before done is closed
+	done   chan struct{} // closed with the listener
 
 	date atomic.Pointer[date]
 
-	mu     sync.Mutex
-	conns  map[*conn]struct{}
-	handed []net.Conn // to the server
-	failed error      // the permanent error of accepting
-	over   bool       // the server accepts no more
-	quiet  bool       // stopped is closed
+	mu      sync.Mutex
+	changed *sync.Cond // handed or stopped
+	conns   map[*conn]struct{}
+	handed  []net.Conn // to the server
+	stopped error      // why no more connections are accepted from the listener below
+	over    bool       // the server accepts no more
 }
 
 // Listen returns a listener on top of another. clients are the names of headers that may have the client's address.
 func Listen(ln net.Listener, site Site, limits Limits, clients []string) *Listener {
-	return &Listener{
-		Listener: ln, site: site, limits: limits, clients: clients,
-		ready: make(chan struct{}, 1), done: make(chan struct{}), stopped: make(chan struct{}), conns: map[*conn]struct{}{},
-	}
+	l := &Listener{Listener: ln, site: site, limits: limits, clients: clients, done: make(chan struct{}), conns: map[*conn]struct{}{}}
+	l.changed = sync.NewCond(&l.mu)
+	return l
 }
 
 // Accept returns the next connection for the server. It fails only when there will be no more.
 func (l *Listener) Accept() (net.Conn, error) {
 	l.begin.Do(func() { go l.run() })
-	for {
-		c, err := l.take()
-		if c != nil || err != nil {
-			return c, err
-		}
-		select {
-		case <-l.ready:
-		case <-l.stopped:
-			return l.takeLast()
-		}
-	}
-}
-
-// take returns the next connection, else the permanent error, if there is either.
-func (l *Listener) take() (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.handed) == 0 {
-		l.over = l.over || l.failed != nil
-		return nil, l.failed
+	for len(l.handed) == 0 {
+		if l.stopped != nil {
+			l.over = true
+			return nil, l.stopped
+		}
+		l.changed.Wait()
 	}
 	c := l.handed[0]
 	l.handed[0] = nil
-	if l.handed = l.handed[1:]; len(l.handed) == 0 {
-		l.handed = nil
-	}
+	l.handed = l.handed[1:]
 	return c, nil
-}
-
-// takeLast is take after the last connection has been handed over.
-func (l *Listener) takeLast() (net.Conn, error) {
-	c, err := l.take()
-	if c != nil || err != nil {
-		return c, err
-	}
-	l.mu.Lock()
-	l.failed = net.ErrClosed
-	l.mu.Unlock()
-	return l.take()
 }
 
 // giveLocked hands a connection over to the server. It reports false if the server accepts no more.
@@ -94,40 +65,35 @@ func (l *Listener) giveLocked(c net.Conn) bool {
 		return false
 	}
 	l.handed = append(l.handed, c)
-	select {
-	case l.ready <- struct{}{}:
-	default:
-	}
+	l.changed.Broadcast()
 	return true
 }
 
 // run accepts until the listener is closed or fails permanently. After a temporary error it pauses, as net/http would; a pause
 // there would also delay connections that are handed over.
 func (l *Listener) run() {
-	defer l.stop()
 	var pause time.Duration
 	for {
 		nc, err := l.Listener.Accept()
-		if err == nil {
+		temporary, ok := err.(interface{ Temporary() bool })
+		switch {
+		case err == nil:
 			pause = 0
 			l.serve(nc)
 			continue
-		}
-		if temporary, ok := err.(interface{ Temporary() bool }); !ok || !temporary.Temporary() || l.ending.Load() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.failed = err; l.ending.Load() {
-				l.failed = net.ErrClosed
-			}
+		case l.ending.Load():
+			l.stop(net.ErrClosed)
+			return
+		case !ok || !temporary.Temporary():
+			l.stop(err)
 			return
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		l.site.AcceptFailed(err, pause)
-		timer := time.NewTimer(pause)
 		select {
-		case <-timer.C:
+		case <-time.After(pause):
 		case <-l.done:
-			timer.Stop()
+			l.stop(net.ErrClosed)
 			return
 		}
 	}

@@ -3,7 +3,11 @@
 
 package http1
 
-import "bytes"
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
 
 // Request is a request that was parsed completely. Its fields are parts of a buffer.
 type Request struct {
@@ -86,8 +90,28 @@ func (p *parser) parse(b []byte, r *Request) verdict {
 	}
 }
 
-// mayBegin has the first bytes of the methods that are answered.
-var mayBegin = [256]bool{'G': true, 'H': true, 'L': true, 'P': true, 'D': true}
+var (
+	// mayBegin has the first bytes of the methods that are answered.
+	mayBegin = tableOf(func(c byte) bool { return strings.IndexByte("GHLPD", c) >= 0 })
+	// inTarget has the bytes of a target that need no closer look.
+	inTarget = tableOf(func(c byte) bool { return '!' <= c && c <= '~' && c != '?' && c != '%' && c != '#' })
+	// inName has the bytes of header names: not all that HTTP allows, since Caddy drops headers with _ or a dot.
+	inName = tableOf(func(c byte) bool { return isAlphanumeric(c) || c == '-' })
+	// inValue has visible ASCII, space and tab.
+	inValue = tableOf(func(c byte) bool { return ' ' <= c && c <= '~' || c == '\t' })
+)
+
+// tableOf returns the table of the bytes for which a condition holds.
+func tableOf(holds func(c byte) bool) (table [256]bool) {
+	for c := range table {
+		table[c] = holds(byte(c))
+	}
+	return table
+}
+
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
 
 // takeFirst parses the first line: a method, a target and the version, with one space in between.
 func (r *Request) takeFirst(line []byte) bool {
@@ -133,14 +157,6 @@ func (r *Request) takeTarget() bool {
 	}
 	return true
 }
-
-// inTarget has the bytes of a target that need no closer look.
-var inTarget = func() (table [256]bool) {
-	for c := byte('!'); c <= '~'; c++ {
-		table[c] = c != '?' && c != '%' && c != '#'
-	}
-	return table
-}()
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
@@ -196,57 +212,22 @@ func (r *Request) once(s seen) bool {
 
 // takeLength parses the length of the body.
 func (r *Request) takeLength(digits []byte) bool {
-	if len(digits) == 0 || len(digits) > 6 {
-		return false
-	}
-	for _, c := range digits {
-		if c < '0' || c > '9' {
-			return false
-		}
-		r.Length = r.Length*10 + int(c-'0')
-	}
-	return r.Length <= maxBody
+	n, err := strconv.ParseUint(string(digits), 10, 32)
+	r.Length = int(n)
+	return err == nil && n <= maxBody
 }
 
 // is reports whether a name equals another one, which is given in lower case.
 func is(name []byte, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i, c := range name {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
+	return len(name) == len(lower) && strings.EqualFold(string(name), lower)
 }
-
-// inName has the bytes of header names: not all that HTTP allows, since Caddy drops headers with _ or a dot.
-var inName = func() (table [256]bool) {
-	for c := range table {
-		table[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-'
-	}
-	return table
-}()
-
-// inValue has visible ASCII, space and tab.
-var inValue = func() (table [256]bool) {
-	for c := byte(' '); c <= '~'; c++ {
-		table[c] = true
-	}
-	table['\t'] = true
-	return table
-}()
 
 // isHost reports whether a value looks like a host name or an address, perhaps with a port. Only dots are none.
 func isHost(value []byte) bool {
 	name := false
 	for _, c := range value {
 		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+		case isAlphanumeric(c):
 			name = true
 		case c == '.', c == '-', c == ':', c == '[', c == ']', c == '_':
 		default:
