@@ -42,7 +42,9 @@ type Probe struct {
 	// A node that is in maintenance in Consul is never used, even if it says that it is active. A node whose checks are
 	// critical is used only if it says itself that it is active. Default: auto; with discovery vault, strict, which is the only one there.
 	Mode string `json:"mode,omitempty"`
-	// Interval between two probes of the active node. At least 50ms. Default: 500ms.
+	// Interval is the longest time between two probes of the active node. While requests are redirected or proxied to it, it is
+	// probed once for every ten of them, at most every 100ms (or every interval, if that is shorter): a probe costs Vault a fraction of
+	// what these clients do. At least 50ms. Default: 500ms.
 	Interval caddy.Duration `json:"interval,omitempty"`
 	// Timeout of one probe. At least 50ms. Default: 1s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`

@@ -32,14 +32,16 @@ type Cluster struct {
 	nodes    map[nodeKey]*probedNode
 	views    []*View // in the order in which they were made
 	timer    *time.Timer
-	due      time.Time // when the timer fires
+	due      time.Time // when a probe begins, or a state that follows from nothing but time
+	looked   time.Time // when the traffic was last looked at
+	flows    bool      // there was any then
 	unable   bool      // this machine cannot open connections for probes
 }
 
 func newCluster(p *Pool) *Cluster {
 	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), nodes: map[nodeKey]*probedNode{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return true }) })
+	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return false }) })
 	c.timer.Stop() // until something is planned
 	c.changed.send()
 	return c

@@ -65,6 +65,7 @@ type schedule struct {
 	asap       bool      // the next probe is due
 	busy       bool      // a probe is under way
 	asked      time.Time // when the last probe began
+	sent       uint64    // requests that clients have been sent to it with since
 	notBefore  time.Time // a probe that began earlier does not count
 	claimsFrom time.Time // a probe that began earlier does not prove that the node is active
 }

@@ -45,6 +45,9 @@ const (
 	searchPerNode = 2 * time.Millisecond // so that a thousand nodes are not probed all the time
 	searchEager   = time.Minute          // after so long without an active node, all are probed at the interval
 	probesAtOnce  = 64
+
+	trafficPerProbe = 10                     // a node that requests are sent to is probed once for so many of them,
+	trafficLeast    = 100 * time.Millisecond // but no sooner than after this, and never less often than at the interval
 )
 
 // findProbed finds the probed node of a member. If discovery says anything new of it, the next probe is due; the verdict stands
@@ -203,13 +206,43 @@ func (c *Cluster) findBroken() (any bool) {
 // plan starts the probes that are due, and sets the timer for what is due next.
 func (c *Cluster) plan(now time.Time) {
 	next := time.Hour
+	c.lookAtTraffic(now)
 	for _, v := range c.views {
 		if v.started() {
 			next = v.plan(now, next)
 		}
 	}
 	c.due = now.Add(next)
+	if c.flows {
+		next = soonest(next, c.looked.Add(trafficLeast).Sub(now))
+	}
 	c.timer.Reset(next)
+}
+
+// lookAtTraffic counts the requests that were sent to each node since it was probed. It is here that they are counted by node,
+// so that a request has no more to do than it had anyway. As long as there are any, the next look follows after trafficLeast;
+// else with whatever is planned.
+func (c *Cluster) lookAtTraffic(now time.Time) {
+	if now.Sub(c.looked) < trafficLeast {
+		return
+	}
+	c.looked, c.flows = now, false
+	for _, v := range c.views {
+		if n := v.incumbent(); n != nil && v.started() {
+			sent := v.Stats().sent()
+			n.schedule.sent += sent
+			c.flows = c.flows || sent > 0
+		}
+	}
+}
+
+// interval returns the time between two probes of a node that requests are sent to: probes follow the traffic, as long as they are
+// answered.
+func (n *probedNode) interval() time.Duration {
+	if n.schedule.sent >= trafficPerProbe && n.outcome.Result.answered() {
+		return min(trafficLeast, n.key.probe.Interval)
+	}
+	return n.key.probe.Interval
 }
 
 // plan starts the probes that are due for a view. It returns the time until something else is due, at most next.
@@ -229,7 +262,7 @@ func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 		}
 		interval := every
 		if n == incumbent {
-			interval = v.Probe.Interval
+			interval = n.interval()
 		}
 		if !n.schedule.busy && (n.schedule.asap || now.Sub(n.schedule.asked) >= interval) {
 			v.cluster.probe(n, now, n == incumbent)
@@ -278,7 +311,7 @@ func (v *View) search(now time.Time) time.Duration {
 // probe probes a node. The active node does not wait for a slot.
 func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 	timeout := n.key.probe.Timeout
-	n.schedule.busy, n.schedule.asap, n.schedule.asked = true, false, now
+	n.schedule.busy, n.schedule.asap, n.schedule.asked, n.schedule.sent = true, false, now, 0
 	kept := n.kept
 	conn := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
 	c.probes.Go(func() {

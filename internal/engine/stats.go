@@ -67,6 +67,7 @@ var LossReasons = []discovery.Reason{
 // never locks.
 type Stats struct {
 	history history
+	noticed uint64 // requests that were sent to the active node until the traffic was last looked at; guarded by the cluster
 
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
@@ -118,6 +119,13 @@ func indexOf[T comparable](set []T, e T) int {
 		return i
 	}
 	return len(set) - 1
+}
+
+// sent returns how many requests were sent to the active node since the last call.
+func (s *Stats) sent() uint64 {
+	before := s.noticed
+	s.noticed = s.Answers(Redirected) + s.Answers(Proxied)
+	return s.noticed - before
 }
 
 // probed counts a probe.
