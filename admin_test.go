@@ -31,11 +31,7 @@ func keysOf(t *testing.T, text json.RawMessage) (keys []string, values map[strin
 func newProbedCluster(t *testing.T) *testCaddy {
 	t.Helper()
 	c := newTestCaddy(t)
-	cluster, err := standin.NewCluster(2, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := standin.RunCluster(t, 2)
 	c.mustLoad(c.config(nil, map[string]any{
 		"handler": "vault_redirect", "scheme": "http",
 		"discovery": map[string]any{"source": "consul", "address": cluster.Consul.Addr(), "token": "planted-token"},
@@ -115,11 +111,7 @@ func TestAdminShapes(t *testing.T) {
 // TestAdminProbesAreRecent: when a node was asked last is shown, though nothing has changed since.
 func TestAdminProbesAreRecent(t *testing.T) {
 	c := newTestCaddy(t)
-	cluster, err := standin.NewCluster(1, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := standin.RunCluster(t, 1)
 	c.mustLoad(c.config(nil, map[string]any{
 		"handler": "vault_redirect", "scheme": "http", "probe": map[string]any{"interval": "100ms"},
 		"discovery": map[string]any{"source": "consul", "address": cluster.Consul.Addr()},
@@ -183,7 +175,7 @@ func TestAdminAnswers(t *testing.T) {
 // TestAdminWhateverVaultDoes: the answer is 200, since Caddy's own client drops the document of any other.
 func TestAdminWhateverVaultDoes(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "whatever")
-	s.say(unreachable)
+	s.Say(unreachable)
 	c.mustLoad(c.config(nil, redirector(s, map[string]any{"max_stale": 0})))
 	for _, step := range []struct {
 		reason discovery.Reason
@@ -191,12 +183,12 @@ func TestAdminWhateverVaultDoes(t *testing.T) {
 		do     func()
 	}{
 		{discovery.ReasonConsulUnreachable, false, func() {}},
-		{discovery.ReasonNoService, true, func() { s.say(nil) }},
-		{discovery.ReasonNoActive, true, func() { s.say(nil, node("vault-0", false)) }},
-		{discovery.ReasonBadAddress, true, func() { s.say(nil, at(node("vault-0", true), "no host")) }},
-		{discovery.ReasonOK, true, func() { s.say(nil, node("vault-0", true)) }},
+		{discovery.ReasonNoService, true, func() { s.Say(nil) }},
+		{discovery.ReasonNoActive, true, func() { s.Say(nil, node("vault-0", false)) }},
+		{discovery.ReasonBadAddress, true, func() { s.Say(nil, at(node("vault-0", true), "no host")) }},
+		{discovery.ReasonOK, true, func() { s.Say(nil, node("vault-0", true)) }},
 		{discovery.ReasonACLDenied, false, func() {
-			s.say(&discovery.Error{Reason: discovery.ReasonACLDenied, Err: unreachable})
+			s.Say(&discovery.Error{Reason: discovery.ReasonACLDenied, Err: unreachable})
 		}},
 	} {
 		step.do()
@@ -223,7 +215,7 @@ func TestAdminHistory(t *testing.T) {
 	c.mustLoad(c.config(nil, redirector(a, map[string]any{"name": "a"}), redirector(b, map[string]any{"name": "b"})))
 	for i := range 4 {
 		for j, s := range []*script{a, b} {
-			s.say(nil, at(node(fmt.Sprintf("vault-%d", i), true), fmt.Sprintf("host-%d.invalid", i)))
+			s.Say(nil, at(node(fmt.Sprintf("vault-%d", i), true), fmt.Sprintf("host-%d.invalid", i)))
 			c.await("the failover", func() bool {
 				active := c.status().Clusters[j].Active
 				return active != nil && active.Node == fmt.Sprintf("vault-%d", i)

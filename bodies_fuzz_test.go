@@ -260,7 +260,7 @@ func (talk *spoken) check(t testing.TB, name string, answers []finalAnswer) {
 func FuzzProxiedBodies(f *testing.F) {
 	seedBodies(f)
 	spoken := &talksSpoken{by: map[int]*spoken{}}
-	consul := newConsul(f)
+	consul := standin.RunConsul(f)
 	for _, service := range []string{"steady", "rude"} {
 		host, port := hostPortOf(f, newRudeNode(f, spoken.node).Addr().String())
 		consul.Set(service, standin.Active("vault-1", standin.Address(host), standin.Port(port)))

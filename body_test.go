@@ -18,12 +18,13 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // holding returns a handler whose active node is lost, the Consul that says so, and a server in front of the handler.
 func holding(t *testing.T, config string) (*Handler, *standin.Consul, *httptest.Server) {
 	t.Helper()
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	h := provision(t, consul, config)
 	until(t, h, "active", (*engine.State).Active)
 	consul.Set("vault", standin.Standby("vault-1"))
@@ -36,7 +37,7 @@ func holding(t *testing.T, config string) (*Handler, *standin.Consul, *httptest.
 // waiting waits until so many requests wait.
 func waiting(t *testing.T, h *Handler, n int64) {
 	t.Helper()
-	soon(t, fmt.Sprintf("%d requests wait", n), func() bool { return h.redirector.Queue.Waiting() == n })
+	wait.Until(t, fmt.Sprintf("%d requests wait", n), func() bool { return h.redirector.Queue.Waiting() == n })
 }
 
 // Over HTTP/1.1, a client that leaves gives its place back, whatever it has sent with its request (C8).
@@ -96,7 +97,7 @@ func TestNoDrainWithoutWaiting(t *testing.T) {
 		code  int
 	}{{"active", []string{"127.10.0.1"}, http.StatusTemporaryRedirect}, {"never seen", nil, http.StatusServiceUnavailable}} {
 		t.Run(row.name, func(t *testing.T) {
-			consul := newConsul(t)
+			consul := standin.RunConsul(t)
 			if row.nodes != nil {
 				consul.Set("vault", standin.Active("vault-1", standin.Address(row.nodes[0])))
 			}
@@ -113,7 +114,7 @@ func TestNoDrainWithoutWaiting(t *testing.T) {
 
 // Over HTTP/2, the body is read before the answer: curl discards an answer after which Go's server resets the stream.
 func TestBodyIsTakenOverHTTP2(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	h := provision(t, consul, "")
 	until(t, h, "active", (*engine.State).Active)
 	var end error // of the body, once the answer is there
@@ -159,7 +160,7 @@ func TestEndGivesBackThoseWhoWait(t *testing.T) {
 	swapPool(t)
 	h, _, _ := holding(t, `, "hold": "5m"`)
 
-	hangs := newConsul(t)
+	hangs := standin.RunConsul(t)
 	hangs.Handle(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })
 	starting := provision(t, hangs, `, "hold": "5m", "hold_max": 1`)
 

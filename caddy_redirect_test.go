@@ -16,12 +16,13 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // Redirects and the health document, as a client of a whole Caddy sees them.
 func TestRedirectInCaddy(t *testing.T) {
 	t.Run("loop by name", func(t *testing.T) {
-		consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(8200)))
+		consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(8200)))
 		site := run(t, "", func(int) string { return handlerJSON(consul.Addr(), "") })
 		for host, want := range map[string]int{"vault.example.test:8200": http.StatusLoopDetected, "vault.example.test": http.StatusTemporaryRedirect} {
 			if resp, body := site.get(t, host); resp.StatusCode != want {
@@ -33,7 +34,7 @@ func TestRedirectInCaddy(t *testing.T) {
 		}
 	})
 	t.Run("loop by socket", func(t *testing.T) {
-		consul := newConsul(t)
+		consul := standin.RunConsul(t)
 		site := run(t, "", func(port int) string {
 			consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress("127.0.0.1"), standin.Port(port)))
 			return handlerJSON(consul.Addr(), "")
@@ -48,7 +49,7 @@ func TestRedirectInCaddy(t *testing.T) {
 		}
 	})
 	t.Run("loopback target behind a trusted proxy", func(t *testing.T) {
-		consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.1"), standin.Port(8200)))
+		consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.1"), standin.Port(8200)))
 		for _, row := range []struct {
 			name, server, forwarded string
 			want                    int
@@ -77,12 +78,7 @@ const trustLoopback = `, "trusted_proxies": {"source": "static", "ranges": ["127
 func TestUnverifiedIsSaid(t *testing.T) {
 	server := httptest.NewTLSServer(nil)
 	server.Close()
-	consul, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(1)))
+	consul := standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates}, standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(1)))
 	for _, row := range []struct {
 		name, env, config string
 		lines             []string // texts of the lines that say so
@@ -132,7 +128,7 @@ func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
 					continue // nobody can know
 				}
 				t.Run(fmt.Sprintf("probe %s, lane %v, balancer %v", probe, lane != "", balanced), func(t *testing.T) {
-					consul := newConsul(t)
+					consul := standin.RunConsul(t)
 					site := run(t, lane, func(port int) string {
 						if balanced {
 							port = relayTo(t, port)
@@ -140,7 +136,7 @@ func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
 						consul.Set("vault", standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(port)))
 						return handlerWith(consul.Addr(), `"service": "vault"`, fmt.Sprintf(`, "scheme": "http", "probe": {"mode": %q}`, probe))
 					})
-					soon(t, "the loop is named", func() bool {
+					wait.Until(t, "the loop is named", func() bool {
 						resp, _ := site.get(t, "vault.example.com")
 						return resp.StatusCode == http.StatusLoopDetected
 					})
@@ -149,7 +145,7 @@ func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
 						if resp.StatusCode != http.StatusLoopDetected || !strings.Contains(body, "correct api_addr") {
 							t.Fatalf("status %d: %s", resp.StatusCode, body)
 						}
-						pass(t, 50*time.Millisecond) // for five probes
+						_ = wait.Sleep(t.Context(), 50*time.Millisecond) // for five probes
 					}
 					if lines := site.logged(t, "redirect loop"); len(lines) != 1 {
 						t.Errorf("named %d times in the log: %s", len(lines), lines)
@@ -163,25 +159,14 @@ func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
 // relayTo returns the port of a relay to a port, as a balancer of TCP is one.
 func relayTo(t *testing.T, port int) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go func() { _, _ = io.Copy(server, client); server.Close() }()
-			go func() { _, _ = io.Copy(client, server); client.Close() }()
+	l := standin.Serve(t, func(client net.Conn) {
+		server, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			return
 		}
-	}()
+		go func() { _, _ = io.Copy(client, server); client.Close() }()
+		_, _ = io.Copy(server, client)
+		server.Close()
+	})
 	return l.Addr().(*net.TCPAddr).Port
 }

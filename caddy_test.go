@@ -22,6 +22,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // liveCaddy is a Caddy that runs.
@@ -116,14 +117,9 @@ func TestProxyRetriesTheSameNode(t *testing.T) {
 		{"plain", `, "scheme": "http"`, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			v, err := standin.NewVaultTLS("", "vault-1", row.tls)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(v.Close)
-			v.SetActive(true)
+			v := standin.RunVaultTLS(t, "vault-1", row.tls)
 			host, port := hostPortOf(t, v.Addr())
-			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 			site := run(t, "", func(int) string {
 				return proxyJSON(consul, row.more)
 			})
@@ -151,7 +147,7 @@ func TestProxyToItselfEnds(t *testing.T) {
 	dns.register(t, "site.example.test").set("127.0.0.1")
 	for _, host := range []string{"site.example.test", "127.0.0.1"} {
 		t.Run(host, func(t *testing.T) {
-			consul := newConsul(t)
+			consul := standin.RunConsul(t)
 			site := run(t, `, "logs": {}`, func(port int) string {
 				consul.Set("vault", standin.Active("vault-1", standin.ServiceAddress(host), standin.Port(port)))
 				return proxyJSON(consul, `, "scheme": "http"`)
@@ -163,7 +159,7 @@ func TestProxyToItselfEnds(t *testing.T) {
 			if lines := site.logged(t, "redirect loop"); len(lines) != 1 || !strings.Contains(body, "correct api_addr") {
 				t.Errorf("%d lines name the loop, want 1: %s", len(lines), lines)
 			}
-			soon(t, "the access log", func() bool { return len(site.logged(t, "handled request")) > 0 })
+			wait.Until(t, "the access log", func() bool { return len(site.logged(t, "handled request")) > 0 })
 			want := 2
 			if host == "127.0.0.1" {
 				want = 1 // the socket is known at once
@@ -177,15 +173,10 @@ func TestProxyToItselfEnds(t *testing.T) {
 
 // Outside, the name of the site is Caddy's; inside, it may well be Vault's. For a proxy, that is no loop (B2).
 func TestProxyToItsOwnName(t *testing.T) {
-	v, err := standin.NewVault("", "vault-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	v.SetActive(true)
+	v := standin.RunVault(t, "vault-1")
 	dns.register(t, "vault.example.test").set("127.0.0.1")
 	_, port := hostPortOf(t, v.Addr())
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(port)))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.test"), standin.Port(port)))
 	site := run(t, "", func(int) string { return proxyJSON(consul, `, "scheme": "http"`) })
 	if resp, body := site.get(t, fmt.Sprintf("vault.example.test:%d", port)); resp.StatusCode != http.StatusOK {
 		t.Errorf("status %d: %s", resp.StatusCode, body)
@@ -198,7 +189,7 @@ func TestProxyMarksOnce(t *testing.T) {
 	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { via = r.Header["Via"] }))
 	defer node.Close()
 	host, port := hostPortOf(t, node.Listener.Addr().String())
-	consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 	site := run(t, "", func(int) string { return proxyJSON(consul, `, "scheme": "http"`) })
 	if resp, body := site.get(t, "vault.example.com", "Via", "1.1 other"); resp.StatusCode != http.StatusOK {
 		t.Fatalf("status %d: %s", resp.StatusCode, body)

@@ -38,17 +38,8 @@ func TestCheckCertificates(t *testing.T) {
 		{"untrusted", ca.issue(t, "127.0.0.1", 90*24*time.Hour), false, 0, doctor.Warning, "not trusted here", "probe { tls { ca FILE } }"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			consul, err := standin.NewConsul("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(consul.Close)
-			vault, err := standin.NewVaultTLS("", "vault-0", &tls.Config{Certificates: []tls.Certificate{row.cert}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(vault.Close)
-			vault.SetActive(true)
+			consul := standin.RunConsul(t)
+			vault := standin.RunVaultTLS(t, "vault-0", &tls.Config{Certificates: []tls.Certificate{row.cert}})
 			consul.Set("vault", standin.Active("vault-0", standin.Address("127.0.0.1"), portOf(vault)))
 			probe := ""
 			if row.trusted {

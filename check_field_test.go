@@ -198,11 +198,7 @@ func TestCheckOfMistakesInTheField(t *testing.T) {
 // mistaken returns a cluster with a mistake.
 func mistaken(t *testing.T, m mistake) *standin.Cluster {
 	t.Helper()
-	c, err := standin.NewCluster(3, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := standin.RunCluster(t, 3)
 	m.make(t, c)
 	return c
 }
@@ -286,21 +282,7 @@ func answersAll(code int, header, body string) func(*testing.T, *standin.Cluster
 
 // proxyListener makes the standby vault-1 close connections that do not begin with a header of the PROXY protocol.
 func proxyListener(t *testing.T, c *standin.Cluster) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 4096))
-			conn.Close()
-		}
-	}()
+	l := standin.Serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 4096)) })
 	list := three(c)
 	list[1].Service.Port = l.Addr().(*net.TCPAddr).Port
 	register(c, list...)

@@ -76,12 +76,7 @@ func noConsulEnv(t *testing.T) {
 func standIns(t *testing.T) *standin.Cluster {
 	t.Helper()
 	noConsulEnv(t)
-	c, err := standin.NewCluster(3, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	return c
+	return standin.RunCluster(t, 3)
 }
 
 // configFile writes a config, in which {consul} stands for the address of Consul.

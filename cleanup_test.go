@@ -42,7 +42,7 @@ func TestCleanupReleasesOnce(t *testing.T) {
 		t.Errorf("of a handler that failed: %v", err)
 	}
 
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	key := keyOf(t, consul.Addr())
 	first, endFirst := newHandler(t, handlerJSON(consul.Addr(), ""))
 	second, endSecond := newHandler(t, handlerJSON(consul.Addr(), ""))
@@ -65,7 +65,7 @@ func TestCleanupReleasesOnce(t *testing.T) {
 
 // TestConcurrentProvisionAndCleanup has handlers of two configs come and go at the same time, each with a request.
 func TestConcurrentProvisionAndCleanup(t *testing.T) {
-	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
+	one, two := standin.RunConsul(t, standin.Active("vault-1")), standin.RunConsul(t, standin.Active("vault-2"))
 	var group sync.WaitGroup
 	for i := range 8 {
 		base, end := newContext(t) // not to be called concurrently
@@ -98,7 +98,7 @@ func TestConcurrentProvisionAndCleanup(t *testing.T) {
 // A config whose http app is up serves requests even if another app fails before the one that starts the watchers: the
 // requests are answered rather than left to wait for a watcher that never starts.
 func TestRequestsStartTheWatcher(t *testing.T) {
-	h, end := newHandler(t, handlerJSON(newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))).Addr(), ""))
+	h, end := newHandler(t, handlerJSON(standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))).Addr(), ""))
 	defer end()
 	answer := make(chan string, 1)
 	go func() { answer <- ask(t, h, "GET", "/v1/x").Header.Get("Location") }()
@@ -118,30 +118,15 @@ type waitedFor func(t *testing.T) (address string, busy func() bool)
 // neverAnswers is a server that takes connections, reads, and never answers.
 func neverAnswers(scheme string) waitedFor {
 	return func(t *testing.T) (string, func() bool) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
 		var seen atomic.Bool
-		var group sync.WaitGroup
-		group.Go(func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
+		l := standin.Serve(t, func(c net.Conn) {
+			for buffer := make([]byte, 4096); ; {
+				if _, err := c.Read(buffer); err != nil {
 					return
 				}
-				group.Go(func() {
-					defer conn.Close()
-					for buffer := make([]byte, 4096); ; {
-						if _, err := conn.Read(buffer); err != nil {
-							return
-						}
-						seen.Store(true)
-					}
-				})
+				seen.Store(true)
 			}
 		})
-		t.Cleanup(func() { l.Close(); group.Wait() })
 		return scheme + l.Addr().String(), seen.Load
 	}
 }
@@ -149,7 +134,7 @@ func neverAnswers(scheme string) waitedFor {
 // consulStandIn is a stand-in for Consul that set has set up, if it is not nil.
 func consulStandIn(set func(*standin.Consul), busy func(*standin.Consul) bool) waitedFor {
 	return func(t *testing.T) (string, func() bool) {
-		consul := newConsul(t, standin.Active("vault-1"))
+		consul := standin.RunConsul(t, standin.Active("vault-1"))
 		if set != nil {
 			set(consul)
 		}

@@ -60,7 +60,7 @@ func TestEventsHandlerThatBlocks(t *testing.T) {
 	slowest := time.Duration(0)
 	for i := 1; i <= changes; i++ {
 		host := fmt.Sprintf("host-%d.invalid", i)
-		s.say(nil, manyNodes(i, host)...)
+		s.Say(nil, manyNodes(i, host)...)
 		c.await("redirects follow", func() bool {
 			began := time.Now()
 			code, location := c.ask("/v1/x")

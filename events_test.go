@@ -126,23 +126,23 @@ func TestEvents(t *testing.T) {
 		"cluster": "prod", "node": "vault-0", "url": "https://vault.invalid:8200", "previous_node": "", "previous_url": "",
 		"gap_seconds": false, "changes": uint64(1), "by": "discovery",
 	})
-	s.say(nil, node("vault-0", false), node("vault-1", false))
+	s.Say(nil, node("vault-0", false), node("vault-1", false))
 	check("vault_active_lost", 1, map[string]any{
 		"cluster": "prod", "previous_node": "vault-0", "previous_url": "https://vault.invalid:8200", "reason": "no_active", "active_seconds": true,
 	})
 	check("vault_node_changed", 1, map[string]any{"cluster": "prod", "node": "vault-0", "state": "standby", "previous_state": "active"})
-	s.say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
+	s.Say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
 	check("vault_active_changed", 2, map[string]any{
 		"cluster": "prod", "node": "vault-1", "url": "https://other.invalid:8200", "previous_node": "vault-0",
 		"previous_url": "https://vault.invalid:8200", "gap_seconds": true, "changes": uint64(2), "by": "discovery",
 	})
 	check("vault_node_changed", 2, map[string]any{"cluster": "prod", "node": "vault-1", "state": "active", "previous_state": "standby"})
-	s.say(unreachable)
+	s.Say(unreachable)
 	check("vault_discovery_down", 1, map[string]any{"cluster": "prod", "reason": "consul_unreachable"})
-	s.say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
+	s.Say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
 	check("vault_discovery_up", 1, map[string]any{"cluster": "prod", "outage_seconds": true})
 	// A name that could be more than a name to a command is left out.
-	s.say(nil, at(node("-rf $(x)", true), "third.invalid"))
+	s.Say(nil, at(node("-rf $(x)", true), "third.invalid"))
 	check("vault_active_changed", 3, map[string]any{
 		"cluster": "prod", "node": "", "url": "https://third.invalid:8200", "previous_node": "vault-1",
 		"previous_url": "https://other.invalid:8200", "gap_seconds": false, "changes": uint64(3), "by": "discovery",
@@ -174,7 +174,7 @@ func TestEventsThroughReloads(t *testing.T) {
 	seen := 1
 	for i := 1; i <= 12; i++ {
 		seen++
-		s.say(nil, at(node(fmt.Sprintf("vault-%d", i), true), fmt.Sprintf("host-%d.invalid", i)))
+		s.Say(nil, at(node(fmt.Sprintf("vault-%d", i), true), fmt.Sprintf("host-%d.invalid", i)))
 		c.await("the change", func() bool { return len(heard("vault_active_changed")) >= seen })
 	}
 	group.Wait()
@@ -211,7 +211,7 @@ func TestEventsWaitForTheStart(t *testing.T) {
 		c.await("the end", func() bool { return len(heard("stopping")) == i+1 })
 	}
 	count := len(heard("vault_active_changed"))
-	s.say(nil, at(node("vault-9", true), "other.invalid")) // which nobody asks for
+	s.Say(nil, at(node("vault-9", true), "other.invalid")) // which nobody asks for
 	if n := len(heard("vault_active_changed")); n != count {
 		t.Errorf("%d events after the end", n-count)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 const laneWrapper = `"listener_wrappers": [{"wrapper": "vault_redirect"}]`
@@ -18,7 +20,7 @@ const laneWrapper = `"listener_wrappers": [{"wrapper": "vault_redirect"}]`
 // TestFastLaneRefuses gives the lane servers that have something else to do, and some that have not.
 func TestFastLaneRefuses(t *testing.T) {
 	clearConsulEnv(t)
-	handler := handlerJSON(newConsul(t).Addr(), "")
+	handler := handlerJSON(standin.RunConsul(t).Addr(), "")
 	route := `{"handle": [` + handler + `]}`
 	sub := func(routes string) string { return `{"handle": [{"handler": "subroute", "routes": [` + routes + `]}]}` }
 	proxying := func(match string) string {

@@ -24,6 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func init() {
@@ -140,7 +141,7 @@ func newPairs(t testing.TB) *pairs {
 	entry := standin.Active("vault-1")
 	entry.Node.Address, entry.Service.Address = "127.0.0.7", "127.0.0.8"
 	entry.Service.Port = 1
-	return newPairsOf(t, newConsul(t, entry), kinds)
+	return newPairsOf(t, standin.RunConsul(t, entry), kinds)
 }
 
 // newPairsOf runs a Caddy with a pair of servers of each of these kinds, whose nodes Consul knows.
@@ -169,7 +170,7 @@ func newPairsOf(t testing.TB, consul *standin.Consul, kinds []kind) *pairs {
 		t.Fatal(err)
 	}
 	for _, c := range registry.Clusters() {
-		soon(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
+		wait.Until(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
 	}
 	return p
 }

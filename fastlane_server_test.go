@@ -26,6 +26,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // loadTLS runs a Caddy with the lane, over TLS, whose active node is known.
@@ -40,13 +41,13 @@ func loadTLS(t *testing.T, port, consul string) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
 // dialLane returns a connection that is on the lane, the only one. Right after a reload, Linux may have put one into the queue
 // of the old config's socket, which is reset: then there is another try.
 func dialLane(t *testing.T, address string) (c net.Conn) {
-	soon(t, "a connection on the lane", func() bool {
+	wait.Until(t, "a connection on the lane", func() bool {
 		if c == nil {
 			var err error
 			if c, err = net.Dial("tcp", address); err != nil {
@@ -100,7 +101,7 @@ func onGoAway(t *testing.T, address string) (wait func()) {
 func TestFastLaneReloadsInHandshake(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
 	for _, row := range []struct {
 		proto string
 		end   func(port string)
@@ -141,19 +142,19 @@ func TestFastLaneReloadsInHandshake(t *testing.T) {
 		}
 		transport.CloseIdleConnections()
 	}
-	soon(t, "the end of connections", func() bool { return onLane() == 0 })
+	wait.Until(t, "the end of connections", func() bool { return onLane() == 0 })
 }
 
 // TestFastLaneOfClientsElsewhere has a target on loopback, and a proxy on this machine that says that the client is elsewhere.
 func TestFastLaneOfClientsElsewhere(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
 	port := harness.Port(t)
 	if err := caddy.Load(laneServer(port, handlerJSON(consul.Addr(), `, "hold": 0`), ""), true); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 	for header, want := range map[string]int{
 		"X-Other: 203.0.113.7": http.StatusTemporaryRedirect, "X-Forwarded-For: 203.0.113.7": http.StatusServiceUnavailable,
 		"X-Real-IP: 203.0.113.7": http.StatusServiceUnavailable, "forwarded: for=203.0.113.7": http.StatusServiceUnavailable,
@@ -179,14 +180,14 @@ func TestFastLaneOfClientsElsewhere(t *testing.T) {
 func TestFastLaneOfUnknownClients(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("127.0.0.8")))
 	for more, want := range map[string]int{"": http.StatusTemporaryRedirect, `, "trusted_proxies_unix": true`: http.StatusServiceUnavailable} {
 		socket := filepath.Join(t.TempDir(), "s")
 		config := strings.Replace(string(laneServer("0", handlerJSON(consul.Addr(), `, "hold": 0`), more)), "127.0.0.1:0", "unix/"+socket, 1)
 		if err := caddy.Load([]byte(config), true); err != nil {
 			t.Fatal(err)
 		}
-		soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+		wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 		c, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)

@@ -22,6 +22,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // onLane returns how many connections are on a lane.
@@ -43,14 +44,14 @@ func runLane(t *testing.T, port, handler, more string) {
 	if err := caddy.Load(laneServer(port, handler, more), true); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
 // TestFastLaneServes: requests stay on the lane and are counted, until one comes that is for Caddy.
 func TestFastLaneServes(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
 	port := harness.Port(t)
 	runLane(t, port, handlerJSON(consul.Addr(), `, "hold": 0`), "")
 	c, err := net.Dial("tcp", "127.0.0.1:"+port)
@@ -118,7 +119,7 @@ func handlerOfView(t *testing.T) *Handler {
 func TestFastLaneTLS(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	port := harness.Port(t)
 	loadTLS(t, port, consul.Addr())
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
@@ -126,7 +127,7 @@ func TestFastLaneTLS(t *testing.T) {
 		protocols.SetHTTP1(proto == "HTTP/1.1")
 		protocols.SetHTTP2(proto == "HTTP/2.0")
 		transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}, Protocols: &protocols}
-		soon(t, "the announcement of HTTP/3 over "+proto, func() bool {
+		wait.Until(t, "the announcement of HTTP/3 over "+proto, func() bool {
 			res, err := transport.RoundTrip(newRequest(t, "https://127.0.0.1:"+port+"/a"))
 			if err != nil {
 				t.Fatal(err)
@@ -141,7 +142,7 @@ func TestFastLaneTLS(t *testing.T) {
 			return res.Header.Get("Alt-Svc") == `h3=":`+port+`"; ma=2592000`
 		})
 		transport.CloseIdleConnections()
-		soon(t, "the end of connections", func() bool { return onLane() == 0 })
+		wait.Until(t, "the end of connections", func() bool { return onLane() == 0 })
 	}
 	// What is no TLS is told so by Caddy's server.
 	transport := &http.Transport{DisableKeepAlives: true}
@@ -168,7 +169,7 @@ func newRequest(t *testing.T, url string) *http.Request {
 func TestFastLaneReloads(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })
-	consul := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault-1.example.com")))
 	port := harness.Port(t)
 	runLane(t, port, handlerJSON(consul.Addr(), ""), "")
 	before := runtime.NumGoroutine()
@@ -205,8 +206,8 @@ func TestFastLaneReloads(t *testing.T) {
 	}
 	stop.Store(true)
 	clients.Wait()
-	soon(t, "the end of connections", func() bool { return onLane() == 0 })
-	soon(t, "the end of goroutines", func() bool { return runtime.NumGoroutine() <= before+strays })
+	wait.Until(t, "the end of connections", func() bool { return onLane() == 0 })
+	wait.Until(t, "the end of goroutines", func() bool { return runtime.NumGoroutine() <= before+strays })
 	if answered.Load() < 200 {
 		t.Errorf("%d requests were answered", answered.Load())
 	}
@@ -241,7 +242,7 @@ func TestFastLaneMemory(t *testing.T) {
 			for _, c := range conns {
 				_ = c.Close()
 			}
-			soon(t, "the end of connections", func() bool { return runtime.NumGoroutine() <= quiet+strays })
+			wait.Until(t, "the end of connections", func() bool { return runtime.NumGoroutine() <= quiet+strays })
 			runtime.KeepAlive(p)
 			return (float64(after) - float64(before)) / n
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // header sets a header of all answers.
@@ -57,7 +58,7 @@ func faultsOfTheIndex(t *testing.T) {
 		"is ignored": {begin: edit(func(r *http.Request) { q := r.URL.Query(); q.Del("index"); r.URL.RawQuery = q.Encode() })},
 	}
 	together(t, rows, func(t *testing.T, row row) {
-		consul := newConsul(t, truthBefore()...)
+		consul := standin.RunConsul(t, truthBefore()...)
 		consul.SetIndex(5000)
 		s := newSite(t, consul, "")
 		s.follows(t, time.Now(), "vault-1", 1)
@@ -70,7 +71,7 @@ func faultsOfTheIndex(t *testing.T) {
 		}
 		set("vault", truthAfter()...)
 		s.follows(t, began, "vault-2", 2)
-		pass(t, 4*time.Second-time.Since(began))
+		_ = wait.Sleep(t.Context(), 4*time.Second-time.Since(began))
 		s.follows(t, began, "vault-2", 2)
 
 		ended := time.Now()
@@ -98,7 +99,7 @@ func faultChurn(t *testing.T) {
 		},
 	}
 	together(t, changes, func(t *testing.T, change func(*standin.Consul, int)) {
-		consul := newConsul(t, truthBefore()...)
+		consul := standin.RunConsul(t, truthBefore()...)
 		s := newSite(t, consul, "")
 		s.follows(t, time.Now(), "vault-1", 1)
 
@@ -154,11 +155,11 @@ func faultsThatHide(t *testing.T) {
 		"old without a leader": {begin: leaderless, visible: []*api.ServiceEntry{standin.Standby("vault-2")}, reason: discovery.ReasonConsulError, detail: "no leader"},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
-		newSite(t, newConsul(t, truthBefore()...), `, "poll_interval": "30s"`).suffer(t, f)
+		newSite(t, standin.RunConsul(t, truthBefore()...), `, "poll_interval": "30s"`).suffer(t, f)
 	})
 	// A server that is cut off from its leader goes on showing what it last knew: it is no better than an outage (C10).
 	t.Run("nothing, without a leader", func(t *testing.T) {
-		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, fault{
+		newSite(t, standin.RunConsul(t, truthBefore()...), "").suffer(t, fault{
 			begin: leaderless, visible: truthBefore(), reason: discovery.ReasonConsulError, detail: "no leader",
 		})
 	})
@@ -166,7 +167,7 @@ func faultsThatHide(t *testing.T) {
 
 // What is hidden from the first query on stays known as hidden, though streams do not say it.
 func faultHidesFromTheStart(t *testing.T) {
-	consul := newConsul(t, standin.Standby("vault-2"))
+	consul := standin.RunConsul(t, standin.Standby("vault-2"))
 	incomplete("X-Consul-Results-Filtered-By-ACLs", "true")(consul)
 	s := newSite(t, consul, `, "poll_interval": "1s"`)
 	ctx, cancel := context.WithTimeout(t.Context(), back)

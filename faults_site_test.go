@@ -21,6 +21,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 const (
@@ -150,7 +151,7 @@ func (s *site) expires(t *testing.T) (expiry time.Time) {
 	if time.Now().Before(expiry) && (code != http.StatusOK || !d.Healthy || d.ActiveNode != "vault-1") {
 		t.Errorf("before max_stale: status %d, document %+v", code, d)
 	}
-	pass(t, time.Until(expiry))
+	_ = wait.Sleep(t.Context(), time.Until(expiry))
 	code, d = readHealth(t, s.brief)
 	if code != http.StatusServiceUnavailable || d.Healthy || d.ActiveVault != nil || d.Reason != discovery.ReasonStaleExpired {
 		t.Errorf("after max_stale: status %d, document %+v", code, d)
@@ -165,7 +166,7 @@ func (s *site) expires(t *testing.T) (expiry time.Time) {
 // handler was over at expiry.
 func (s *site) explains(t *testing.T, f fault, began, expiry time.Time) {
 	t.Helper()
-	pass(t, 1500*time.Millisecond-time.Since(began)) // a few more queries
+	_ = wait.Sleep(t.Context(), 1500*time.Millisecond-time.Since(began)) // a few more queries
 	until(t, s.h, "the reason", func(st *engine.State) bool {
 		return st.ReasonAt(time.Now()) == f.reason && strings.Contains(st.Detail, f.detail)
 	})
@@ -185,7 +186,7 @@ func (s *site) explains(t *testing.T, f fault, began, expiry time.Time) {
 // with two of them.
 func (s *site) tells(t *testing.T) {
 	t.Helper()
-	soon(t, "the end of the fault is told", func() bool { return len(s.lines()) >= 2 })
+	wait.Until(t, "the end of the fault is told", func() bool { return len(s.lines()) >= 2 })
 	for i, l := range s.lines() {
 		want := zapcore.InfoLevel
 		if i == 0 {

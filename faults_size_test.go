@@ -77,7 +77,7 @@ func (f sizeFault) test(t *testing.T) {
 		grow = 32 << 20  // what may be left afterwards
 		peak = 200 << 20 // what the heap may grow by meanwhile, garbage included
 	)
-	consul := newConsul(t, truthBefore()...)
+	consul := standin.RunConsul(t, truthBefore()...)
 	s := newSite(t, consul, "")
 	s.follows(t, time.Now(), "vault-1", 1)
 	before, highest := heap(), new(atomic.Uint64)

@@ -136,18 +136,18 @@ func faultsThatEndQueries(t *testing.T) {
 		"Content-Length no number": {begin: writes("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"+lie(), true), reason: discovery.ReasonConsulUnreachable},
 	}
 	together(t, rows, func(t *testing.T, f fault) {
-		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, f)
+		newSite(t, standin.RunConsul(t, truthBefore()...), "").suffer(t, f)
 	})
 }
 
 // The target of a redirect gets the token.
 func faultRedirect(t *testing.T) {
 	together(t, map[string]int{"301": 301, "302": 302, "303": 303, "307": 307, "308": 308}, func(t *testing.T, code int) {
-		other := newConsul(t, standin.Active("vault-9"))
+		other := standin.RunConsul(t, standin.Active("vault-9"))
 		begin := on(func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL()+r.URL.RequestURI(), code)
 		})
-		newSite(t, newConsul(t, truthBefore()...), "").suffer(t, fault{begin: begin, reason: discovery.ReasonConsulError, detail: "redirects are not followed"})
+		newSite(t, standin.RunConsul(t, truthBefore()...), "").suffer(t, fault{begin: begin, reason: discovery.ReasonConsulError, detail: "redirects are not followed"})
 		if n := len(other.Requests()); n != 0 {
 			t.Errorf("%d requests to another host", n)
 		}

@@ -82,7 +82,7 @@ func faultsOfTheName(t *testing.T) {
 		"is not told":    {(*dnsName).hush, "no answer in time"},
 		"leads nowhere":  {func(n *dnsName) { n.set(there) }, "refused"},
 	}, func(t *testing.T, row row) {
-		consul := newConsul(t, truthBefore()...)
+		consul := standin.RunConsul(t, truthBefore()...)
 		s, name := siteByName(t, consul, here)
 		s.suffer(t, fault{
 			begin:  func(c *standin.Consul) { row.begin(name); c.Reset() },
@@ -93,7 +93,7 @@ func faultsOfTheName(t *testing.T) {
 
 	// The agent moves: its old address refuses, and then the name leads to the new one.
 	t.Run("moves", func(t *testing.T) {
-		consul := newConsul(t, truthBefore()...)
+		consul := standin.RunConsul(t, truthBefore()...)
 		_, port, _ := net.SplitHostPort(consul.Addr())
 		moved, err := standin.NewConsul(net.JoinHostPort(there, port))
 		if err != nil {
@@ -108,7 +108,7 @@ func faultsOfTheName(t *testing.T) {
 		})
 	})
 	t.Run("does not exist at the start", func(t *testing.T) {
-		s, name := siteByName(t, newConsul(t, truthBefore()...), "")
+		s, name := siteByName(t, standin.RunConsul(t, truthBefore()...), "")
 		until(t, s.h, "no such name", func(st *engine.State) bool { return st.ReasonAt(time.Now()) == discovery.ReasonConsulUnreachable })
 		if code, d := readHealth(t, s.h); code != 503 || d.Healthy || d.LastConsulPoll != nil || d.StaleSince != nil {
 			t.Errorf("status %d, document %+v", code, d)

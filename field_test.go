@@ -17,6 +17,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // Answers of GET /v1/sys/health, as versions of Vault and OpenBao give them.
@@ -116,7 +117,7 @@ func TestFieldAnswers(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			a, b := answering(t, row.a), answering(t, row.b)
-			consul := newConsul(t)
+			consul := standin.RunConsul(t)
 			body := "[" + strings.NewReplacer("{a}", a, "{b}", b).Replace(row.consul) + "]"
 			consul.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.HasPrefix(r.URL.Path, "/v1/health/service/") {

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -80,12 +79,7 @@ func (l *accessLog) await(path string) map[string]any {
 // TestPlaceholdersAndFields has handlers around ours, which ends the chain: what they do on the way back sees the outcome.
 func TestPlaceholdersAndFields(t *testing.T) {
 	c := newTestCaddy(t)
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	log, options := newAccessLog(c)
 	c.mustLoadCaddyfile(options, `
 	log
@@ -132,11 +126,7 @@ func TestPlaceholdersAndFields(t *testing.T) {
 // level WARN, whatever else is asked for in between.
 func TestHealthIsLoggedOnce(t *testing.T) {
 	c := newTestCaddy(t)
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
+	consul := standin.RunConsul(t)
 	const path = "/vault-redirector-health"
 	for _, all := range []bool{false, true} {
 		log, options := newAccessLog(c)
@@ -242,23 +232,9 @@ func BenchmarkRedirectNoted(b *testing.B) {
 
 // benchView returns a view that has an active node.
 func benchView(b *testing.B) *engine.View {
-	s := newScript(b, "bench", node("vault-0", true))
-	addressing, err := engine.NewAddressing("", "", 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	view, err := engine.NewPool().Acquire(&scripted{s.name}, engine.Config{Name: "vault", Addressing: addressing}, caddy.Log())
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { view.Release(caddy.Log()) })
-	view.Start()
-	for deadline := time.Now().Add(10 * time.Second); !view.State().Active(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.Fatal("no active node")
-		}
-	}
-	return view
+	h, end := handlerOf(b, "", "", node("vault-0", true))
+	b.Cleanup(end)
+	return h.redirector.View
 }
 
 // TestNoAccessLogs: for a server that logs no requests, no fields are made.

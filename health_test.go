@@ -14,7 +14,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +26,7 @@ import (
 )
 
 func TestHealth(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")), standin.Standby("vault-2"))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")), standin.Standby("vault-2"))
 	h := provision(t, consul, "")
 	resp := ask(t, h, "GET", "http://any.example.com/vault-redirector-health?x=1")
 	body, err := io.ReadAll(resp.Body)
@@ -76,7 +75,7 @@ func TestHealth(t *testing.T) {
 }
 
 func TestHealthWithoutActiveNode(t *testing.T) {
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	h := provision(t, consul, `, "max_stale": 0, "hold": 0`)
 	read := func() (int, status.Health) {
 		resp := ask(t, h, "GET", "/vault-redirector-health")
@@ -100,7 +99,7 @@ func TestHealthWithoutActiveNode(t *testing.T) {
 }
 
 func TestHealthPath(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	for _, row := range []struct {
 		config, path string
 		code         int
@@ -118,7 +117,7 @@ func TestHealthPath(t *testing.T) {
 
 // Where redirects would lead back to this site, it is not healthy there.
 func TestHealthInALoop(t *testing.T) {
-	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
 	resp := ask(t, h, "GET", "https://vault.example.com/vault-redirector-health")
 	var d status.Health
 	if err := json.NewDecoder(resp.Body).Decode(&d); err != nil {
@@ -132,24 +131,10 @@ func TestHealthInALoop(t *testing.T) {
 // bannerServer is no HTTP server: it tells its name and version to each client. It returns its address.
 func bannerServer(t *testing.T) string {
 	t.Helper()
-	banner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var group sync.WaitGroup
-	t.Cleanup(func() { banner.Close(); group.Wait() })
-	group.Go(func() {
-		for {
-			conn, err := banner.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Read(make([]byte, 1)) // lest it is taken for a break
-			_, _ = conn.Write([]byte("SSH-2.0-PLANTED_9.9 Debian-2\r\n"))
-			conn.Close()
-		}
-	})
-	return banner.Addr().String()
+	return standin.Serve(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1)) // lest it is taken for a break
+		_, _ = io.WriteString(c, "SSH-2.0-PLANTED_9.9 Debian-2\r\n")
+	}).Addr().String()
 }
 
 // mutualConsul is a stand-in for Consul that wants a client's certificate.
@@ -157,12 +142,7 @@ func mutualConsul(t *testing.T) *standin.Consul {
 	t.Helper()
 	server := httptest.NewTLSServer(nil)
 	server.Close()
-	mutual, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(mutual.Close)
-	return mutual
+	return standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert})
 }
 
 // Anybody may read the document: it quotes no file, no address but Consul's and the node's, and nothing that a foreign
@@ -173,11 +153,11 @@ func TestHealthQuotesNobody(t *testing.T) {
 	cert, key := writePair(t, dir, "PLANTED")
 	banner := bannerServer(t)
 	host, port := hostPortOf(t, banner)
-	registered := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	registered := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 	mutual := mutualConsul(t)
-	foreign := newConsul(t)
+	foreign := standin.RunConsul(t)
 	answerWith(500, "PLANTED, and try http://127.0.0.1:9/PLANTED")(foreign)
-	odd := newConsul(t, standin.Active("vault-1", standin.ServiceAddress("PLANTED address")))
+	odd := standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("PLANTED address")))
 	for _, row := range []struct {
 		name, config string
 		reason       discovery.Reason

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/hashicorp/consul/api"
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -98,18 +97,6 @@ func provisionJSON(t testing.TB, raw string) *Handler {
 	h := load[*Handler](t, ctx, handlerID, raw)
 	start(t, ctx)
 	return h
-}
-
-// newConsul returns a stand-in that has the entries.
-func newConsul(t testing.TB, entries ...*api.ServiceEntry) *standin.Consul {
-	t.Helper()
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", entries...)
-	return consul
 }
 
 // What the proxy promises: how long a body may be that it reads before it sends the request on, and how often it sends a read
@@ -199,32 +186,6 @@ func until(t testing.TB, h *Handler, what string, ok func(*engine.State) bool) {
 func waits(s *engine.State) bool {
 	p := s.Phase()
 	return p.Situation == engine.Silent || p.Situation == engine.None && !p.Time.IsZero()
-}
-
-// soon waits for something that tells nobody.
-func soon(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within a minute", what)
-		}
-	}
-}
-
-// pass lets time pass, where time is what the test is about.
-func pass(t testing.TB, d time.Duration) {
-	t.Helper()
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-t.Context().Done():
-	}
 }
 
 // wantError fails unless the error has all parts.

@@ -22,6 +22,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // rudeNode is a node that treats the body of a request as the end of the request's path says:
@@ -50,26 +51,12 @@ func byPath(r *http.Request) (path string, took func(int64)) { return r.URL.Path
 
 func newRudeNode(t testing.TB, s nodeScript) *rudeNode {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &rudeNode{Listener: l, script: s}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go n.serve(c)
-		}
-	}()
-	t.Cleanup(func() { l.Close() })
+	n := &rudeNode{script: s}
+	n.Listener = standin.Serve(t, n.serve)
 	return n
 }
 
 func (n *rudeNode) serve(c net.Conn) {
-	defer c.Close()
 	reader := bufio.NewReader(c)
 	for {
 		req, err := http.ReadRequest(reader)
@@ -138,7 +125,7 @@ func newLeftovers(t testing.TB) *leftovers {
 	l := &leftovers{node: newRudeNode(t, byPath), ports: map[string]string{}}
 	host, port := hostPortOf(t, l.node.Addr().String())
 	// The node's mark is all that tells that it is active, and the other clusters are never asked for.
-	consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 	cert, key := writePair(t, t.TempDir(), "vault.example.com")
 	var servers []string
 	add := func(name, handlers, more string) {
@@ -185,7 +172,7 @@ func newLeftovers(t testing.TB) *leftovers {
 		t.Fatal(err)
 	}
 	for _, c := range registry.Clusters() {
-		soon(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
+		wait.Until(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
 	}
 	return l
 }
@@ -430,12 +417,12 @@ func TestRestOfAReplacedBodyIsNoRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			node := newRudeNode(t, byPath)
 			host, port := hostPortOf(t, node.Addr().String())
-			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 			r := run(t, "", func(int) string {
 				return fmt.Sprintf(`%s {"handler": "vault_redirect", "scheme": "http", "discovery": {"source": "consul", "address": %q},
 					"probe": {"mode": "off"}, "proxy": {"match": [%s]}}`, row.before, consul.Addr(), row.match)
 			})
-			soon(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
+			wait.Until(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
 			for _, path := range []string{"/v1/p/read", "/v1/q", defaultHealthPath} {
 				for _, b := range bodies {
 					if b.half || row.match == body && path == defaultHealthPath || row.before != "" && !b.whole { // what breaks before it comes to this handler is Caddy's

@@ -14,14 +14,12 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func init() {
 	caddy.RegisterModule(failing{})
 	caddy.RegisterModule(noDiscovery{})
-	caddy.RegisterModule(unopened{})
 }
 
 // failing is another app, which fails where its config says.
@@ -50,18 +48,6 @@ type noDiscovery struct{}
 func (noDiscovery) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_none", New: func() caddy.Module { return new(noDiscovery) }}
 }
-
-// unopened is a discovery whose source cannot be opened.
-type unopened struct{ standin.Given }
-
-func (unopened) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_unopened", New: func() caddy.Module { return new(unopened) }}
-}
-func (*unopened) Key() string { return "unopened" }
-func (*unopened) Selection() discovery.Selection {
-	return discovery.Selection{Mode: discovery.ByTag, Tag: "active"}
-}
-func (*unopened) Open() (discovery.Source, error) { return nil, errors.New("as told, in open") }
 
 // handlerJSON is the config of a handler that asks Consul at an address. more begins with a comma.
 func handlerJSON(address, more string) string {
@@ -141,7 +127,7 @@ type reloads struct {
 
 func newReloads(t *testing.T) *reloads {
 	t.Helper()
-	one, two := newConsul(t, standin.Active("vault-1")), newConsul(t, standin.Active("vault-2"))
+	one, two := standin.RunConsul(t, standin.Active("vault-1")), standin.RunConsul(t, standin.Active("vault-2"))
 	r := &reloads{one: one, two: two, load: loader(t), key1: keyOf(t, one.Addr()), key2: keyOf(t, two.Addr())}
 	r.good = []string{
 		handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), ""), handlerJSON(one.Addr(), `, "redirect_to": "node_name"`),
@@ -212,7 +198,7 @@ func (r *reloads) testOthersAndBack(t *testing.T) {
 
 // testFailures has reloads fail, with a handler on a third Consul among them.
 func (r *reloads) testFailures(t *testing.T) {
-	third := newConsul(t, standin.Active("vault-3"))
+	third := standin.RunConsul(t, standin.Active("vault-3"))
 	key3 := keyOf(t, third.Addr())
 	missing := filepath.Join(t.TempDir(), "none")
 	for _, row := range []struct {
@@ -225,7 +211,7 @@ func (r *reloads) testFailures(t *testing.T) {
 		{name: "no discovery at all", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_none"}}`, want: "not a discovery"},
 		{name: "option of the discovery", handler: `{"handler": "vault_redirect", "discovery": {"source": "consul", "token_file": "` + missing + `"}}`, want: "token_file"},
 		{name: "our own app", apps: `"vault_redirect": {"x": 1},`, handler: handlerJSON(third.Addr(), ""), want: "unknown field"},
-		{name: "source that does not open", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_unopened"}}`, want: "in open"},
+		{name: "source that does not open", handler: `{"handler": "vault_redirect", "discovery": {"source": "test_script", "script": "none"}}`, want: "no such script"},
 		{name: "Validate", handler: handlerJSON(third.Addr(), `, "health_path": "up"`), want: "health_path"},
 		{name: "Validate of a discovery in use", handler: handlerJSON(r.one.Addr(), `, "health_path": "up"`), want: "health_path"},
 		{name: "Provision of another app", apps: `"vault_redirect_test_failing": {"in": "provision"},`, handler: handlerJSON(third.Addr(), ""), want: "in provision"},
@@ -241,7 +227,7 @@ func (r *reloads) testFailures(t *testing.T) {
 				}
 				wantReferences(t, key3, 0)
 			}
-			wantReferences(t, "unopened", 0)
+			wantReferences(t, "test_script:none", 0)
 			r.wantAsBefore(t)
 			wantOpen(t, third, 0)
 			if n := third.Queries(); n > 0 && !row.maySee {

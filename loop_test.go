@@ -138,7 +138,7 @@ func TestLoopbackTargets(t *testing.T) {
 		{"notlocalhost", false},
 	} {
 		t.Run(row.address, func(t *testing.T) {
-			h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress(row.address))), "")
+			h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress(row.address))), "")
 			until(t, h, "active", (*engine.State).Active)
 			for _, client := range []string{local, "[::1]:1234", "[::ffff:127.0.0.1]:1234", "127.9.9.9:1", "@", remote, "10.0.0.1:1", "[2001:db8::9]:1", "nonsense:1"} {
 				here := strings.HasPrefix(client, "127.") || strings.Contains(client, "::1]") || strings.Contains(client, ":127.") || client == "@"

@@ -21,7 +21,9 @@ func TestMetricsAfterAFailedReload(t *testing.T) {
 	c.ask("/v1/x")
 	was := registry.Clusters()[0].Users[0].Config
 	for _, change := range []func(config map[string]any){
-		func(config map[string]any) { config["apps"].(map[string]any)["test_failing_app"] = map[string]any{} },
+		func(config map[string]any) {
+			config["apps"].(map[string]any)["vault_redirect_test_failing"] = map[string]any{"in": "provision"}
+		},
 		func(config map[string]any) {
 			config["apps"].(map[string]any)["http"] = map[string]any{"servers": map[string]any{"srv0": map[string]any{"listen": []string{"nonsense:1:2"}}}}
 		},
@@ -57,9 +59,9 @@ func TestMetricsOfALoss(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "loss", node("vault-0", true), node("vault-1", false))
 	c.mustLoad(c.config(nil, redirector(s, map[string]any{"name": "vault", "max_stale": "50ms"})))
 	c.awaitReason(discovery.ReasonOK)
-	s.say(nil, node("vault-0", false), node("vault-1", false))
+	s.Say(nil, node("vault-0", false), node("vault-1", false))
 	c.awaitReason(discovery.ReasonNoActive)
-	s.say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
+	s.Say(nil, node("vault-0", false), at(node("vault-1", true), "other.invalid"))
 	c.awaitReason(discovery.ReasonOK)
 	list := c.samples()
 	for series, want := range map[string]float64{
@@ -86,7 +88,7 @@ func TestMetricsOfALoss(t *testing.T) {
 		t.Errorf("last change at %v", last)
 	}
 
-	s.say(unreachable)
+	s.Say(unreachable)
 	c.awaitReason(discovery.ReasonStaleExpired)
 	c.await("the loss is counted", func() bool {
 		return c.samples()[`losses_total{cluster="vault",reason="stale_expired"}`] == 1

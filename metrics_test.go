@@ -17,7 +17,7 @@ import (
 // TestMetricsOfClosedSets shows that each series of a closed set is there before anything has happened.
 func TestMetricsOfClosedSets(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "closed")
-	s.say(unreachable)
+	s.Say(unreachable)
 	c.mustLoad(c.config(nil, redirector(s, nil)))
 	list := c.samples()
 	for name, values := range map[string]string{
@@ -128,7 +128,7 @@ func TestMetricsOfManyNodes(t *testing.T) {
 	if n := c.samples()[`nodes{cluster="vault",state="standby"}`]; n != maxNodeSeries {
 		t.Errorf("%v standbys", n)
 	}
-	s.say(nil, nodes[:maxNodeSeries]...)
+	s.Say(nil, nodes[:maxNodeSeries]...)
 	c.await("series of nodes", func() bool { return count("node_state{") == maxNodeSeries*9 })
 }
 
@@ -201,7 +201,7 @@ func TestMetricsThroughReloads(t *testing.T) {
 	for i := 1; i <= 20; i++ {
 		apps := map[string]any{}
 		if i == 10 {
-			apps["test_failing_app"] = map[string]any{}
+			apps["vault_redirect_test_failing"] = map[string]any{"in": "provision"}
 		}
 		if err := c.load(config(i, apps)); (err != nil) != (i == 10) {
 			t.Fatalf("reload %d: %v", i, err)

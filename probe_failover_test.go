@@ -17,11 +17,7 @@ import (
 
 // The connection of the probes breaks with the node's process: nothing waits for the next probe.
 func TestProbesNoticeDeathAtOnce(t *testing.T) {
-	c, err := standin.NewCluster(1, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := standin.RunCluster(t, 1)
 	h := provision(t, c.Consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "1h"}`)
 	until(t, h, "active", (*engine.State).Active)
 	c.Vaults[0].Kill() // Consul goes on saying that it is active
@@ -44,7 +40,7 @@ func TestProbesOfNodeThatClosesConnections(t *testing.T) {
 		conn.Close()
 	}))
 	t.Cleanup(s.Close)
-	h := provision(t, newConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), fmt.Sprintf(
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), fmt.Sprintf(
 		`, "scheme": "http", "port": %d, "probe": {"interval": %q}`, s.Listener.Addr().(*net.TCPAddr).Port, interval))
 	until(t, h, "active", (*engine.State).Active)
 	const probes = 40
@@ -80,11 +76,7 @@ func TestHoldWhileActiveNodeIsMute(t *testing.T) {
 		}, 1},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c, err := standin.NewCluster(2, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(c.Close)
+			c := standin.RunCluster(t, 2)
 			const probe = `, "scheme": "http", "probe": {"interval": "50ms", "timeout": "1m"}, "hold": `
 			h, hasty := provision(t, c.Consul, probe+`"1m"`), provision(t, c.Consul, probe+`0`)
 			until(t, h, "active", (*engine.State).Active)

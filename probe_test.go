@@ -20,11 +20,7 @@ import (
 // probing returns a cluster of stand-ins and a handler that probes them.
 func probing(t *testing.T, n int) (*standin.Cluster, *Handler) {
 	t.Helper()
-	c, err := standin.NewCluster(n, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := standin.RunCluster(t, n)
 	h := provision(t, c.Consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms", "timeout": "1s"}`)
 	untilTarget(t, h, c.Vaults[0])
 	return c, h
@@ -108,19 +104,14 @@ func TestProbesFollowWithoutConsul(t *testing.T) {
 // What a node says itself outranks its checks, such as that of a dead agent of Consul, but never an operator's word (C5).
 func TestProbesOutrankChecksButNotMaintenance(t *testing.T) {
 	t.Parallel()
-	v, err := standin.NewVault("", "vault-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	v.SetActive(true)
+	v := standin.RunVault(t, "vault-1")
 	host, port := hostPortOf(t, v.Addr())
 	for _, row := range []struct {
 		check string
 		used  bool
 	}{{"serfHealth", true}, {"_node_maintenance", false}, {"_service_maintenance:vault", false}} {
 		t.Run(row.check, func(t *testing.T) {
-			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port), standin.NodeCheck(row.check, "critical")))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port), standin.NodeCheck(row.check, "critical")))
 			h := provision(t, consul, `, "scheme": "http", "hold": 0, "probe": {"interval": "50ms"}`)
 			if row.used {
 				untilTarget(t, h, v)
@@ -205,11 +196,7 @@ func TestStandbysAreProbedSeldom(t *testing.T) {
 
 func TestProbesByLeader(t *testing.T) {
 	t.Parallel()
-	c, err := standin.NewCluster(2, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := standin.RunCluster(t, 2)
 	h := provision(t, c.Consul, `, "scheme": "http", "redirect_to": "leader", "probe": {"interval": "50ms"}`)
 	untilTarget(t, h, c.Vaults[0]) // as /v1/sys/leader names it
 	asked := false
@@ -222,7 +209,7 @@ func TestProbesByLeader(t *testing.T) {
 }
 
 func TestProbesNeedAnAddress(t *testing.T) {
-	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("no host"))), `, "probe": {}`)
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("no host"))), `, "probe": {}`)
 	until(t, h, "bad address", func(s *engine.State) bool { return s.ReasonAt(time.Now()) == discovery.ReasonBadAddress })
 }
 

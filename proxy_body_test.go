@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // A body that breaks off is the client's fault, and nothing of it arrives.
@@ -20,7 +21,7 @@ func TestProxyOfHalfABody(t *testing.T) {
 	var times atomic.Int32
 	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) { times.Add(1) }), "", "")
 	r.sendHalf(t, "half", 100)
-	soon(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
+	wait.Until(t, "it is counted", func() bool { return answered(engine.BadRequest) == 1 })
 	if times.Load() != 0 {
 		t.Error("half a body arrived")
 	}
@@ -31,7 +32,7 @@ func TestProxyOfHalfAStreamedBody(t *testing.T) {
 	r := proxyTo(t, served(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }), "", "")
 	r.sendHalf(t, strings.Repeat("x", 2*maxBuffered), 10*maxBuffered)
 	// If the end of the connection is noticed first, the reverse proxy gives up by itself.
-	soon(t, "it is counted", func() bool { return answered(engine.BadRequest)+answered(engine.Proxied) == 1 })
+	wait.Until(t, "it is counted", func() bool { return answered(engine.BadRequest)+answered(engine.Proxied) == 1 })
 	if n := answered(engine.Unavailable); n != 0 {
 		t.Errorf("%d requests counted as unavailable", n)
 	}
@@ -39,7 +40,7 @@ func TestProxyOfHalfAStreamedBody(t *testing.T) {
 
 // Early data can be sent again by anybody on the way, so it is not proxied.
 func TestProxyOfEarlyData(t *testing.T) {
-	h := provision(t, newConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), `, "proxy": {"match": [{"method": ["GET"]}]}`)
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), `, "proxy": {"match": [{"method": ["GET"]}]}`)
 	r := httptest.NewRequest("GET", "https://vault.test/v1/x", nil)
 	r.TLS.HandshakeComplete = false
 	resp := serve(t, h, r)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // A read reaches a node that breaks each connection three times at most, however many connections were kept to it; anything
@@ -147,7 +148,7 @@ func TestTryEndsWithItsNode(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		begun <- fmt.Sprintf("%s, then %v", body, err)
 	}()
-	soon(t, "all are under way", func() bool { return taken.Load() == 7 })
+	wait.Until(t, "all are under way", func() bool { return taken.Load() == 7 })
 
 	name, at, of := nextNode(t)
 	r.consul.Set("vault",
@@ -204,10 +205,10 @@ func TestReplacedNodeMayAnswer(t *testing.T) {
 			answers[path] <- fmt.Sprint(code, " ", body)
 		}()
 	}
-	soon(t, "all are under way", func() bool { return taken.Load() == 3 })
+	wait.Until(t, "all are under way", func() bool { return taken.Load() == 3 })
 	name, at, of := nextNode(t)
 	r.consul.Set("vault", standin.Standby("vault-1", standin.Address(host), standin.Port(port)), standin.Active(name, at, of))
-	soon(t, "the next one is active", func() bool { return registry.Clusters()[0].View.State().Node.Name == name })
+	wait.Until(t, "the next one is active", func() bool { return registry.Clusters()[0].View.State().Node.Name == name })
 	close(goOn)
 	if got := <-answers["/v1/late"]; got != "200 late" {
 		t.Errorf("what is answered right after that: %s", got)
@@ -235,7 +236,7 @@ func TestStandbyThatRedirects(t *testing.T) {
 		code, _, body := r.send(t, "POST", "/v1/secret/data/x", "a body")
 		codes <- fmt.Sprint(code, " ", body)
 	}()
-	soon(t, "it is refused", func() bool { return refused.Load() > 0 })
+	wait.Until(t, "it is refused", func() bool { return refused.Load() > 0 })
 	name, at, of := nextNode(t)
 	r.consul.Set("vault", standin.Standby("vault-1"), standin.Active(name, at, of))
 	if got := <-codes; got != "200 next POST" {
@@ -260,31 +261,16 @@ func TestProxyOfWhatIsNoHTTP(t *testing.T) {
 		"an endless line": "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 11<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
 			var times atomic.Int32
-			go func() {
-				for {
-					c, err := l.Accept()
-					if err != nil {
-						return
-					}
-					go func() {
-						defer c.Close()
-						if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
-							times.Add(1)
-							_, _ = io.WriteString(c, answer)
-							_, _ = io.Copy(io.Discard, c)
-						}
-					}()
-				}
-			}()
 			node := httptest.NewUnstartedServer(nil)
 			node.Listener.Close()
-			node.Listener = l
+			node.Listener = standin.Serve(t, func(c net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					times.Add(1)
+					_, _ = io.WriteString(c, answer)
+					_, _ = io.Copy(io.Discard, c)
+				}
+			})
 			r := proxyTo(t, node, `, "hold": "1m"`, "")
 			code, _, body := r.send(t, "GET", "/v1/x", "")
 			if code != http.StatusBadGateway || !strings.Contains(body, "an answer that is no HTTP, or whose header is too long") || times.Load() != 1 {
@@ -354,10 +340,10 @@ func TestProxyLeavesNoConnection(t *testing.T) {
 			code, _, _ := r.send(t, "GET", "/v1/long", "")
 			done <- code
 		}()
-		soon(t, "a request under way", func() bool { return under.Load() == int32(i+1) })
+		wait.Until(t, "a request under way", func() bool { return under.Load() == int32(i+1) })
 		loaded := make(chan error, 1)
 		go func() { loaded <- caddy.Load(config(i), true) }()
-		soon(t, "the next config", func() bool {
+		wait.Until(t, "the next config", func() bool {
 			// A reload may reset a connection that waits at the old socket.
 			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r.request(t.Context(), t, "GET", "/v1/x", nil))
 			if err != nil {
@@ -373,7 +359,7 @@ func TestProxyLeavesNoConnection(t *testing.T) {
 		if err := <-loaded; err != nil {
 			t.Fatal(err)
 		}
-		soon(t, "one connection", func() bool { return open.Load() == 1 })
+		wait.Until(t, "one connection", func() bool { return open.Load() == 1 })
 	}
 }
 
@@ -449,7 +435,7 @@ func TestInterimAnswerIsNone(t *testing.T) {
 			}
 		}()
 	}
-	soon(t, "all are under way", func() bool { return taken.Load() == 3 })
+	wait.Until(t, "all are under way", func() bool { return taken.Load() == 3 })
 	name, at, of := nextNode(t)
 	r.consul.Set("vault", standin.Standby("vault-1", standin.Address(host), standin.Port(port)), standin.Active(name, at, of))
 	for path, c := range answers {

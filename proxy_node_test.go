@@ -24,6 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // An address of loopback that a node on another machine has registered would be this machine here.
@@ -32,7 +33,7 @@ func TestProxyToLoopbackOfAnotherMachine(t *testing.T) {
 	r := proxyTo(t, served(func(http.ResponseWriter, *http.Request) { asked.Add(1) }), "", "")
 	here, port := hostPortOf(t, registry.Clusters()[0].View.State().Target.Authority)
 	r.consul.Set("vault", standin.Active("vault-2", standin.Address("192.0.2.1"), standin.ServiceAddress(here), standin.Port(port)))
-	soon(t, "the other machine", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-2" })
+	wait.Until(t, "the other machine", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-2" })
 	code, _, body := r.send(t, "GET", "/v1/x", "")
 	if code != http.StatusServiceUnavailable || !strings.Contains(body, redirect.Explain(discovery.ReasonBadAddress)) || asked.Load() > 0 {
 		t.Errorf("status %d: %s; asked %d times", code, body, asked.Load())
@@ -51,7 +52,7 @@ func TestProxyToANodeThatHangs(t *testing.T) {
 	host, port := hostPortOf(t, frozen.Addr().String())
 	node := r.node
 	r.consul.Set("vault", standin.Active("vault-0", standin.Address(host), standin.Port(port)))
-	soon(t, "the one that hangs", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-0" })
+	wait.Until(t, "the one that hangs", func() bool { return registry.Clusters()[0].View.State().Node.Name == "vault-0" })
 	time.AfterFunc(time.Second, func() { r.consul.Set("vault", node) })
 	began := time.Now()
 	if code, _, body := r.send(t, "POST", "/v1/x", "a body"); code != http.StatusNoContent || time.Since(began) > 40*time.Second {
@@ -95,7 +96,7 @@ func TestClientLeavesWhileProxyConnects(t *testing.T) {
 		}
 		fmt.Fprintf(c, "GET /v1/x HTTP/1.1\r\nHost: a\r\n\r\n")
 		c.Close()
-		soon(t, "the request has ended", func() bool { return answered(engine.Proxied)+answered(engine.Unavailable) == uint64(i+1) })
+		wait.Until(t, "the request has ended", func() bool { return answered(engine.Proxied)+answered(engine.Unavailable) == uint64(i+1) })
 	}
 }
 

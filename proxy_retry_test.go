@@ -24,6 +24,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // proxied is a Caddy that proxies everything to one node, which a test writes, and logs at DEBUG.
@@ -46,7 +47,7 @@ func proxyTrusting(t *testing.T, node *httptest.Server, trust, more, server stri
 	t.Cleanup(node.Close)
 	host, port := hostPortOf(t, node.Listener.Addr().String())
 	p := &proxied{node: standin.Active("vault-1", standin.Address(host), standin.Port(port))}
-	p.consul = newConsul(t, p.node)
+	p.consul = standin.RunConsul(t, p.node)
 	scheme := "http"
 	if node.TLS != nil {
 		scheme = "https"
@@ -60,7 +61,7 @@ func proxyTrusting(t *testing.T, node *httptest.Server, trust, more, server stri
 			t.Errorf("the token is logged: %s", lines[0])
 		}
 	})
-	soon(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
+	wait.Until(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
 	return p
 }
 
@@ -71,7 +72,7 @@ func served(answer http.HandlerFunc) *httptest.Server { return httptest.NewServe
 func (p *proxied) lose(t *testing.T) {
 	t.Helper()
 	p.consul.Set("vault", standin.Standby("vault-1"))
-	soon(t, "lost", func() bool { return waits(registry.Clusters()[0].View.State()) })
+	wait.Until(t, "lost", func() bool { return waits(registry.Clusters()[0].View.State()) })
 }
 
 // request returns a request with a token in each header that may hold one.
@@ -98,7 +99,7 @@ func answered(a engine.Answer) (n uint64) {
 // proxyWaiting waits until so many requests wait in the running config.
 func proxyWaiting(t *testing.T, n int64) {
 	t.Helper()
-	soon(t, fmt.Sprintf("%d requests wait", n), func() bool { return registry.Clusters()[0].Users[0].Queue.Waiting() == n })
+	wait.Until(t, fmt.Sprintf("%d requests wait", n), func() bool { return registry.Clusters()[0].Users[0].Queue.Waiting() == n })
 }
 
 // A node that dies after it has got a request may have carried it out. So only reads are sent again.
@@ -174,7 +175,7 @@ func TestProxyTriesAgainWithTheBody(t *testing.T) {
 				}
 				answer <- err
 			}()
-			soon(t, "a try", func() bool { return len(r.logged(t, "connection refused")) > 0 })
+			wait.Until(t, "a try", func() bool { return len(r.logged(t, "connection refused")) > 0 })
 			l, err := net.Listen("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
@@ -192,7 +193,7 @@ func TestProxyTriesAgainWithTheBody(t *testing.T) {
 
 // A connection that was kept, and which the node has closed since, costs no request.
 func TestProxySurvivesClosedConnections(t *testing.T) {
-	c := newCluster(t, 1)
+	c := standin.RunCluster(t, 1)
 	r := proxying(t, c, `{"path": ["/v1/*"]}`, `, "hold": "1m"`)
 	for range 5 {
 		if code, _, body := r.send(t, "POST", "/v1/secret/data/x", `{"data":{"a":"b"}}`); code >= 300 {
@@ -202,7 +203,7 @@ func TestProxySurvivesClosedConnections(t *testing.T) {
 		if err := c.Vaults[0].Start(); err != nil {
 			t.Fatal(err)
 		}
-		pass(t, 100*time.Millisecond) // what is written before the end of the connection was noticed may have arrived
+		_ = wait.Sleep(t.Context(), 100*time.Millisecond) // what is written before the end of the connection was noticed may have arrived
 	}
 }
 

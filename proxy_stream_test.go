@@ -20,6 +20,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // What the node has written so far arrives before it writes more.
@@ -153,7 +154,7 @@ func TestProxyOfWebsockets(t *testing.T) {
 		}
 	}
 	conn.Close()
-	soon(t, "it is counted", func() bool { return answered(engine.Proxied) == 1 })
+	wait.Until(t, "it is counted", func() bool { return answered(engine.Proxied) == 1 })
 }
 
 // An answer that breaks off is one to the client, too; it is counted, and no log has the token.
@@ -170,7 +171,7 @@ func TestProxyOfABrokenAnswer(t *testing.T) {
 	if body, err := io.ReadAll(resp.Body); err == nil || string(body) != "half" {
 		t.Errorf("%q, %v: it looks complete", body, err)
 	}
-	soon(t, "it is counted", func() bool { return answered(engine.Proxied) == 1 })
+	wait.Until(t, "it is counted", func() bool { return answered(engine.Proxied) == 1 })
 }
 
 // Vault gets to know the client's address, and only Caddy's word counts for it: not what the client says, unless the server
@@ -208,12 +209,7 @@ func TestProxyTrust(t *testing.T) {
 	server := httptest.NewTLSServer(nil)
 	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
 	ca := authorityOf(t, server)
-	v, err := standin.NewVaultTLS("", "vault-1", &tls.Config{Certificates: server.TLS.Certificates})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(v.Close)
-	v.SetActive(true)
+	v := standin.RunVaultTLS(t, "vault-1", &tls.Config{Certificates: server.TLS.Certificates})
 	host, port := hostPortOf(t, v.Addr())
 	right := fmt.Sprintf(`{"ca": %q}`, ca)
 	wrong := fmt.Sprintf(`{"ca": %q, "server_name": "other.example.org"}`, ca)
@@ -228,7 +224,7 @@ func TestProxyTrust(t *testing.T) {
 		{"its own, and another of the probes", right, wrong, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			consul := newConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 			r := run(t, "", func(int) string {
 				return fmt.Sprintf(`{"handler": "vault_redirect", "hold": "5m", "discovery": {"source": "consul", "address": %q},
 					"probe": {"tls": %s}, "proxy": {"match": [{"path": ["/v1/*"]}], "tls": %s}}`, consul.Addr(), row.probe, row.proxy)
@@ -250,7 +246,7 @@ func TestProxyTrust(t *testing.T) {
 
 // What is proxied is told apart from what is redirected, in the metrics and in the access log.
 func TestProxyIsCountedApart(t *testing.T) {
-	c := newCluster(t, 1)
+	c := standin.RunCluster(t, 1)
 	r := proxying(t, c, `{"path": ["/v1/proxied/*"]}`, "")
 	for range 3 {
 		r.send(t, "GET", "/v1/proxied/x", "")
@@ -258,10 +254,10 @@ func TestProxyIsCountedApart(t *testing.T) {
 	for range 2 {
 		r.send(t, "GET", "/v1/redirected/x", "")
 	}
-	soon(t, "3 are counted as proxied, 2 as redirected", func() bool { // after the answer
+	wait.Until(t, "3 are counted as proxied, 2 as redirected", func() bool { // after the answer
 		return answered(engine.Proxied) == 3 && answered(engine.Redirected) == 2
 	})
-	soon(t, "5 lines", func() bool { return len(r.logged(t, "handled request")) == 5 })
+	wait.Until(t, "5 lines", func() bool { return len(r.logged(t, "handled request")) == 5 })
 	if p, f := len(r.logged(t, `"vault_result":"proxied"`)), len(r.logged(t, `"vault_result":"redirected"`)); p != 3 || f != 2 {
 		t.Errorf("%d lines of proxied and %d of redirected requests, want 3 and 2", p, f)
 	}

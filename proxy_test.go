@@ -44,18 +44,8 @@ func (r *liveCaddy) send(t *testing.T, method, path, body string) (int, http.Hea
 
 const plantedToken = "hvs.planted-in-a-proxied-request"
 
-func newCluster(t *testing.T, n int) *standin.Cluster {
-	t.Helper()
-	c, err := standin.NewCluster(n, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
-	return c
-}
-
 func TestProxyOnlyWhatMatches(t *testing.T) {
-	c := newCluster(t, 2)
+	c := standin.RunCluster(t, 2)
 	r := proxying(t, c, `{"path": ["/v1/secret/*"]}, {"header": {"X-Vault-Proxy": ["yes"]}}`, "")
 	if code, _, body := r.send(t, "PUT", "/v1/secret/data/x", `{"data":{"a":"b"}}`); code >= 300 {
 		t.Fatalf("write: status %d: %s", code, body)
@@ -80,7 +70,7 @@ func TestProxyOnlyWhatMatches(t *testing.T) {
 
 // The health endpoints are this handler's, even where everything is proxied.
 func TestProxyOfEverything(t *testing.T) {
-	c := newCluster(t, 1)
+	c := standin.RunCluster(t, 1)
 	r := proxying(t, c, `{"path": ["*"]}`, "")
 	for _, path := range []string{defaultHealthPath, defaultHealthPath + "/ready", defaultHealthPath + "/live"} {
 		if code, header, body := r.send(t, "GET", path, ""); code != http.StatusOK || header.Get("Via") != "" {
@@ -94,7 +84,7 @@ func TestProxyOfEverything(t *testing.T) {
 
 // A matcher with the path of the health endpoint changes nothing there: not for other methods, nor below it.
 func TestProxyOfTheHealthPath(t *testing.T) {
-	c := newCluster(t, 1)
+	c := standin.RunCluster(t, 1)
 	r := proxying(t, c, fmt.Sprintf(`{"path": [%q, %q]}`, defaultHealthPath, defaultHealthPath+"/*"), "")
 	if code, header, body := r.send(t, "GET", defaultHealthPath, ""); code != http.StatusOK || header.Get("Via") != "" || !strings.Contains(body, `"healthy": true`) {
 		t.Errorf("status %d, Via %q: %s", code, header.Get("Via"), body)
@@ -110,7 +100,7 @@ func TestProxyOfTheHealthPath(t *testing.T) {
 
 // A proxied request waits for the next node as one that is redirected does.
 func TestProxyWaitsForTheNextNode(t *testing.T) {
-	c := newCluster(t, 2)
+	c := standin.RunCluster(t, 2)
 	r := proxying(t, c, `{"path": ["/v1/*"]}`, `, "hold": "1m"`)
 	if code, _, _ := r.send(t, "GET", "/v1/sys/health", ""); code != http.StatusOK {
 		t.Fatalf("status %d", code)
@@ -135,7 +125,7 @@ func TestProxyWaitsForTheNextNode(t *testing.T) {
 
 // Whatever goes wrong is said in Vault's form, and no log has the token in it, at DEBUG either.
 func TestProxyErrorsShowNoToken(t *testing.T) {
-	c := newCluster(t, 1)
+	c := standin.RunCluster(t, 1)
 	r := run(t, "", func(int) string {
 		return fmt.Sprintf(`{"handler": "vault_redirect", "scheme": "http", "hold": 0, "discovery": {"source": "consul", "address": %q},
 			"probe": {"mode": "off"}, "proxy": {"match": [{"path": ["/v1/*"]}]}}`, c.Consul.Addr())
@@ -161,7 +151,7 @@ func TestProxyErrorsShowNoToken(t *testing.T) {
 
 // A node that is registered with the address of the redirector is named, not proxied to.
 func TestProxyLoop(t *testing.T) {
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	r := run(t, "", func(port int) string {
 		consul.Set("vault", standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(port)))
 		return fmt.Sprintf(`{"handler": "vault_redirect", "scheme": "http", "discovery": {"source": "consul", "address": %q},

@@ -17,7 +17,7 @@ import (
 // TestReady: a copy is ready unless another may do better, and live while it answers.
 func TestReady(t *testing.T) {
 	c, s := newTestCaddy(t), newScript(t, "ready")
-	s.say(unreachable)
+	s.Say(unreachable)
 	c.mustLoad(c.config(nil, redirector(s, map[string]any{"max_stale": 0})))
 	ask := func(path string) (code int, keys string, document map[string]any) {
 		t.Helper()
@@ -36,11 +36,11 @@ func TestReady(t *testing.T) {
 		do            func()
 	}{
 		{discovery.ReasonConsulUnreachable, 503, 503, func() {}},
-		{discovery.ReasonNoService, 200, 503, func() { s.say(nil) }},
-		{discovery.ReasonNoActive, 200, 503, func() { s.say(nil, node("vault-0", false)) }},
-		{discovery.ReasonBadAddress, 200, 503, func() { s.say(nil, at(node("vault-0", true), "no host")) }},
-		{discovery.ReasonOK, 200, 200, func() { s.say(nil, node("vault-0", true)) }},
-		{discovery.ReasonStaleExpired, 503, 503, func() { s.say(unreachable) }},
+		{discovery.ReasonNoService, 200, 503, func() { s.Say(nil) }},
+		{discovery.ReasonNoActive, 200, 503, func() { s.Say(nil, node("vault-0", false)) }},
+		{discovery.ReasonBadAddress, 200, 503, func() { s.Say(nil, at(node("vault-0", true), "no host")) }},
+		{discovery.ReasonOK, 200, 200, func() { s.Say(nil, node("vault-0", true)) }},
+		{discovery.ReasonStaleExpired, 503, 503, func() { s.Say(unreachable) }},
 	} {
 		step.do()
 		c.awaitReason(step.reason)

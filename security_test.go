@@ -61,7 +61,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 	clearConsulEnv(t)
 	t.Setenv("CONSUL_HTTP_TOKEN", "consul-token")
 	t.Run("redirects are not followed", func(t *testing.T) {
-		consul, other := newConsul(t), newConsul(t, standin.Active("vault-9"))
+		consul, other := standin.RunConsul(t), standin.RunConsul(t, standin.Active("vault-9"))
 		consul.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 			http.Redirect(w, r, other.URL()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 			return true
@@ -73,7 +73,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 	})
 	t.Run("endless answers are cut off", func(t *testing.T) {
 		for code, limit := range map[int]int64{http.StatusOK: maxAnswer, http.StatusInternalServerError: maxErrorAnswer} {
-			consul := newConsul(t)
+			consul := standin.RunConsul(t)
 			var once sync.Once
 			var sent atomic.Int64
 			consul.Handle(func(w http.ResponseWriter, _ *http.Request) bool {
@@ -100,11 +100,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 		server := httptest.NewTLSServer(nil)
 		server.Close() // only its certificate is wanted
 		for version, want := range map[uint16]discovery.Reason{tls.VersionTLS11: discovery.ReasonConsulUnreachable, tls.VersionTLS12: discovery.ReasonNoService} {
-			consul, err := standin.NewConsulTLS("", &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: version})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(consul.Close)
+			consul := standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: version})
 			t.Setenv("CONSUL_HTTP_SSL_VERIFY", "false")
 			t.Setenv("CONSUL_HTTP_ADDR", consul.URL())
 			h, end := newHandler(t, `{"probe": {"mode": "off"}}`)
@@ -129,7 +125,7 @@ func (unread) Close() error { return nil }
 
 // TestRequestStaysHere has a request that carries secrets: nothing of it is read, repeated or passed on but path and query.
 func TestRequestStaysHere(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	var mu sync.Mutex
 	var sent bytes.Buffer
 	consul.Handle(func(_ http.ResponseWriter, r *http.Request) bool {

@@ -25,78 +25,44 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 func init() {
-	caddy.RegisterModule(scripted{})
-	caddy.RegisterModule(failingApp{})
+	caddy.RegisterModule(new(scripted))
 }
 
-// script is a discovery that says what it is told to.
+// script is the discovery of a test, which finds it in scripts.
 type script struct {
-	mu      sync.Mutex
-	name    string
-	nodes   []discovery.Node
-	err     error
-	version uint64
-	changed chan struct{}
+	standin.Given
+	name string
 }
 
-// scripts are those of the running test, by name.
 var scripts sync.Map
 
 // newScript returns a script that knows nodes.
 func newScript(t testing.TB, name string, nodes ...discovery.Node) *script {
-	s := &script{name: name, changed: make(chan struct{}), version: 1, nodes: nodes}
+	s := &script{Given: standin.Given{Nodes: nodes}, name: name}
 	scripts.Store(name, s)
 	t.Cleanup(func() { scripts.Delete(name) })
 	return s
 }
 
-// say has it tell other nodes, or fail.
-func (s *script) say(err error, nodes ...discovery.Node) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.nodes, s.err = nodes, err
-	s.version++
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// Query implements [discovery.Source].
-func (s *script) Query(ctx context.Context, index uint64, _ time.Duration) (discovery.Answer, error) {
-	for {
-		s.mu.Lock()
-		a, err, changed := discovery.Answer{Nodes: s.nodes, Index: s.version}, s.err, s.changed
-		s.mu.Unlock()
-		if err != nil || a.Index != index {
-			return a, err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return a, ctx.Err()
-		}
-	}
-}
-
-// Close implements [discovery.Source].
-func (*script) Close() {}
-
 // scripted is the discovery module of a script.
 type scripted struct {
+	standin.Given `json:"-"`
+
 	Script string `json:"script"`
 }
 
-func (scripted) CaddyModule() caddy.ModuleInfo {
+func (*scripted) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.vault_redirect.discovery.test_script", New: func() caddy.Module { return new(scripted) }}
 }
 
-func (s *scripted) Key() string          { return "test_script:" + s.Script }
-func (s *scripted) Cluster() string      { return "test_script " + s.Script }
-func (*scripted) SourceName() string     { return "test_script" }
-func (*scripted) MaxWait() time.Duration { return time.Minute }
-func (*scripted) Endpoint() string       { return "127.0.0.1:1" }
+func (s *scripted) Key() string      { return "test_script:" + s.Script }
+func (s *scripted) Cluster() string  { return "test_script " + s.Script }
+func (*scripted) SourceName() string { return "test_script" }
+func (*scripted) Endpoint() string   { return "127.0.0.1:1" }
 func (*scripted) Selection() discovery.Selection {
 	return discovery.Selection{Mode: discovery.ByTag, Tag: "active", Service: "vault"}
 }
@@ -125,16 +91,6 @@ func at(n discovery.Node, host string) discovery.Node {
 	n.ServiceAddress = host
 	return n
 }
-
-// failingApp fails to start.
-type failingApp struct{}
-
-func (failingApp) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "test_failing_app", New: func() caddy.Module { return new(failingApp) }}
-}
-func (failingApp) Provision(caddy.Context) error { return errors.New("as told") }
-func (failingApp) Start() error                  { return nil }
-func (failingApp) Stop() error                   { return nil }
 
 // testCaddy is the Caddy of this process.
 type testCaddy struct {

@@ -53,11 +53,7 @@ func TestVaultURLs(t *testing.T) {
 
 func TestVaultDiscovery(t *testing.T) {
 	t.Parallel()
-	c, err := standin.NewCluster(3, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Close)
+	c := standin.RunCluster(t, 3)
 	c.Consul.Close()
 	urls := fmt.Sprintf("%q, %q, %q", c.Vaults[0].URL(), c.Vaults[1].URL(), c.Vaults[2].URL())
 	h := provisionJSON(t, `{"hold": 0, "discovery": {"source": "vault", "urls": [`+urls+`]}, "probe": {"interval": "50ms", "timeout": "1s"}}`)

@@ -21,7 +21,7 @@ import (
 )
 
 func TestRedirect(t *testing.T) {
-	h := provision(t, newConsul(t,
+	h := provision(t, standin.RunConsul(t,
 		standin.Standby("vault-1", standin.Address("127.10.0.1")),
 		standin.Active("vault-2", standin.Address("127.10.0.2"), standin.Tagged("wan", "vault.example.com", 443)),
 	), "")
@@ -43,7 +43,7 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestRedirectFollowsConfig(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
+	consul := standin.RunConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"), standin.ServiceAddress("10.9.9.9"), standin.Tagged("wan", "198.51.100.7", 8443)))
 	for config, want := range map[string]string{
 		``:                                          "https://10.9.9.9:8200/",
 		`, "scheme": "http"`:                        "http://10.9.9.9:8200/",
@@ -79,7 +79,7 @@ func TestUnavailable(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			consul := newConsul(t, row.entries...)
+			consul := standin.RunConsul(t, row.entries...)
 			if row.fault != nil {
 				row.fault(consul)
 			}
@@ -112,7 +112,7 @@ func answerWith(code int, body string) func(*standin.Consul) {
 }
 
 func TestLoop(t *testing.T) {
-	h := provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress("vault.example.com"), standin.Port(443))), "")
 	resp := ask(t, h, "GET", "https://vault.example.com/v1/sys/health")
 	if resp.StatusCode != http.StatusLoopDetected || !strings.Contains(errorsOf(t, resp), "api_addr") {
 		t.Errorf("status %d", resp.StatusCode)
@@ -126,7 +126,7 @@ func TestLoop(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = h2.ServeHTTP(w, r, nil) }))
 	defer server.Close()
 	addr := server.Listener.Addr().(*net.TCPAddr)
-	h2 = provision(t, newConsul(t, standin.Active("vault-1", standin.ServiceAddress(addr.IP.String()), standin.Port(addr.Port))), "")
+	h2 = provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.ServiceAddress(addr.IP.String()), standin.Port(addr.Port))), "")
 	req, _ := http.NewRequest("GET", server.URL, nil)
 	req.Host = "redirector.example.com"
 	resp2, err := http.DefaultTransport.RoundTrip(req)
@@ -140,7 +140,7 @@ func TestLoop(t *testing.T) {
 }
 
 func TestNoPath(t *testing.T) {
-	h := provision(t, newConsul(t, standin.Active("vault-1")), "")
+	h := provision(t, standin.RunConsul(t, standin.Active("vault-1")), "")
 	for _, r := range []*http.Request{
 		{Method: "OPTIONS", RequestURI: "*"},
 		{Method: "CONNECT", Host: "vault.example.com:443"},
@@ -163,7 +163,7 @@ func TestIdentitiesWithSlashes(t *testing.T) {
 		e.Service.ID = id
 		return e
 	}
-	h := provision(t, newConsul(t, entry(standin.Standby, "vault-1", "x/y", "127.10.0.1"), entry(standin.Active, "vault-1/x", "y", "127.10.0.2")), "")
+	h := provision(t, standin.RunConsul(t, entry(standin.Standby, "vault-1", "x/y", "127.10.0.1"), entry(standin.Active, "vault-1/x", "y", "127.10.0.2")), "")
 	if resp := ask(t, h, "GET", "/"); resp.Header.Get("Location") != "https://127.10.0.2:8200/" {
 		t.Errorf("status %d, Location %q, %s", resp.StatusCode, resp.Header.Get("Location"), h.redirector.View.State().Detail)
 	}
@@ -216,7 +216,7 @@ func benchmarkRedirect(b *testing.B, instances int) {
 	for i := 1; i < instances; i++ {
 		entries = append(entries, standin.Standby(fmt.Sprintf("vault-%d", i)))
 	}
-	h := provision(b, newConsul(b, entries...), "")
+	h := provision(b, standin.RunConsul(b, entries...), "")
 	until(b, h, "start", (*engine.State).Active)
 	r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/team/app?version=3", nil)
 	r.RemoteAddr = local

@@ -128,12 +128,7 @@ func runProxyExample(t *testing.T, node *httptest.Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", standin.Active("vault-1", standin.Address(host), standin.Port(port)))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
 	t.Setenv("VAULT_REDIRECT_CONSUL", consul.Addr())
 
 	// Its own address and ports, and nothing that is logged or kept.

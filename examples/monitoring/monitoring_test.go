@@ -40,12 +40,7 @@ type series map[string]map[string]map[string]bool
 // scrape runs a Caddy with an active node and returns what it shows.
 func scrape(t *testing.T) series {
 	t.Helper()
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", standin.Active("vault-0", standin.Address("127.0.0.9")), standin.Standby("vault-1", standin.Address("127.0.0.8")))
+	consul := standin.RunConsul(t, standin.Active("vault-0", standin.Address("127.0.0.9")), standin.Standby("vault-1", standin.Address("127.0.0.8")))
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "admin.sock")
 	t.Setenv("XDG_DATA_HOME", dir)

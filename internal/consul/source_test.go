@@ -19,18 +19,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// newConsul returns a stand-in that has the entries.
-func newConsul(t *testing.T, entries ...*api.ServiceEntry) *standin.Consul {
-	t.Helper()
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", entries...)
-	return consul
-}
-
 // sourceOf returns the connection to a stand-in; change, if there is one, has the last word on the settings.
 func sourceOf(t *testing.T, consul *standin.Consul, change func(*Settings)) *Source {
 	t.Helper()
@@ -61,7 +49,7 @@ func query(t *testing.T, s *Source, index uint64, wait time.Duration) discovery.
 }
 
 func TestQuery(t *testing.T) {
-	consul := newConsul(t, standin.Standby("vault-2"), standin.Active("vault-1", standin.Index(7), standin.Tagged("wan", "wan.test", 443), standin.Meta("zone", "a")))
+	consul := standin.RunConsul(t, standin.Standby("vault-2"), standin.Active("vault-1", standin.Index(7), standin.Tagged("wan", "wan.test", 443), standin.Meta("zone", "a")))
 	s := sourceOf(t, consul, func(s *Settings) {
 		s.Datacenter, s.Namespace, s.Partition, s.Peer, s.Consistency, s.Token = "dc2", "ns", "p", "east", ConsistencyStale, "secret"
 	})
@@ -106,7 +94,7 @@ func TestQuery(t *testing.T) {
 }
 
 func TestQueryByPrefixAndSocket(t *testing.T) {
-	prefixed := newConsul(t)
+	prefixed := standin.RunConsul(t)
 	prefixed.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path == "/consul/v1/health/service/vault" {
 			_, _ = w.Write([]byte("[]"))
@@ -128,7 +116,7 @@ func TestQueryByPrefixAndSocket(t *testing.T) {
 
 // Consul's streaming backend, which answers queries that wait, says nothing of what a token hides.
 func TestQueryConfirmsWhatAStreamLacks(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1"), standin.Standby("vault-2"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"), standin.Standby("vault-2"))
 	s := sourceOf(t, consul, nil)
 	a := query(t, s, 0, 0)
 	before := consul.Queries()
@@ -165,7 +153,7 @@ func TestQueryTellsIdentitiesWithSlashesApart(t *testing.T) {
 		e.Service.ID = id
 		return e
 	}
-	consul := newConsul(t, entry("vault-1", "x/y"))
+	consul := standin.RunConsul(t, entry("vault-1", "x/y"))
 	s := sourceOf(t, consul, nil)
 	a := query(t, s, 0, 0)
 	// One goes, the other, whose name and ID make the same text, comes: the stream lacks the first one.
@@ -182,7 +170,7 @@ func TestQueryTellsIdentitiesWithSlashesApart(t *testing.T) {
 
 // An agent that has lost all of its servers goes on answering queries that wait, with what it last heard.
 func TestQueryConfirmsThatAStreamIsAlive(t *testing.T) {
-	consul := newConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	s := sourceOf(t, consul, nil)
 	a := query(t, s, 0, 0)
 	if again := query(t, s, a.Index, time.Millisecond); again.Index != a.Index || len(again.Nodes) != 1 {
@@ -205,7 +193,7 @@ func TestQueryConfirmsThatAStreamIsAlive(t *testing.T) {
 func TestAnswersWithoutALeaderAreIncomplete(t *testing.T) {
 	for name, entry := range map[string]*api.ServiceEntry{"none active": standin.Standby("vault-1"), "one active": standin.Active("vault-1")} {
 		t.Run(name, func(t *testing.T) {
-			consul := newConsul(t, entry)
+			consul := standin.RunConsul(t, entry)
 			s := sourceOf(t, consul, func(s *Settings) { s.Consistency = ConsistencyStale })
 			consul.Header(func(h http.Header) { h.Set("X-Consul-KnownLeader", "false") })
 			if a := query(t, s, 0, 0); a.Incomplete != discovery.ReasonConsulError || a.Detail == "" || len(a.Nodes) != 1 {
@@ -241,7 +229,7 @@ func TestQueryErrors(t *testing.T) {
 		{"error too large", 500, strings.Repeat("x", maxErrorAnswer+1), discovery.ReasonConsulError, "answered 500"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			consul := newConsul(t)
+			consul := standin.RunConsul(t)
 			consul.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 				w.WriteHeader(row.code)
 				fmt.Fprint(w, row.body)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // write writes a file into a folder of the test.
@@ -58,7 +60,7 @@ func tokens(t *testing.T, s *Source, requests func() []string) []string {
 
 // A token file is read before each query; while it cannot be read, the last token that could be is used.
 func TestTokenFileIsReadAgain(t *testing.T) {
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	path := filepath.Join(t.TempDir(), "token")
 	s := sourceOf(t, consul, func(s *Settings) { s.Token, s.TokenFile = "before", path })
 	s.token.wait = time.Minute // however busy the machine is
@@ -90,7 +92,7 @@ func TestTokenFileIsReadAgain(t *testing.T) {
 // Consul's own client would take a token from the environment if none is set (C16).
 func TestNoTokenMeansNone(t *testing.T) {
 	dir := t.TempDir()
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	for name, value := range map[string]string{api.HTTPTokenEnvName: "stray", api.HTTPTokenFileEnvName: write(t, filepath.Join(dir, "env"), "stray-file")} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, value)
@@ -113,7 +115,7 @@ func TestNoTokenMeansNone(t *testing.T) {
 
 // Secrets that the other side sends back are not in the error.
 func TestErrorsQuoteNoSecret(t *testing.T) {
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	consul.Handle(func(w http.ResponseWriter, r *http.Request) bool {
 		_, password, _ := r.BasicAuth()
 		http.Error(w, "no access with "+r.Header.Get("X-Consul-Token")+" and "+password, http.StatusForbidden)
@@ -129,7 +131,7 @@ func TestErrorsQuoteNoSecret(t *testing.T) {
 
 // A read of the file that hangs holds up a query for a second, once, and no reload at all (B9).
 func TestTokenFileThatHangs(t *testing.T) {
-	consul := newConsul(t)
+	consul := standin.RunConsul(t)
 	path := filepath.Join(t.TempDir(), "token")
 	s := sourceOf(t, consul, func(s *Settings) { s.Token, s.TokenFile = "first", path })
 	release := make(chan struct{})

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // asks probes a node once, and closes the connection.
@@ -169,37 +171,15 @@ func TestBreaks(t *testing.T) {
 
 // Over real sockets: what fails is told without any address, of which each connection has another.
 func TestOutcomesOfSockets(t *testing.T) {
-	listen := func(serve func(net.Conn)) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				serve(c)
-			}
-		}()
-		return "http://" + l.Addr().String()
-	}
+	listen := func(serve func(net.Conn)) string { return "http://" + standin.Serve(t, serve).Addr().String() }
 	for name, row := range map[string]struct {
 		base string
 		want Result
 	}{
 		"refused": {"http://127.0.0.1:1", ResultRefused}, // nobody listens there, and it is given to nobody
-		"reset": {listen(func(c net.Conn) {
-			c.(*net.TCPConn).SetLinger(0)
-			c.Close()
-		}), ResultRefused},
-		"closed": {listen(func(c net.Conn) { c.Close() }), ResultRefused},
-		"banner": {listen(func(c net.Conn) {
-			c.Write([]byte("SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n"))
-			c.Close()
-		}), ResultInvalid},
+		"reset":   {listen(func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), ResultRefused},
+		"closed":  {listen(func(net.Conn) {}), ResultRefused},
+		"banner":  {listen(func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n") }), ResultInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			first := ProbeOutcome{}

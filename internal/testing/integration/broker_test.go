@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // service is a program that was written for one Vault at one address. It follows redirects as Go's client does by itself,
@@ -102,7 +103,7 @@ func failovers(t *testing.T, c *cluster.Cluster, site string, before func(), aft
 		if err := fault.do(v); err != nil {
 			t.Fatal(err)
 		}
-		await(t, "it is noticed", func() bool {
+		wait.Until(t, "it is noticed", func() bool {
 			h := readHealth(t, site)
 			return !h.Healthy || h.RedirectTo != v.URL
 		})

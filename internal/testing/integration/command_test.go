@@ -36,7 +36,7 @@ func originalData() []*api.ServiceEntry {
 
 func TestDropInCommand(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	for _, row := range []struct {
 		name  string
 		flags []string
@@ -76,7 +76,7 @@ func answers(site string) bool {
 func TestDropInCommandByCheck(t *testing.T) {
 	t.Parallel()
 	// The definition in the original's manual: check id api on /v1/sys/health; 200 is passing, a standby's 429 warning.
-	consul := standinConsul(t,
+	consul := standin.RunConsul(t,
 		standin.Node("vault-1", standin.Tags("secrets"), standin.Check("api", "warning")),
 		standin.Node("vault-2", standin.Tags("secrets"), standin.Check("api", "passing")))
 	p := harness.Port(t)
@@ -87,7 +87,7 @@ func TestDropInCommandByCheck(t *testing.T) {
 
 func TestDropInCommandServesTLS(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	ca := cluster.Run(t, cluster.Options{NoVault: true, TLS: true})
 	ip, err := harness.Loopback()
 	if err != nil {
@@ -113,7 +113,7 @@ func TestDropInCommandServesTLS(t *testing.T) {
 
 func TestDropInCommandChangesItsLogLevel(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	p := harness.Port(t)
 	s := runCommand(t, "vault-redirect", "-v", "-l", "-P", p, consul.Addr())
 	site := "http://" + s.IP + ":" + p
@@ -188,7 +188,7 @@ func TestDropInCommandHelpAndMistakes(t *testing.T) {
 // The keys of the original's health document are there, by name and type.
 func TestDropInCommandHealthDocument(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	p := harness.Port(t)
 	s := runCommand(t, "vault-redirect", "-P", p, consul.Addr())
 	s.await("it answers", func() bool { return answers("http://" + s.IP + ":" + p) })

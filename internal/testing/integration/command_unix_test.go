@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 const logLevelPath = "/config/logging/logs/default/level"
@@ -90,7 +91,7 @@ type command struct {
 
 func startCommand(t *testing.T, flags ...string) *command {
 	t.Helper()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	p := harness.Port(t)
 	s := &command{server: runCommand(t, append(append([]string{"vault-redirect", "-P", p}, flags...), consul.Addr())...)}
 	s.site = "http://" + s.IP + ":" + p

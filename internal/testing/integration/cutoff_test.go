@@ -15,11 +15,7 @@ import (
 // wait, then are led to it again, and never elsewhere.
 func TestCutOffFromTheActiveNode(t *testing.T) {
 	t.Parallel()
-	cluster, err := standin.NewCluster(3, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := standin.RunCluster(t, 3)
 	caddy := runCaddy(t, "", "http://{ip}:8080 {\n\tvault_redirect "+cluster.Consul.Addr()+" {\n\t\tscheme http\n\t}\n}")
 	site, active := "http://"+caddy.IP+":8080", cluster.Active()
 	caddy.awaitTarget(site, active.URL())

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,19 +20,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
-
-// restarts is how many restarts TestRestartsBehindHAProxy does; the environment may ask for more.
-func restarts(t *testing.T) int {
-	text := os.Getenv("VAULT_REDIRECT_RESTARTS")
-	if text == "" {
-		return 10
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > 10000 {
-		t.Fatalf("VAULT_REDIRECT_RESTARTS is %q", text)
-	}
-	return n
-}
 
 // haproxy runs HAProxy in front of copies, without retries: what fails is seen.
 func haproxy(t *testing.T, copies ...*server) (ip string) {
@@ -146,11 +132,11 @@ func steadyLoad(t *testing.T, url, want string) (stop func() int64) {
 // TestRestartsBehindHAProxy restarts one of two copies after another under load. Each drains for longer than HAProxy takes
 // to see that it is not ready: no request fails.
 func TestRestartsBehindHAProxy(t *testing.T) {
-	n := restarts(t)
+	n := countFromEnv(t, "VAULT_REDIRECT_RESTARTS", 10)
 	if testing.Short() {
 		n = min(n, 2)
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	copies := make([]*server, 2)
 	for i := range copies {
 		copies[i] = run(t, harness.Options{Caddyfile: draining(consul, "1500ms")})

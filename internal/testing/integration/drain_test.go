@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // draining is a Caddyfile of a copy that drains for some time. It answers for every host, as a balancer needs it.
@@ -98,7 +99,7 @@ func (d *drainingCopy) wantTold() {
 // TestDraining looks at everything while one copy drains.
 func TestDraining(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{Caddyfile: draining(consul, "5s")})
 	d := &drainingCopy{server: caddy, site: "http://" + caddy.IP + ":8080"}
 	d.await("it redirects", func() bool { code, _, _ := get(t, d.site+"/v1/x"); return code == http.StatusTemporaryRedirect })
@@ -131,7 +132,7 @@ func TestDraining(t *testing.T) {
 // Connection, and its clients refuse an answer that has one.
 func TestDrainingOverAllOfHTTP(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	config := strings.Replace(draining(consul, "5s"), "{\n", "{\n\tskip_install_trust\n\tauto_https disable_redirects\n", 1)
 	caddy := run(t, harness.Options{Caddyfile: config + strings.Replace(config[strings.Index(config, ":8080"):], ":8080 {", "https://{ip}:8443 {\n\ttls internal", 1)})
 	plain := "http://" + caddy.IP + ":8080"
@@ -157,7 +158,7 @@ func TestDrainingOverAllOfHTTP(t *testing.T) {
 	}
 	clients := clientsOf(t, caddy)
 	for proto, client := range clients {
-		await(t, proto+" works", func() bool { code, _ := ask(proto, client); return code == http.StatusTemporaryRedirect })
+		wait.Until(t, proto+" works", func() bool { code, _ := ask(proto, client); return code == http.StatusTemporaryRedirect })
 	}
 	if err := caddy.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestDrainingOverAllOfHTTP(t *testing.T) {
 // TestNoDraining: a reload does not drain, and neither does an end without shutdown_delay.
 func TestNoDraining(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{Caddyfile: draining(consul, "5s")})
 	site := "http://" + caddy.IP + ":8080"
 	caddy.await("it redirects", func() bool { code, _, _ := get(t, site+"/v1/x"); return code == http.StatusTemporaryRedirect })

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // Two nodes that share a table, and a client that goes on when the active one is stopped, and when it is killed. A client
@@ -117,7 +118,7 @@ func (l *clientLoad) await(what string, n int) {
 		return n
 	}
 	want := succeeded() + n
-	await(l.t, what, func() bool { return succeeded() >= want })
+	wait.Until(l.t, what, func() bool { return succeeded() >= want })
 }
 
 // end ends the load, and returns all operations.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // operation reads or writes a secret with one redirect at most, and says which node it was sent to in the end.
@@ -71,7 +72,7 @@ func mountKV(t *testing.T, c *cluster.Cluster) {
 	if err := c.Do(timeout(t), nil, "POST", "/v1/sys/mounts/secret", map[string]any{"type": "kv-v2"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "kv-v2 is ready", func() bool {
+	wait.Until(t, "kv-v2 is ready", func() bool {
 		return c.Do(t.Context(), nil, "POST", "/v1/secret/data/x", map[string]any{"data": map[string]any{"a": "b"}}, nil) == nil
 	})
 }
@@ -128,7 +129,7 @@ func (o *operations) more(what string, n int) {
 	o.mu.Lock()
 	after := o.total + n
 	o.mu.Unlock()
-	await(o.t, what, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.total > after })
+	wait.Until(o.t, what, func() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.total > after })
 }
 
 // happens notes that the event is about to be.

@@ -21,7 +21,7 @@ import (
 // TestFastLaneEnds ends a Caddy with the lane and one without while clients are connected, and has both do the same.
 func TestFastLaneEnds(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	said := map[bool]string{}
 	for _, lane := range []bool{false, true} {
 		config := draining(consul, "3s")

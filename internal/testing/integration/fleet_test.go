@@ -23,6 +23,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // fleetName is what clients look up.
@@ -109,7 +110,7 @@ func (f *fleet) awaitDNS(what string, copies ...int) {
 		want = append(want, f.copies[i].IP)
 	}
 	slices.Sort(want)
-	await(f.t, "Consul DNS lists "+what, func() bool {
+	wait.Until(f.t, "Consul DNS lists "+what, func() bool {
 		got, err := f.resolver.LookupHost(f.t.Context(), fleetName+".")
 		slices.Sort(got)
 		return err == nil && slices.Equal(got, want)
@@ -172,7 +173,7 @@ func (f *fleet) ask(client *http.Client) string {
 func (l *fleetLoad) more(t *testing.T) {
 	t.Helper()
 	from := l.answered.Load()
-	await(t, "the clients go on", func() bool { return l.answered.Load() > from+10*fleetClients })
+	wait.Until(t, "the clients go on", func() bool { return l.answered.Load() > from+10*fleetClients })
 }
 
 // took returns the failures since it was last called.

@@ -14,7 +14,6 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -35,40 +34,14 @@ type rawNode struct {
 
 func startRawNode(t *testing.T, answer func(io.Writer)) *rawNode {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &rawNode{listener: listener}
-	var mu sync.Mutex
-	var conns []net.Conn
-	var group sync.WaitGroup
-	group.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			mu.Lock()
-			conns = append(conns, conn)
-			mu.Unlock()
-			group.Go(func() {
-				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
-					return
-				}
-				n.answered.Add(1)
-				answer(conn)
-			})
+	n := new(rawNode)
+	n.listener = standin.Serve(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
 		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		mu.Lock()
-		for _, conn := range conns {
-			conn.Close()
-		}
-		mu.Unlock()
-		group.Wait()
+		n.answered.Add(1)
+		answer(c)
+		<-t.Context().Done()
 	})
 	return n
 }
@@ -134,7 +107,7 @@ func TestStrangeAnswersToProbesHoldUpNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			node := startRawNode(t, answer)
-			consul := standinConsul(t, node.entry())
+			consul := standin.RunConsul(t, node.entry())
 			caddy := run(t, harness.Options{Caddyfile: strangely(consul, "100ms", "retry_after 1s")})
 			alive := node.goesOn(t)
 			// With the prober that runs, twice, and with another.
@@ -215,7 +188,7 @@ func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 			caddy := runCaddy(t, "\tservers {\n\t\tprotocols h1 h2c\n\t}", "http://{ip}:8080 {\n\tlog\n\tvault_redirect "+consul.Addr()+
 				" {\n\t\thold 30s\n\t\thold_max 200\n\t}\n}\n")
 			address := caddy.IP + ":8080"

@@ -9,10 +9,10 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -55,7 +55,7 @@ func tail(text string, n int) string { return text[max(0, len(text)-n):] }
 // await waits for something to be so.
 func (s *server) await(what string, ok func() bool) {
 	s.t.Helper()
-	await(s.t, what, func() bool {
+	wait.Until(s.t, what, func() bool {
 		if err := s.Ended(); err != nil {
 			s.t.Fatalf("%s: %v", what, err)
 		}
@@ -63,19 +63,18 @@ func (s *server) await(what string, ok func() bool) {
 	})
 }
 
-func await(t *testing.T, what string, ok func() bool) {
+// countFromEnv returns how often a test does something: as often as an environment variable says, if it is set.
+func countFromEnv(t *testing.T, name string, otherwise int) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("not within a minute"))
-	defer cancel()
-	err := wait.Poll(ctx, 20*time.Millisecond, what, func(context.Context) error {
-		if ok() {
-			return nil
-		}
-		return errors.New("it is not so")
-	})
-	if err != nil {
-		t.Fatal(err)
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
 	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 1_000_000 {
+		t.Fatalf("%s is %q", name, text)
+	}
+	return n
 }
 
 // admin sends a request to the admin endpoint and returns the status and the answer.

@@ -94,7 +94,7 @@ func TestHoldTenThousand(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Max < clients+1000 {
 		t.Skipf("only %d open files are allowed", limit.Max)
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{
 		Program:   plainCaddy(t), // the race detector would be measured as well
 		Caddyfile: "{\n\tdefault_bind {ip}\n}\nhttp://{ip}:8080 {\n\tvault_redirect " + consul.Addr() + " {\n\t\thold 2m\n\t\thold_max 10000\n\t}\n}\n",

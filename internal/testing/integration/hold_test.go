@@ -19,6 +19,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // clientsOf returns a client for each version of HTTP, which trust the internal authority of a Caddy. That of HTTP/1.1 goes
@@ -43,7 +44,7 @@ func clientsOf(t *testing.T, caddy *server) map[string]http.RoundTripper {
 
 func TestHoldOverAllOfHTTP(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runCaddy(t, "\tskip_install_trust\n\tauto_https disable_redirects", `
 https://{ip}:8443 {
 	tls internal
@@ -78,7 +79,7 @@ http://{ip}:8080 {
 		return fmt.Sprintf("%s %d %s", resp.Proto, resp.StatusCode, resp.Header.Get("Location")), nil
 	}
 	for proto := range clients {
-		await(t, proto+" works", func() bool { _, err := ask(proto); return err == nil })
+		wait.Until(t, proto+" works", func() bool { _, err := ask(proto); return err == nil })
 	}
 
 	consul.Set("vault", standin.Standby("vault-1", standin.Address("127.10.0.1")))
@@ -104,7 +105,7 @@ http://{ip}:8080 {
 // The end of the process does not wait for the next node, and neither do its requests.
 func TestHoldEndsWithTheProcess(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1"))
+	consul := standin.RunConsul(t, standin.Active("vault-1"))
 	caddy := runCaddy(t, "", "http://{ip}:8080 {\n\tvault_redirect "+consul.Addr()+" {\n\t\thold 1h\n\t}\n}")
 	site := "http://" + caddy.IP + ":8080"
 	caddy.await("healthy", func() bool { return readHealth(t, site).Healthy })

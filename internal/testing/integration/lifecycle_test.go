@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
@@ -39,7 +40,7 @@ func TestTerminationUnderLoad(t *testing.T) {
 		}
 	}))
 	t.Cleanup(keeper.Close)
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runLifecycle(t,
 		route("/held/*", `{"handler": "test_gate", "url": `+quote(keeper.URL)+`}`, lifecycleHandler(consul, "")),
 		route("/v1/*", lifecycleHandler(consul, "")))
@@ -60,7 +61,7 @@ func TestTerminationUnderLoad(t *testing.T) {
 	for range held {
 		<-arrived
 	}
-	await(t, "traffic", func() bool { return traffic.count() > 1000 })
+	wait.Until(t, "traffic", func() bool { return traffic.count() > 1000 })
 
 	traffic.after.Store(true)
 	if err := caddy.Signal(syscall.SIGTERM); err != nil {
@@ -94,7 +95,7 @@ func TestEndDuringABlockingQuery(t *testing.T) {
 		{"admin API", func(l *lifecycle) { l.server.admin("POST", "/stop", "", "") }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			consul := standinConsul(t, standin.Active("vault-1"))
+			consul := standin.RunConsul(t, standin.Active("vault-1"))
 			caddy := runLifecycle(t, route("/*", lifecycleHandler(consul, "")))
 			if err := consul.Await(timeout(t), func() bool { return consul.Queries() == 2 && consul.Open() == 1 }); err != nil {
 				t.Fatal(err)

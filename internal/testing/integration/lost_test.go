@@ -75,7 +75,7 @@ func (l *losses) count() int {
 func TestReloadsLoseNoMoreThanCaddyItself(t *testing.T) {
 	t.Parallel()
 	const reloads, clients = 40, 4
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{Caddyfile: twoSites(consul, 0)})
 	site := "http://" + caddy.IP
 	caddy.awaitTarget(site+":8001", "https://127.10.0.1:8200")

@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func init() { caddy.RegisterModule(new(eventFile)) }
@@ -90,7 +91,7 @@ func watchedGap(t *testing.T, site string, old *cluster.Vault) (next string, gap
 	if err := old.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "a redirect to another node", func() bool {
+	wait.Until(t, "a redirect to another node", func() bool {
 		_, location, _ := get(t, site+"/v1/x")
 		switch next = strings.TrimSuffix(location, "/v1/x"); next {
 		case old.URL:

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // exampleConfigs returns the examples that are configs of Caddy.
@@ -41,23 +42,8 @@ func exampleConfigs(t *testing.T) (files []string) {
 // countingListener takes connections and counts them.
 func countingListener(t *testing.T) (address string, connections *atomic.Int32) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
 	connections = new(atomic.Int32)
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			connections.Add(1)
-			conn.Close()
-		}
-	}()
-	return l.Addr().String(), connections
+	return standin.Serve(t, func(net.Conn) { connections.Add(1) }).Addr().String(), connections
 }
 
 // exampleFiles are the files that examples name, in a folder of the test.

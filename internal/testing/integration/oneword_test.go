@@ -98,7 +98,7 @@ func (r *readers) stop() {
 func (r *readers) more(t *testing.T, n int64) {
 	t.Helper()
 	until := r.count.Load() + n
-	await(t, "more reads", func() bool { return r.count.Load() >= until })
+	wait.Until(t, "more reads", func() bool { return r.count.Load() >= until })
 }
 
 // take returns the failures so far and forgets them.
@@ -252,7 +252,7 @@ func TestOneWordWithoutConsulsAgents(t *testing.T) {
 	if err := active.Agent.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "consul has noticed that the agent is dead", func() bool {
+	wait.Until(t, "consul has noticed that the agent is dead", func() bool {
 		entries, _, err := c.Consuls[0].API().Health().Service("vault", "", false, (&api.QueryOptions{}).WithContext(t.Context()))
 		for _, e := range entries {
 			if e.Node.Node == active.Node {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/browser"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // openBrowser starts a Chromium that ends with the test, which is skipped where there is none.
@@ -72,7 +73,7 @@ func (p *pages) await(when string, parts ...string) {
 				p.t.Logf("tab %d, %s, reads:\n%s", i, when, text)
 			}
 		})
-		await(p.t, when, func() bool {
+		wait.Until(p.t, when, func() bool {
 			now, err := page.Text(p.t.Context())
 			if err != nil { // it is being loaded again
 				return false
@@ -87,7 +88,7 @@ func (p *pages) await(when string, parts ...string) {
 func (p *pages) has(expression string, want any) {
 	p.t.Helper()
 	for _, page := range p.tabs {
-		await(p.t, fmt.Sprintf("%s is %v", expression, want), func() bool {
+		wait.Until(p.t, fmt.Sprintf("%s is %v", expression, want), func() bool {
 			var got any
 			return page.Eval(p.t.Context(), expression, &got) == nil && got == want
 		})
@@ -119,11 +120,7 @@ type failoverOfPage struct {
 
 func openFailoverOfPage(t *testing.T) *failoverOfPage {
 	t.Helper()
-	cluster, err := standin.NewCluster(3, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := standin.RunCluster(t, 3)
 	caddy := runCaddy(t, "", `
 http://{ip}:8080 {
 	log
@@ -212,7 +209,7 @@ func (f *failoverOfPage) policyHolds() {
 	if err := tab.Eval(f.t.Context(), "document.body.append(Object.assign(new Image(), {src: '/v1/sys/health'})), true", &done); err != nil {
 		f.t.Fatal(err)
 	}
-	await(f.t, "the browser refuses an image", func() bool {
+	wait.Until(f.t, "the browser refuses an image", func() bool {
 		return strings.Contains(strings.Join(tab.Console(), "\n"), "Content Security Policy")
 	})
 }
@@ -244,11 +241,7 @@ func TestStatusPageInABrowser(t *testing.T) {
 // endpoint.
 func TestStatusPageAnswersPrograms(t *testing.T) {
 	t.Parallel()
-	cluster, err := standin.NewCluster(2, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	cluster := standin.RunCluster(t, 2)
 	caddy := runCaddy(t, "", `
 http://{ip}:8080 {
 	vault_redirect `+cluster.Consul.Addr()+` {

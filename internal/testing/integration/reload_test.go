@@ -14,23 +14,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
-
-// standinConsul returns a scripted Consul that ends with the test.
-func standinConsul(t *testing.T, entries ...*api.ServiceEntry) *standin.Consul {
-	t.Helper()
-	consul, err := standin.NewConsul("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(consul.Close)
-	consul.Set("vault", entries...)
-	return consul
-}
 
 // runJSON runs Caddy with a JSON config that has one server on a unix socket and one handler in it. New connections to a
 // TCP listener that Caddy is replacing may be reset by the kernel, whatever the handler; to a unix socket they are not.
@@ -135,7 +121,7 @@ func (l *load) only(t *testing.T, wanted ...string) {
 
 func TestConfigChangesUnderLoad(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t,
+	consul := standin.RunConsul(t,
 		standin.Standby("vault-1", standin.Address("127.10.0.1")),
 		standin.Active("vault-2", standin.Address("127.10.0.2")))
 	handler := func(redirectTo string) string {

@@ -144,7 +144,7 @@ var echoes = []func(http.ResponseWriter, *http.Request) bool{
 
 func TestNoTokenInAnyOutput(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	tokenFile := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(tokenFile, []byte(plantedFileToken), 0o600); err != nil {
 		t.Fatal(err)

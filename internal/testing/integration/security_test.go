@@ -17,7 +17,7 @@ import (
 func TestWhatCaddyItselfShows(t *testing.T) {
 	t.Parallel()
 	const vaultToken, literal, byEnv = "hvs.PLANTEDvault", "PLANTED-literal", "PLANTED-by-env"
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := runCaddy(t, "\tdebug", `
 http://{ip}:8001 {
 	log
@@ -74,7 +74,7 @@ http://{ip}:8002 {
 // TestCommandFiltersItsLog sends all that may be secret to the drop-in command, which logs as much as it can.
 func TestCommandFiltersItsLog(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, originalData()...)
+	consul := standin.RunConsul(t, originalData()...)
 	p := harness.Port(t)
 	s := run(t, harness.Options{Args: []string{"vault-redirect", "-vv", "-P", p, consul.Addr()}, Env: []string{"CONSUL_HTTP_TOKEN=PLANTED-consul"}})
 	site := "http://" + s.IP + ":" + p
@@ -110,7 +110,7 @@ func TestHealthForSome(t *testing.T) {
 	if !ok || !closed {
 		t.Fatal("there is no such site")
 	}
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	block = strings.ReplaceAll(block, "vault_redirect\n", "vault_redirect "+consul.Addr()+"\n")
 	hidden, shown := strings.ReplaceAll(block, "private_ranges", "192.0.2.0/24"), block // loopback is private
 	caddy := runCaddy(t, "", "http://{ip}:8001 {\n"+hidden+"\nhttp://{ip}:8002 {\n"+shown)

@@ -35,7 +35,7 @@ func TestTheEndDoesNotWaitForANode(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+			consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 			config := func(i int) string { return holding(consul, fmt.Sprintf(row.option, 1+i)) }
 			caddy := run(t, harness.Options{Caddyfile: config(0)})
 			site := "http://" + caddy.IP + ":8080"

@@ -29,7 +29,7 @@ func (s *server) subcommand(args ...string) (code int, stdout, stderr string) {
 
 func TestStatusCommands(t *testing.T) {
 	t.Parallel()
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
 	caddy := run(t, harness.Options{Caddyfile: draining(consul, "0s")})
 	code, stdout, stderr := caddy.subcommand("status", "--wait", "30s")
 	if code != 0 || !strings.Contains(stdout, "prod: redirecting to https://127.10.0.1:8200 (vault-1), active for ") || stderr != "" {

@@ -41,10 +41,10 @@ type underLoad struct {
 func runUnderLoad(t *testing.T) *underLoad {
 	t.Helper()
 	u := &underLoad{
-		steady: standinConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))),
+		steady: standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1"))),
 		others: []*standin.Consul{
-			standinConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"))),
-			standinConsul(t, standin.Active("vault-3", standin.Address("127.10.0.3"))),
+			standin.RunConsul(t, standin.Active("vault-2", standin.Address("127.10.0.2"))),
+			standin.RunConsul(t, standin.Active("vault-3", standin.Address("127.10.0.3"))),
 		},
 		answers: []string{"307 https://127.10.0.2:8200/v1/d/x", "307 https://127.10.0.3:8200/v1/d/x"},
 		kinds:   map[string]int{},

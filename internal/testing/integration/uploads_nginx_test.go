@@ -26,20 +26,8 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
-
-// uploads is how many uploads TestUploadsBehindNginx sends each way; the environment may ask for more.
-func uploads(t *testing.T) int {
-	text := os.Getenv("VAULT_REDIRECT_UPLOADS")
-	if text == "" {
-		return 500
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > 1_000_000 {
-		t.Fatalf("VAULT_REDIRECT_UPLOADS is %q", text)
-	}
-	return n
-}
 
 // nginx runs nginx in front of a Caddy, to whose port it keeps connections. At port 8080 it sends on bodies as they come, at
 // 8081 once it has all of them.
@@ -110,26 +98,12 @@ type hasty struct {
 
 func newHasty(t *testing.T, m *mixups) *hasty {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	n := &hasty{Listener: l, mixups: m}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go n.serve(c)
-		}
-	}()
+	n := &hasty{mixups: m}
+	n.Listener = standin.Serve(t, n.serve)
 	return n
 }
 
 func (n *hasty) serve(c net.Conn) {
-	defer c.Close()
 	reader := bufio.NewReader(c)
 	for {
 		req, err := http.ReadRequest(reader)
@@ -275,7 +249,7 @@ func askBeside(ctx context.Context, m *mixups, rt http.RoundTripper, addr string
 // Uploads of every kind go through an nginx that keeps its connections to the redirector, beside requests of another client:
 // nothing of one client reaches the other, and nothing in a body is a request.
 func TestUploadsBehindNginx(t *testing.T) {
-	n := uploads(t)
+	n := countFromEnv(t, "VAULT_REDIRECT_UPLOADS", 500) // each way
 	if testing.Short() {
 		n = min(n, 100)
 	}
@@ -283,7 +257,7 @@ func TestUploadsBehindNginx(t *testing.T) {
 	node := newHasty(t, m)
 	host, port, _ := net.SplitHostPort(node.Addr().String())
 	number, _ := strconv.Atoi(port)
-	consul := standinConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(number)))
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(number)))
 	caddy := runCaddy(t, "", `
 :8080 {
 	route {
@@ -300,7 +274,7 @@ func TestUploadsBehindNginx(t *testing.T) {
 	caddy.await("healthy", func() bool { return readHealth(t, "http://"+caddy.IP+":8080").Healthy })
 	ip := nginx(t, caddy.IP+":8080")
 	for name, addr := range map[string]string{"as they come": ip + ":8080", "once they are whole": ip + ":8081"} {
-		await(t, "nginx answers", func() bool {
+		wait.Until(t, "nginx answers", func() bool {
 			resp, err := client.Get("http://" + addr + harness.HealthPath)
 			if err != nil {
 				return false

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // vaultCLI is the official client, pointed at the redirector.
@@ -117,7 +118,7 @@ http://{ip}:8080 {
 	vault.run("secrets", "enable", "-path=secret", "kv-v2")
 	vault.run("auth", "enable", "userpass")
 	// A new kv-v2 mount is upgraded in the background.
-	await(t, "kv-v2 is ready", func() bool {
+	wait.Until(t, "kv-v2 is ready", func() bool {
 		return c.Do(t.Context(), nil, "POST", "/v1/secret/data/ready", map[string]any{"data": map[string]any{"a": "b"}}, nil) == nil
 	})
 	big := largeFile(t)
@@ -250,13 +251,13 @@ http://{ip}:8080 {
 		return resp.StatusCode == http.StatusOK
 	}
 	for _, s := range []string{site, plain} {
-		await(t, s+" is healthy", func() bool { return healthy(s) })
+		wait.Until(t, s+" is healthy", func() bool { return healthy(s) })
 	}
 
 	vault := newVaultCLI(t, site, c.RootToken, "VAULT_CACERT="+both)
 	vault.run("secrets", "enable", "-path=secret", "kv-v2")
 	vault.run("auth", "enable", "userpass")
-	await(t, "kv-v2 is ready", func() bool {
+	wait.Until(t, "kv-v2 is ready", func() bool {
 		return c.Do(t.Context(), nil, "POST", "/v1/secret/data/ready", map[string]any{"data": map[string]any{"a": "b"}}, nil) == nil
 	})
 	small := filepath.Join(t.TempDir(), "small") // Consul's storage takes 512 KiB at the most

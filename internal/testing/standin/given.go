@@ -1,22 +1,35 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A discovery for tests of what needs only its answer, and no server.
-
 package standin
 
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Given is a discovery whose answer is given, and never changes.
+// Given is a discovery without a server: its answer is given, and changes only by Say.
 type Given struct {
 	Nodes []discovery.Node
 	By    discovery.Selection
+
+	mu   sync.Mutex
+	err  error
+	said uint64 // how often Say was called
+	stir signal
+}
+
+// Say changes the nodes, or makes every query fail.
+func (g *Given) Say(err error, nodes ...discovery.Node) {
+	g.mu.Lock()
+	g.Nodes, g.err = nodes, err
+	g.said++
+	g.mu.Unlock()
+	g.stir.fire()
 }
 
 // Key implements [discovery.Discoverer]: each has one of its own.
@@ -40,10 +53,16 @@ func (g *Given) Open() (discovery.Source, error) { return g, nil }
 // Close implements [discovery.Source].
 func (g *Given) Close() {}
 
-// Query implements [discovery.Source]: there is never anything newer.
-func (g *Given) Query(ctx context.Context, index uint64, _ time.Duration) (discovery.Answer, error) {
-	if index > 0 {
-		<-ctx.Done()
+// Query implements [discovery.Source]: it waits for an answer with another index, or an error.
+func (g *Given) Query(ctx context.Context, index uint64, _ time.Duration) (a discovery.Answer, err error) {
+	ended := g.stir.await(ctx, func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		a, err = discovery.Answer{Nodes: g.Nodes, Index: g.said + 1}, g.err
+		return err != nil || a.Index != index
+	})
+	if ended != nil {
+		return discovery.Answer{}, ended
 	}
-	return discovery.Answer{Nodes: g.Nodes, Index: 1}, ctx.Err()
+	return a, err
 }

@@ -292,3 +292,28 @@ func TestTLS(t *testing.T) {
 		t.Errorf("%s", body)
 	}
 }
+
+// A server ends its connections with the test, and waits for what serves them.
+func TestServe(t *testing.T) {
+	var c net.Conn
+	served := false
+	t.Run("server", func(t *testing.T) {
+		l := Serve(t, func(c net.Conn) {
+			_, _ = io.Copy(c, c)
+			served = true
+		})
+		var err error
+		if c, err = net.Dial("tcp", l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 4)
+		_, _ = io.WriteString(c, "echo")
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "echo" {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+	defer c.Close()
+	if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil || !served {
+		t.Errorf("after the end: %d bytes, %v, served: %v", n, err, served)
+	}
+}

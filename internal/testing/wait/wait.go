@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -49,6 +50,22 @@ func Poll(ctx context.Context, every time.Duration, what string, f func(context.
 			return fmt.Errorf("%s: %w; last: %w", what, context.Cause(ctx), last)
 		case <-t.C:
 		}
+	}
+}
+
+// Until waits until a condition holds, and ends the test if that takes longer than a minute.
+func Until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("not within a minute"))
+	defer cancel()
+	err := Poll(ctx, 5*time.Millisecond, what, func(context.Context) error {
+		if ok() {
+			return nil
+		}
+		return errors.New("the condition does not hold")
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
