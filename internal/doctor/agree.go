@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // maxSkew is how far apart clocks may be.
@@ -16,67 +18,56 @@ const maxSkew = 30 * time.Second
 
 // schemes says whether clients can follow from the sites' schemes to those of the nodes.
 func (o *Observation) schemes() []Finding {
-	redirecting := slices.ContainsFunc(o.Sites, func(site Site) bool { return !site.Proxy })
-	if !redirecting {
+	if !slices.ContainsFunc(o.Sites, func(site Site) bool { return !site.Proxy }) {
 		return nil
 	}
-	https := slices.ContainsFunc(o.Sites, func(site Site) bool { return site.TLS && !site.Proxy })
 	http := slices.ContainsFunc(o.Nodes, func(n Node) bool { return strings.HasPrefix(n.URL, "http://") })
-	f := Finding{Check: "scheme", Subject: o.Name, Severity: OK, Detail: "clients can follow from the site's scheme to that of the nodes"}
-	if https && http {
-		f.Severity, f.Detail = Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that"
-		f.Remedy = "give Vault TLS and set `scheme https`; or serve the site by http://"
-	}
-	if f.Severity == OK && slices.ContainsFunc(o.Nodes, func(n Node) bool { return n.OtherScheme }) {
+	switch {
+	case http && o.redirectsFromHTTPS():
+		return []Finding{o.finding("scheme", Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that",
+			"give Vault TLS and set `scheme https`; or serve the site by http://")}
+	case slices.ContainsFunc(o.Nodes, func(n Node) bool { return n.OtherScheme }):
 		return nil // those nodes have findings of their own
 	}
-	return []Finding{f}
+	return []Finding{o.finding("scheme", OK, "clients can follow from the site's scheme to that of the nodes", "")}
+}
+
+// redirectsFromHTTPS reports whether a site serves https and redirects.
+func (o *Observation) redirectsFromHTTPS() bool {
+	return slices.ContainsFunc(o.Sites, func(site Site) bool { return site.TLS && !site.Proxy })
 }
 
 // versions says whether the nodes are of one version and of one cluster.
-func (o *Observation) versions() (list []Finding) {
-	versions, clusters := map[string][]string{}, map[string][]string{}
-	for i := range o.Nodes {
-		h := o.Nodes[i].Health
-		if h == nil {
-			continue
-		}
-		if h.Version != "" {
-			versions[h.Version] = append(versions[h.Version], o.Nodes[i].Label)
-		}
-		if h.ClusterID != "" {
-			clusters[h.ClusterID] = append(clusters[h.ClusterID], o.Nodes[i].Label)
-		}
-	}
-	switch f := (Finding{Check: "version", Subject: o.Name, Severity: OK, Detail: grouped(versions)}); len(versions) {
-	case 0:
-	case 1:
-		f.Detail = "all nodes that say it: " + slices.Collect(maps.Keys(versions))[0]
-		list = append(list, f)
-	default:
-		f.Severity, f.Remedy = Warning, "finish the upgrade: bring all nodes to one version"
-		list = append(list, f)
-	}
-	switch f := (Finding{Check: "cluster", Subject: o.Name, Severity: OK}); len(clusters) {
-	case 0:
-	case 1:
-		f.Detail = "all nodes that say it are of one cluster: " + slices.Collect(maps.Keys(clusters))[0]
-		list = append(list, f)
-	default:
-		f.Severity, f.Detail = Wrong, "the nodes are of different Vault clusters: "+grouped(clusters)
-		f.Remedy = "register each cluster as a service of its own: `service` in service_registration \"consul\" of Vault, and in the config here"
-		list = append(list, f)
-	}
-	return list
+func (o *Observation) versions() []Finding {
+	return slices.Concat(
+		o.same(func(h *engine.Health) string { return h.Version }, "all nodes that say it: ",
+			o.finding("version", Warning, "", "finish the upgrade: bring all nodes to one version")),
+		o.same(func(h *engine.Health) string { return h.ClusterID }, "all nodes that say it are of one cluster: ",
+			o.finding("cluster", Wrong, "the nodes are of different Vault clusters: ",
+				"register each cluster as a service of its own: `service` in service_registration \"consul\" of Vault, and in the config here")),
+	)
 }
 
-// grouped lists values with the nodes that have them.
-func grouped(by map[string][]string) string {
-	var parts []string
-	for _, value := range slices.Sorted(maps.Keys(by)) {
-		parts = append(parts, value+" ("+strings.Join(by[value], ", ")+")")
+// same says whether all nodes have the same value; if not, the values with their nodes are added to a finding.
+func (o *Observation) same(value func(*engine.Health) string, detail string, different Finding) []Finding {
+	by := map[string][]string{}
+	for i := range o.Nodes {
+		if h := o.Nodes[i].Health; h != nil && value(h) != "" {
+			by[value(h)] = append(by[value(h)], o.Nodes[i].Label)
+		}
 	}
-	return strings.Join(parts, ", ")
+	values := slices.Sorted(maps.Keys(by))
+	switch len(values) {
+	case 0:
+		return nil
+	case 1:
+		return []Finding{{different.Check, o.Name, OK, detail + values[0], ""}}
+	}
+	for i, value := range values {
+		values[i] = value + " (" + strings.Join(by[value], ", ") + ")"
+	}
+	different.Detail += strings.Join(values, ", ")
+	return []Finding{different}
 }
 
 // clocks says whether the clocks agree.
@@ -97,13 +88,12 @@ func (o *Observation) clocks() []Finding {
 			off = append(off, fmt.Sprintf("%s is %s behind", o.Nodes[i].Label, h.Ahead.Abs().Round(time.Second)))
 		}
 	}
-	f := Finding{Check: "clock", Subject: o.Name, Severity: OK, Detail: fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second)))}
 	switch {
 	case !known:
 		return nil
 	case len(off) > 0:
-		f.Severity, f.Detail = Warning, "against the clock here: "+strings.Join(off, ", ")
-		f.Remedy = "synchronize both by NTP: tokens and certificates expire by the clock"
+		return []Finding{o.finding("clock", Warning, "against the clock here: "+strings.Join(off, ", "),
+			"synchronize both by NTP: tokens and certificates expire by the clock")}
 	}
-	return []Finding{f}
+	return []Finding{o.finding("clock", OK, fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second))), "")}
 }

@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -31,94 +32,82 @@ func (o *Observation) Findings() []Finding {
 // mark says what marks the active node.
 func (o *Observation) mark() Finding {
 	nodes := o.nodes()
+	mode, id := engine.MarkedBy(o.Selection, nodes)
+	var by string
+	switch {
+	case mode == discovery.ByProbe:
+		return o.finding("mark", OK, "none: the nodes themselves say which is active", "")
+	case engine.NothingMarks(o.Selection, nodes):
+		detail, remedy := "nothing marks an active node: the instances have no checks", `let Vault register itself (service_registration "consul"), which tags the active node`
+		if o.Selection.Mode == discovery.ByAuto {
+			detail += ", and none of the tags that Vault sets"
+		} else {
+			remedy += ", and set `active_by auto`"
+		}
+		return o.finding("mark", Warning, detail, remedy+"; or name the nodes by URL with the option `vault`. The catalog sync of Kubernetes copies neither checks nor Vault's tags")
+	case mode == discovery.ByTag:
+		by = fmt.Sprintf("tag %q", o.Selection.Tag)
+	case id != "":
+		by = fmt.Sprintf("check %q is passing", id)
+	default:
+		by = "all checks of the instance are passing"
+	}
+	by += fmt.Sprintf(" (active_by %s): it marks ", o.Selection.Mode)
 	old := func(n *Node) bool { // its mark may be one
 		return !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable)
 	}
 	marked := labels(o.where(func(n *Node) bool { return n.Marked && !old(n) }))
-	unusable := labels(o.where(func(n *Node) bool { return n.Marked && old(n) }))
-	f := Finding{Check: "mark", Subject: o.Name, Severity: OK}
-	mode, id := engine.MarkedBy(o.Selection, nodes)
+	const down = ", which Consul or the probes say is down"
+	unusable := strings.Join(labels(o.where(func(n *Node) bool { return n.Marked && old(n) })), ", ")
 	switch {
-	case mode == discovery.ByProbe:
-		f.Detail = "none: the nodes themselves say which is active"
-		return f
-	case engine.NothingMarks(o.Selection, nodes):
-		f.Severity, f.Detail = Warning, "nothing marks an active node: the instances have no checks"
-		f.Remedy = `let Vault register itself (service_registration "consul"), which tags the active node`
-		if o.Selection.Mode == discovery.ByAuto {
-			f.Detail += ", and none of the tags that Vault sets"
-		} else {
-			f.Remedy += ", and set `active_by auto`"
-		}
-		f.Remedy += "; or name the nodes by URL with the option `vault`. The catalog sync of Kubernetes copies neither checks nor Vault's tags"
-		return f
-	case mode == discovery.ByTag:
-		f.Detail = fmt.Sprintf("tag %q", o.Selection.Tag)
-	case id != "":
-		f.Detail = fmt.Sprintf("check %q is passing", id)
-	default:
-		f.Detail = "all checks of the instance are passing"
-	}
-	f.Detail += fmt.Sprintf(" (active_by %s): ", o.Selection.Mode)
-	switch {
+	case len(marked) > 1:
+		return o.finding("mark", Warning, by+strings.Join(marked, ", "),
+			`only the active node should be marked: use Vault's service_registration "consul", or a check on /v1/sys/health with active_by check`)
+	case len(marked) == 1 && unusable != "":
+		return o.finding("mark", OK, by+marked[0]+", and still "+unusable+down, "")
 	case len(marked) == 1:
-		f.Detail += "it marks " + marked[0]
-		if len(unusable) > 0 {
-			f.Detail += ", and still " + strings.Join(unusable, ", ") + ", which Consul or the probes say is down"
-		}
-	case len(marked) == 0 && len(unusable) > 0:
-		f.Severity, f.Detail = Warning, f.Detail+"it marks only "+strings.Join(unusable, ", ")+", which Consul or the probes say is down"
-		f.Remedy = "normal for a moment in a failover; otherwise see reach and role"
-	case len(marked) == 0:
-		f.Severity, f.Detail = Warning, f.Detail+"it marks no node"
-		f.Remedy = "normal for a moment in an election; otherwise check active_by, tag and check_id in the config"
-	default:
-		f.Severity, f.Detail = Warning, f.Detail+"it marks "+strings.Join(marked, ", ")
-		f.Remedy = `only the active node should be marked: use Vault's service_registration "consul", or a check on /v1/sys/health with active_by check`
+		return o.finding("mark", OK, by+marked[0], "")
+	case unusable != "":
+		return o.finding("mark", Warning, by+"only "+unusable+down, "normal for a moment in a failover; otherwise see reach and role")
 	}
-	return f
+	return o.finding("mark", Warning, by+"no node", "normal for a moment in an election; otherwise check active_by, tag and check_id in the config")
 }
 
 // active says which node is active, and what says so.
 func (o *Observation) active() Finding {
-	f := Finding{Check: "active", Subject: o.Name, Severity: OK}
 	elected := o.elected()
 	claims := labels(o.where(func(n *Node) bool { return n.said().Result == engine.ResultActive }))
-	switch {
-	case len(claims) > 1 || o.Candidates > 1:
-		f.Severity = Wrong
-		f.Detail = fmt.Sprintf("%d nodes could be the active one", max(len(claims), o.Candidates))
+	if len(claims) > 1 || o.Candidates > 1 {
+		detail := fmt.Sprintf("%d nodes could be the active one", max(len(claims), o.Candidates))
 		if len(claims) > 1 {
-			f.Detail = "more than one node says that it is active: " + strings.Join(claims, ", ")
+			detail = "more than one node says that it is active: " + strings.Join(claims, ", ")
 		}
 		if elected != nil {
-			f.Detail += "; redirects lead to " + elected.Label
+			detail += "; redirects lead to " + elected.Label
 		}
-		f.Remedy = "run check again in 10s: this is normal for a moment in a failover; if it persists, compare `vault operator raft list-peers` on each node"
-	case elected == nil:
-		f.Severity, f.Detail = Wrong, "no active node: "+orElse(o.Detail, string(o.Reason))
-		f.Remedy = o.remedyFor(o.Reason)
-	case o.By == engine.ByProbe:
-		f.Detail = fmt.Sprintf("%s, %s: it says so itself", elected.Label, elected.URL)
-		if !elected.Marked {
-			f.Severity, f.Detail = Warning, f.Detail+", but Consul does not mark it"
-			f.Remedy = "normal for a moment after a failover; otherwise look for errors of service_registration in the log of Vault"
-		}
-	case elected.said().Result != engine.ResultNone && elected.said().Result != engine.ResultActive:
-		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s, %s: Consul marks it, but it says itself: %s", elected.Label, elected.URL, elected.said())
-		f.Remedy = "make the probes trust its certificate (see certificate), so that its own answer counts"
-	default:
-		f.Detail = fmt.Sprintf("%s, %s: Consul marks it", elected.Label, elected.URL)
+		return o.finding("active", Wrong, detail, "run check again in 10s: this is normal for a moment in a failover; if it persists, compare `vault operator raft list-peers` on each node")
 	}
-	return f
+	if elected == nil {
+		return o.finding("active", Wrong, "no active node: "+cmp.Or(o.Detail, string(o.Reason)), o.remedyFor(o.Reason))
+	}
+	node, said := elected.Label+", "+elected.URL+": ", elected.said()
+	switch {
+	case o.By == engine.ByProbe && elected.Marked:
+		return o.finding("active", OK, node+"it says so itself", "")
+	case o.By == engine.ByProbe:
+		return o.finding("active", Warning, node+"it says so itself, but Consul does not mark it",
+			"normal for a moment after a failover; otherwise look for errors of service_registration in the log of Vault")
+	case said.Result != engine.ResultNone && said.Result != engine.ResultActive:
+		return o.finding("active", Wrong, fmt.Sprintf("%sConsul marks it, but it says itself: %s", node, said),
+			"make the probes trust its certificate (see certificate), so that its own answer counts")
+	}
+	return o.finding("active", OK, node+"Consul marks it", "")
 }
 
 // elected returns the node to which redirects lead; nil if there is none.
 func (o *Observation) elected() *Node {
-	for i := range o.Nodes {
-		if o.Nodes[i].Elected {
-			return &o.Nodes[i]
-		}
+	if list := o.where(func(n *Node) bool { return n.Elected }); len(list) > 0 {
+		return list[0]
 	}
 	return nil
 }
@@ -153,77 +142,69 @@ func (o *Observation) remedyFor(r discovery.Reason) string {
 
 // probe says how much the nodes' own answers count.
 func (o *Observation) probe() Finding {
-	f := Finding{Check: "probe", Subject: o.Name, Severity: OK}
 	if o.Mode == engine.ProbeOff {
-		f.Severity, f.Detail = Warning, "off: a dead node is noticed only when Consul notices"
-		f.Remedy = "remove `probe off`"
-		return f
+		return o.finding("probe", Warning, "off: a dead node is noticed only when Consul notices", "remove `probe off`")
 	}
-	var full, alive, other, circles, silent, unreached []string
+	byAnswer := map[answer][]string{}
 	for i := range o.Nodes {
-		n := &o.Nodes[i]
-		if n.OtherScheme {
-			other = append(other, n.Label)
-			continue
-		}
-		if n.closed() {
-			silent = append(silent, n.Label)
-			continue
-		}
-		switch n.Probe.Result {
-		case engine.ResultRedirector:
-			circles = append(circles, n.Label)
-		case engine.ResultUnclear:
-			silent = append(silent, n.Label)
-		case engine.ResultTLS:
-			alive = append(alive, n.Label)
-		case engine.ResultNone, engine.ResultTimeout, engine.ResultRefused, engine.ResultOther:
-			unreached = append(unreached, n.Label)
-		default:
-			full = append(full, n.Label)
-		}
+		a := o.Nodes[i].answer()
+		byAnswer[a] = append(byAnswer[a], o.Nodes[i].Label)
 	}
-	if len(full) == len(o.Nodes) {
-		f.Detail = fmt.Sprintf("%s: all nodes are fully probed", o.Mode)
-		return f
+	if len(byAnswer[full]) == len(o.Nodes) {
+		return o.finding("probe", OK, fmt.Sprintf("%s: all nodes are fully probed", o.Mode), "")
 	}
-	f.Severity = Warning
-	var parts, remedies []string
-	if len(full) > 0 {
-		parts = append(parts, "fully probed: "+strings.Join(full, ", "))
-	}
-	if len(alive) > 0 {
-		kind := "liveness only (certificate not trusted): "
-		if o.Mode == engine.ProbeStrict {
-			kind, f.Severity = "never used (certificate not trusted): ", Wrong
-		}
-		parts = append(parts, kind+strings.Join(alive, ", "))
-		remedies = append(remedies, "set "+trustOption)
-	}
-	if len(other) > 0 {
-		f.Severity = Wrong
-		parts = append(parts, "probed by the wrong scheme: "+strings.Join(other, ", "))
-		remedies = append(remedies, "see scheme")
-	}
-	then := ", Consul decides: "
+	untrusted, then, untrustedIs := "liveness only (certificate not trusted): ", ", Consul decides: ", Warning
 	if o.Mode == engine.ProbeStrict {
-		then = ", not used: "
+		untrusted, then, untrustedIs = "never used (certificate not trusted): ", ", not used: ", Wrong
 	}
-	if len(circles) > 0 {
-		f.Severity = Wrong
-		parts = append(parts, "answered by a redirector: "+strings.Join(circles, ", "))
-		remedies = append(remedies, "see role")
+	f := o.finding("probe", Warning, "", "")
+	for _, row := range []struct {
+		answer         answer
+		severity       Severity
+		detail, remedy string
+	}{
+		{full, OK, "fully probed: ", ""},
+		{fromUntrusted, untrustedIs, untrusted, "set " + trustOption},
+		{byOtherScheme, Wrong, "probed by the wrong scheme: ", "see scheme"},
+		{fromRedirector, Wrong, "answered by a redirector: ", "see role"},
+		{withoutState, Warning, "no answer on its state" + then, "see role"},
+		{none, Warning, "not reachable" + then, "see reach"},
+	} {
+		if labels := byAnswer[row.answer]; len(labels) > 0 {
+			f.add(row.severity, row.detail+strings.Join(labels, ", "), row.remedy)
+		}
 	}
-	if len(silent) > 0 {
-		parts = append(parts, "no answer on its state"+then+strings.Join(silent, ", "))
-		remedies = append(remedies, "see role")
-	}
-	if len(unreached) > 0 {
-		parts = append(parts, "not reachable"+then+strings.Join(unreached, ", "))
-		remedies = append(remedies, "see reach")
-	}
-	f.Detail, f.Remedy = string(o.Mode)+": "+strings.Join(parts, "; "), strings.Join(remedies, "; ")
+	f.Detail = string(o.Mode) + ": " + f.Detail
 	return f
+}
+
+// answer is how a node answers probes.
+type answer int
+
+const (
+	full answer = iota
+	fromUntrusted
+	byOtherScheme
+	fromRedirector
+	withoutState
+	none
+)
+
+// answer returns how the node answers probes.
+func (n *Node) answer() answer {
+	switch r := n.Probe.Result; {
+	case n.OtherScheme:
+		return byOtherScheme
+	case n.closed(), r == engine.ResultUnclear:
+		return withoutState
+	case r == engine.ResultRedirector:
+		return fromRedirector
+	case r == engine.ResultTLS:
+		return fromUntrusted
+	case r == engine.ResultNone, r == engine.ResultTimeout, r == engine.ResultRefused, r == engine.ResultOther:
+		return none
+	}
+	return full
 }
 
 // trustOption makes the probes trust the nodes' certificates.
@@ -237,24 +218,16 @@ func (o *Observation) standby() Finding {
 			role.Result == engine.ResultNone && n.State == engine.NodeStandby && n.FailedStep != engine.StepLookup && n.FailedStep != engine.StepConnect
 	}))
 	sealed := labels(o.where(func(n *Node) bool { return n.said().Result == engine.ResultSealed }))
-	f := Finding{Check: "standby", Subject: o.Name, Severity: OK, Detail: "can take over: " + strings.Join(ready, ", ")}
+	const noNode = "no node can take over when the active one stops"
 	switch {
 	case o.sharedAddress() != "":
-		f.Severity, f.Detail, f.Remedy = Warning, "not known: all nodes have the same address", "see registration"
-	case len(ready) == 0:
-		f.Severity, f.Detail = Warning, "no node can take over when the active one stops"
-		if f.Remedy = "add a node to the cluster"; len(sealed) > 0 {
-			f.Remedy = "unseal " + strings.Join(sealed, ", ")
-		} else if len(o.Nodes) > 1 {
-			f.Remedy = "see the other nodes below"
-		}
+		return o.finding("standby", Warning, "not known: all nodes have the same address", "see registration")
+	case len(ready) > 0:
+		return o.finding("standby", OK, "can take over: "+strings.Join(ready, ", "), "")
+	case len(sealed) > 0:
+		return o.finding("standby", Warning, noNode, "unseal "+strings.Join(sealed, ", "))
+	case len(o.Nodes) > 1:
+		return o.finding("standby", Warning, noNode, "see the other nodes below")
 	}
-	return f
-}
-
-func orElse(text, other string) string {
-	if text == "" {
-		return other
-	}
-	return text
+	return o.finding("standby", Warning, noNode, "add a node to the cluster")
 }

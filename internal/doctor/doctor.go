@@ -29,6 +29,7 @@ type Doctor struct {
 	pool     *engine.Pool
 	log      *zap.Logger
 	clusters []*cluster
+	queries  map[string]*queries // by the key of a discoverer: those with the same key share a source
 }
 
 // cluster is a cluster to observe.
@@ -40,19 +41,16 @@ type cluster struct {
 }
 
 // New returns a Doctor without clusters.
-func New() *Doctor { return &Doctor{pool: engine.NewPool(), log: zap.NewNop()} }
+func New() *Doctor {
+	return &Doctor{pool: engine.NewPool(), log: zap.NewNop(), queries: map[string]*queries{}}
+}
 
 // Add adds a cluster. Handlers that would share a view share an observation. It uses no network.
 func (d *Doctor) Add(by discovery.Discoverer, config engine.Config, sites ...Site) error {
-	r := &recorder{Discoverer: by}
-	for _, c := range d.clusters {
-		if c.discoverer.Key() == by.Key() {
-			r.queries = c.discoverer.queries
-		}
+	if d.queries[by.Key()] == nil {
+		d.queries[by.Key()] = new(queries)
 	}
-	if r.queries == nil {
-		r.queries = new(queries)
-	}
+	r := &recorder{by, d.queries[by.Key()]}
 	view, err := d.pool.Acquire(r, config, d.log)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -65,7 +66,7 @@ func (o *Observation) Title() string {
 	if o.Selection.Mode == discovery.ByProbe {
 		return o.Name + " (without Consul)"
 	}
-	return fmt.Sprintf("%s (%s %s)", o.Name, orElse(o.Source, "discovery"), o.Endpoint)
+	return fmt.Sprintf("%s (%s %s)", o.Name, cmp.Or(o.Source, "discovery"), o.Endpoint)
 }
 
 // said is what the node says that it is, whether it is trusted or not. The zero value: nothing.

@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,32 +17,27 @@ import (
 
 // redirect says whether clients can follow a redirect to the node.
 func (o *Observation) redirect(n *Node) Finding {
-	f := Finding{"redirect", n.Label, OK, "clients would be sent to " + n.URL, ""}
-	if n.Elected {
-		f.Detail = "clients are sent to " + n.URL
-	}
-	address := o.addressOption()
+	setAddress := "set " + o.addressOption() + ", to "
+	const localOnly = " is a loopback address: only clients on this machine are redirected to it"
 	proxied := len(o.Sites) > 0 && !slices.ContainsFunc(o.Sites, func(site Site) bool { return !site.Proxy })
 	loopback := sanitize.Loopback(n.Host)
 	home, _ := netip.ParseAddr(n.Node.Address) // where the node is, by Consul
-	switch {
-	case o.leadsBack(n) != "":
-		f.Severity, f.Detail = Wrong, n.URL+" leads back to the redirector itself, which is "+o.leadsBack(n)
-		f.Remedy = "set " + address + ", to the address of the node itself"
+	switch itself := o.leadsBack(n); {
+	case itself != "":
+		return n.finding("redirect", Wrong, n.URL+" leads back to the redirector itself, which is "+itself, setAddress+"the address of the node itself")
 	case loopback && o.Here.IsAnother(n.Node.Address):
-		f.Severity, f.Detail = Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address)
-		f.Remedy = "set " + address + ", to an address that clients reach"
-	case loopback && !o.onlyLocal() && !proxied && home.IsValid() && home.IsLoopback():
-		f.Severity, f.Detail = Warning, n.URL+" is a loopback address: only clients on this machine are redirected to it"
-		f.Remedy = "unless this is a trial on one machine, set " + address + ", to an address that clients reach"
+		return n.finding("redirect", Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address),
+			setAddress+"an address that clients reach")
+	case loopback && !o.onlyLocal() && !proxied && home.IsLoopback():
+		return n.finding("redirect", Warning, n.URL+localOnly, "unless this is a trial on one machine, "+setAddress+"an address that clients reach")
 	case loopback && !o.onlyLocal() && !proxied:
-		f.Severity, f.Detail = Wrong, n.URL+" is a loopback address: only clients on this machine are redirected to it"
-		f.Remedy = "set " + address + ", to an address that clients reach"
+		return n.finding("redirect", Wrong, n.URL+localOnly, setAddress+"an address that clients reach")
 	case !loopback && slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }):
-		f.Severity, f.Detail = Warning, n.Host+" is a loopback address here: it must be another one for clients"
-		f.Remedy = "remove the name from /etc/hosts here, and add it to DNS"
+		return n.finding("redirect", Warning, n.Host+" is a loopback address here: it must be another one for clients", "remove the name from /etc/hosts here, and add it to DNS")
+	case n.Elected:
+		return n.finding("redirect", OK, "clients are sent to "+n.URL, "")
 	}
-	return f
+	return n.finding("redirect", OK, "clients would be sent to "+n.URL, "")
 }
 
 // addressOption is what decides to which address of a node redirects lead.
@@ -84,7 +80,7 @@ func (o *Observation) leadsBack(n *Node) string {
 			}
 			for _, a := range n.Addresses {
 				if o.takes(l, a) {
-					return fmt.Sprintf("listening on %s:%d", orElse(l.Host, "*"), port)
+					return fmt.Sprintf("listening on %s:%d", cmp.Or(l.Host, "*"), port)
 				}
 			}
 		}

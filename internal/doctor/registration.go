@@ -66,14 +66,12 @@ func (o *Observation) sharedAddress() string {
 
 // registrations says whether each Vault is registered once, with an address of its own.
 func (o *Observation) registrations() []Finding {
-	f := Finding{Check: "registration", Subject: o.Name, Severity: OK, Detail: "each Vault is registered once, with an address of its own"}
 	if o.Selection.Mode == discovery.ByProbe {
 		return nil
 	}
 	if url := o.sharedAddress(); url != "" {
-		f.Severity, f.Detail = Warning, "all nodes are registered with the same address, "+url+": api_addr has to be each node's own"
-		f.Remedy = "set api_addr in the config of each Vault to an address of that node; or set redirect_to and port in the config here, such as `redirect_to node_address`"
-		return []Finding{f}
+		return []Finding{o.finding("registration", Warning, "all nodes are registered with the same address, "+url+": api_addr has to be each node's own",
+			"set api_addr in the config of each Vault to an address of that node; or set redirect_to and port in the config here, such as `redirect_to node_address`")}
 	}
 	var list []Finding
 	for _, n := range vaults(o.where(func(n *Node) bool { return n.URL != "" })) {
@@ -85,7 +83,7 @@ func (o *Observation) registrations() []Finding {
 		list = append(list, withoutPort(n))
 	}
 	if len(list) == 0 {
-		list = []Finding{f}
+		list = []Finding{o.finding("registration", OK, "each Vault is registered once, with an address of its own", "")}
 	}
 	return list
 }
@@ -102,12 +100,12 @@ func twice(n *Node, same []*Node) Finding {
 	if len(same) > 2 {
 		times = fmt.Sprintf("%d times", len(same))
 	}
-	f := Finding{"registration", n.Label, Warning, fmt.Sprintf("%s is registered %s, as %s", n.URL, times, strings.Join(as, " and ")), ""}
-	if f.Remedy = "remove the service definition of your own beside the registration that Vault makes itself"; !here {
-		f.Remedy = "have Vault register with the Consul agent on its own machine, not through a balancer (`address` in service_registration \"consul\"), " +
-			"and deregister the other one (`consul services deregister -id ID` at its agent); or " + f.Remedy
+	remedy := "remove the service definition of your own beside the registration that Vault makes itself"
+	if !here {
+		remedy = "have Vault register with the Consul agent on its own machine, not through a balancer (`address` in service_registration \"consul\"), " +
+			"and deregister the other one (`consul services deregister -id ID` at its agent); or " + remedy
 	}
-	return f
+	return n.finding("registration", Warning, fmt.Sprintf("%s is registered %s, as %s", n.URL, times, strings.Join(as, " and ")), remedy)
 }
 
 // lacksPort reports whether Vault has registered the node with an api_addr that has no port, and clients are sent to that one.
@@ -119,13 +117,14 @@ func withoutPort(n *Node) Finding {
 	if n.Node.Port == 80 {
 		scheme = "http"
 	}
-	f := Finding{"registration", n.Label, Wrong, fmt.Sprintf("api_addr has no port: Vault is registered as %s, with port %d and without an address", n.Node.ID, n.Node.Port), ""}
+	severity := Wrong
 	if n.Health != nil && n.Health.Vault {
-		f.Severity = Warning // that port is right
+		severity = Warning // that port is right
 	}
-	f.Remedy = fmt.Sprintf("set api_addr in the config of that Vault to an address with a port, such as `api_addr = %q`; or set the option `port` in the config here, such as `port 8200`",
-		scheme+"://"+n.Node.Name+":8200")
-	return f
+	return n.finding("registration", severity,
+		fmt.Sprintf("api_addr has no port: Vault is registered as %s, with port %d and without an address", n.Node.ID, n.Node.Port),
+		fmt.Sprintf("set api_addr in the config of that Vault to an address with a port, such as `api_addr = %q`; or set the option `port` in the config here, such as `port 8200`",
+			scheme+"://"+n.Node.Name+":8200"))
 }
 
 // portless reports whether the node has no port to send clients to.
@@ -135,10 +134,9 @@ func (n *Node) portless() bool {
 
 // misaddressed says why clients cannot be sent to a node, and what to do about it.
 func (o *Observation) misaddressed(n *Node) Finding {
-	f := Finding{"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why, "correct " + o.addressOption()}
 	if n.portless() {
-		f.Detail = "clients cannot be sent there: no port is registered, or several named ports of which none is the default"
-		f.Remedy = "set the option `port` in the config here, such as `port 8200`; or register a default port"
+		return n.finding("redirect", Wrong, "clients cannot be sent there: no port is registered, or several named ports of which none is the default",
+			"set the option `port` in the config here, such as `port 8200`; or register a default port")
 	}
-	return f
+	return n.finding("redirect", Wrong, "clients cannot be sent there: "+n.Why, "correct "+o.addressOption())
 }

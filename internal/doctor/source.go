@@ -4,7 +4,9 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,35 +14,33 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
-// aclPolicy is what the token needs.
-const aclPolicy = `a token whose policy has service_prefix %q { policy = "read" } and node_prefix "" { policy = "read" }: token_file in the config, --token-file, or CONSUL_HTTP_TOKEN`
+// useToken is the remedy for a token that may not see a service.
+const useToken = `use a token whose policy has service_prefix %q { policy = "read" } and node_prefix "" { policy = "read" }: token_file in the config, --token-file, or CONSUL_HTTP_TOKEN`
+
+// noLeader is the remedy for servers that know no leader.
+const noLeader = "Consul has no leader: see `consul operator raft list-peers`"
 
 // discovery says whether discovery answers, what the token may see, and which instances there are.
 func (o *Observation) discovery() []Finding {
-	source := orElse(o.Source, "discovery")
+	source := cmp.Or(o.Source, "discovery")
 	if source == "vault" { // there is nothing to query, and names are looked up with each node
-		return []Finding{{"nodes", o.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), ""}}
+		return []Finding{o.finding("nodes", OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), "")}
 	}
-	reach := Finding{Check: source, Subject: o.Endpoint, Severity: OK, Detail: fmt.Sprintf("answered in %s, and knows a leader", words.Brief(o.Took))}
-	token := Finding{Check: "token", Subject: o.Endpoint, Severity: OK, Detail: "may see the service and its nodes: nothing was hidden"}
+	took := words.Brief(o.Took)
+	reach := Finding{source, o.Endpoint, OK, "answered in " + took + ", and knows a leader", ""}
+	token := Finding{"token", o.Endpoint, OK, "may see the service and its nodes: nothing was hidden", ""}
 	switch {
 	case !o.Asked:
-		reach.Severity, reach.Detail = Wrong, fmt.Sprintf("no answer within %s", words.Brief(o.Took))
-		reach.Remedy = remedyOfConsul(o.Endpoint, "no answer in time")
-		return []Finding{reach}
+		return []Finding{{source, o.Endpoint, Wrong, "no answer within " + took, remedyOfConsul(o.Endpoint, "no answer in time")}}
 	case o.Failed == discovery.ReasonACLDenied:
-		reach.Detail = fmt.Sprintf("answered in %s", words.Brief(o.Took))
-		token.Severity, token.Detail, token.Remedy = Wrong, "refused: "+o.FailedWith, "use "+fmt.Sprintf(aclPolicy, o.Selection.Service)
-		return []Finding{reach, token}
+		reach.Detail = "answered in " + took
+		return []Finding{reach, {"token", o.Endpoint, Wrong, "refused: " + o.FailedWith, fmt.Sprintf(useToken, o.Selection.Service)}}
 	case o.Failed != "":
-		reach.Severity, reach.Detail = Wrong, o.FailedWith
-		reach.Remedy = remedyOfConsul(o.Endpoint, o.FailedWith)
-		return []Finding{reach}
+		return []Finding{{source, o.Endpoint, Wrong, o.FailedWith, remedyOfConsul(o.Endpoint, o.FailedWith)}}
 	case o.Incomplete == discovery.ReasonACLFiltered:
-		token.Severity, token.Detail, token.Remedy = Wrong, "Consul hides results from it (filtered by ACLs)", "use "+fmt.Sprintf(aclPolicy, o.Selection.Service)
+		token = Finding{"token", o.Endpoint, Wrong, "Consul hides results from it (filtered by ACLs)", fmt.Sprintf(useToken, o.Selection.Service)}
 	case o.Incomplete != "":
-		reach.Severity, reach.Detail = Warning, o.IncompleteDetail
-		reach.Remedy = "Consul has no leader: see `consul operator raft list-peers`"
+		reach = Finding{source, o.Endpoint, Warning, o.IncompleteDetail, noLeader}
 	}
 	list := []Finding{reach, token}
 	if o.Blocking.Wait > 0 {
@@ -57,26 +57,28 @@ func (o *Observation) blocking() Finding {
 		f.Detail = fmt.Sprintf("blocking queries work: one was not cut short within %s (poll_interval: %s)", words.Brief(min(b.Held, b.Wait)), b.Wait)
 		return f
 	}
-	f.Severity = Warning
-	f.Detail = fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), strings.TrimPrefix(b.Failed, "consul at "+o.Endpoint+": "))
+	remedy := "have the proxy in front of Consul let queries with `index` and `wait` pass, or see the log of the Consul agent; until then, changes are noticed by polling"
 	// Consul adds up to a sixteenth to the wait.
 	if below := (b.Held * 16 / 17).Truncate(time.Second); below >= time.Second && below < b.Wait {
-		f.Remedy = fmt.Sprintf("if a proxy in front of Consul cuts them short, set `poll_interval` below its limit (here: %s), or raise the limit to more than %s",
+		remedy = fmt.Sprintf("if a proxy in front of Consul cuts them short, set `poll_interval` below its limit (here: %s), or raise the limit to more than %s",
 			below, (b.Wait + b.Wait/16).Round(time.Second))
-	} else {
-		f.Remedy = "have the proxy in front of Consul let queries with `index` and `wait` pass, or see the log of the Consul agent; until then, changes are noticed by polling"
 	}
+	text := strings.TrimPrefix(b.Failed, "consul at "+o.Endpoint+": ")
+	f.add(Warning, fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), text), remedy)
 	return f
 }
 
+// service says which instances there are.
 func (o *Observation) service() Finding {
-	f := Finding{Check: "service", Subject: orElse(o.Selection.Service, o.Name), Severity: OK, Detail: words.Plural(len(o.Nodes), "instance") + ": " + o.names()}
-	if len(o.Nodes) == 0 {
-		f.Severity, f.Detail = Wrong, "no instance is registered, or none that the token may see"
-		f.Remedy = "give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"
-		if o.Incomplete == discovery.ReasonACLFiltered {
-			f.Detail, f.Remedy = "no instance is visible", "see token"
-		}
+	f := Finding{Check: "service", Subject: cmp.Or(o.Selection.Service, o.Name), Severity: OK}
+	switch {
+	case len(o.Nodes) > 0:
+		f.Detail = words.Plural(len(o.Nodes), "instance") + ": " + o.names()
+	case o.Incomplete == discovery.ReasonACLFiltered:
+		f.add(Wrong, "no instance is visible", "see token")
+	default:
+		f.add(Wrong, "no instance is registered, or none that the token may see",
+			"give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`")
 	}
 	return f
 }
@@ -86,25 +88,19 @@ const mostNames = 10
 
 func (o *Observation) names() string {
 	var names []string
-	for i := range o.Nodes {
-		if i == mostNames {
-			names = append(names, fmt.Sprintf("and %d more", len(o.Nodes)-i))
-			break
-		}
+	for i := range o.Nodes[:min(len(o.Nodes), mostNames)] {
 		names = append(names, o.Nodes[i].Label)
+	}
+	if more := len(o.Nodes) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(names, ", ")
 }
 
 // remedyOfConsul says what to do about a failure to ask Consul.
 func remedyOfConsul(endpoint, text string) string {
-	has := func(what ...string) bool {
-		for _, w := range what {
-			if strings.Contains(text, w) {
-				return true
-			}
-		}
-		return false
+	has := func(parts ...string) bool {
+		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(text, part) })
 	}
 	switch {
 	case has("connection refused"):
@@ -120,7 +116,7 @@ func remedyOfConsul(endpoint, text string) string {
 	case has("x509", "certificate"):
 		return "trust Consul's CA: `consul { tls { ca FILE } }` or CONSUL_CACERT; for a client certificate cert and key, or CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
 	case has("leader"):
-		return "Consul has no leader: see `consul operator raft list-peers`"
+		return noLeader
 	}
 	return "see the log of the Consul agent"
 }
