@@ -57,23 +57,15 @@ func measureCost(ctx context.Context, o options, secure bool) (costs []cost, err
 	return costs, nil
 }
 
-// measureWith measures the nodes while n redirectors probe them. They live in one Caddy, but nothing of their probes is
-// shared: views that differ in any setting each have their own connections and sessions.
+// measureWith measures the nodes while n redirectors probe them.
 func measureWith(ctx context.Context, o options, c *cluster.Cluster, n int, active, standby *cluster.Vault) (m cost, err error) {
 	m.redirectors = n
 	if n > 0 {
-		ip, err := harness.Loopback()
-		if err != nil {
-			return m, err
-		}
-		caddy, err := harness.Start(ctx, harness.Options{IP: ip, Caddyfile: proberConfig(c, n)})
+		caddy, _, err := startRedirectors(ctx, c, n, true, active)
 		if err != nil {
 			return m, err
 		}
 		defer func() { err = errors.Join(err, caddy.Close()) }()
-		if err := followed(ctx, ip, n, active.URL); err != nil {
-			return m, err
-		}
 	}
 	if err := wait.Sleep(ctx, warmUp); err != nil {
 		return m, err
@@ -92,6 +84,20 @@ func measureWith(ctx context.Context, o options, c *cluster.Cluster, n int, acti
 	return m, err
 }
 
+// startRedirectors starts n redirectors in one Caddy, and returns when all of them redirect to the active node.
+func startRedirectors(ctx context.Context, c *cluster.Cluster, n int, probes bool, active *cluster.Vault) (caddy *harness.Caddy, ip string, err error) {
+	if ip, err = harness.Loopback(); err != nil {
+		return nil, "", err
+	}
+	if caddy, err = harness.Start(ctx, harness.Options{IP: ip, Caddyfile: redirectorConfig(c, n, probes)}); err != nil {
+		return nil, "", err
+	}
+	if err = followed(ctx, ip, n, active.URL); err != nil {
+		return nil, "", errors.Join(err, caddy.Close())
+	}
+	return caddy, ip, nil
+}
+
 // cpuTimes notes what nodes have used so far.
 func cpuTimes(times *[2]time.Duration, nodes ...*cluster.Vault) (err error) {
 	for i, v := range nodes {
@@ -102,17 +108,22 @@ func cpuTimes(times *[2]time.Duration, nodes ...*cluster.Vault) (err error) {
 	return nil
 }
 
-// proberConfig is a Caddyfile of n sites with the default probes.
-func proberConfig(c *cluster.Cluster, n int) string {
+// redirectorConfig is a Caddyfile of n sites, with the default probes or with none. The timeouts of their probes differ a little:
+// nodes that are probed in the same way are probed once for all sites.
+func redirectorConfig(c *cluster.Cluster, n int, probes bool) string {
 	var b strings.Builder
 	b.WriteString("{\n\tdefault_bind {ip}\n\tpersist_config off\n}\n")
-	trust := "scheme http"
+	scheme, trust := "http", ""
 	if c.VaultCA != "" {
-		trust = "probe {\n\t\t\ttls {\n\t\t\t\tca " + c.VaultCA + "\n\t\t\t}\n\t\t}"
+		scheme, trust = "https", "\n\t\t\ttls {\n\t\t\t\tca "+c.VaultCA+"\n\t\t\t}"
 	}
 	for i := range n {
-		fmt.Fprintf(&b, "http://{ip}:%d {\n\tvault_redirect %s {\n\t\t%s\n\t\tmax_stale %ds\n\t}\n}\n",
-			firstPort+i, c.Consuls[0].HTTPAddr, trust, 300+i)
+		probe := "probe off"
+		if probes {
+			probe = fmt.Sprintf("probe {\n\t\t\ttimeout %dms%s\n\t\t}", 1000+i, trust)
+		}
+		fmt.Fprintf(&b, "http://{ip}:%d {\n\tvault_redirect %s {\n\t\tscheme %s\n\t\t%s\n\t}\n}\n",
+			firstPort+i, c.Consuls[0].HTTPAddr, scheme, probe)
 	}
 	return b.String()
 }

@@ -26,6 +26,7 @@ import (
 type options struct {
 	redirectors []int         // whose cost is measured
 	span        time.Duration // of each measurement
+	rate        [2]int        // reads a second by clients, over http and over TLS
 	watchers    int           // that follow a change
 	changes     int           // of the active node
 	out         string        // file of the Markdown, "" for none
@@ -38,6 +39,8 @@ func main() {
 	}
 	o := options{redirectors: []int{1, 10, 100}}
 	flag.DurationVar(&o.span, "span", 30*time.Second, "of each measurement of CPU time")
+	flag.IntVar(&o.rate[0], "rate", 500, "reads a second by clients over http, all redirectors together")
+	flag.IntVar(&o.rate[1], "rate-tls", 200, "the same over TLS")
 	flag.IntVar(&o.watchers, "watchers", 1000, "number of redirectors that follow a change in Consul")
 	flag.IntVar(&o.changes, "changes", 5, "number of changes that they follow")
 	flag.StringVar(&o.out, "out", "", "`file` in which the Markdown replaces that of the last run")
@@ -60,20 +63,25 @@ func main() {
 // run returns the Markdown.
 func run(ctx context.Context, o options) (string, error) {
 	machine := page.NewMachine(ctx, "consul", "vault")
-	var costs [2][]cost
+	var (
+		costs [2][]cost
+		loads [2][]load
+		err   error
+	)
 	for i, secure := range []bool{false, true} {
-		measured, err := measureCost(ctx, o, secure)
-		if err != nil {
+		if costs[i], err = measureCost(ctx, o, secure); err != nil {
 			return "", fmt.Errorf("cost of probes: %w", err)
 		}
-		costs[i] = measured
+		if loads[i], err = measureLoad(ctx, o, o.rate[i], secure); err != nil {
+			return "", fmt.Errorf("cost of probes under load: %w", err)
+		}
 	}
 	spans, err := measureFollowing(ctx, o)
 	if err != nil {
 		return "", fmt.Errorf("following a change: %w", err)
 	}
 	machine.End()
-	return markdown(o, machine, costs, spans), nil
+	return markdown(o, machine, costs, loads, spans), nil
 }
 
 // closing closes what a measurement has started, the last first.

@@ -20,12 +20,12 @@ func TestMain(m *testing.M) { os.Exit(harness.MainAsCaddy(m, caddycmd.Main)) }
 // Fifty redirectors follow each change: that they do is what run waits for.
 func TestRun(t *testing.T) {
 	cluster.Needed(t)
-	text, err := run(t.Context(), options{redirectors: []int{2}, span: 2 * time.Second, watchers: 50, changes: 2})
+	text, err := run(t.Context(), options{redirectors: []int{2}, span: 2 * time.Second, rate: [2]int{100, 50}, watchers: 50, changes: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Log(text)
-	if !strings.Contains(text, "\n| 2 | ") || !strings.Contains(text, "50 redirectors") {
+	if strings.Count(text, "\n| 2 | ") != 3 || !strings.Contains(text, "50 redirectors") {
 		t.Error("a table or a sentence is missing")
 	}
 }
