@@ -26,6 +26,7 @@ const appID = "vault_redirect"
 // the config: handlers load it. A handler alone does not know whether its config is run or only validated, which must not use
 // the network.
 type App struct {
+	ctx     caddy.Context
 	views   []*engine.View
 	emitter *events.Emitter
 }
@@ -41,6 +42,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision subscribes to the start and the end of the config. It emits events in between.
 func (a *App) Provision(ctx caddy.Context) (err error) {
 	pool.NextConfig()
+	a.ctx = ctx
 	if a.emitter, err = events.NewEmitter(ctx); err != nil {
 		return err
 	}
@@ -59,6 +61,7 @@ func (a *App) Start() error {
 	if err := fastlane.Check(a); err != nil {
 		return err
 	}
+	a.warnPassThru()
 	for _, v := range a.views {
 		v.Start()
 	}

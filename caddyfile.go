@@ -77,6 +77,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    retry_after <duration>
 //	    health_path <path>|off
 //	    log_health
+//	    pass_thru
 //	}
 //
 // Each option may be given once, except proxy, each of which adds a matcher. Any of Caddy's matchers works, such as
@@ -136,6 +137,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			p.TLS = new(TLS)
 			return p.TLS.parse(d)
 		},
+		"pass_thru":   block.Flag(d, &h.PassThru),
 		"retry_after": block.Duration(d, &h.RetryAfter, time.Nanosecond),
 	}, "proxy")
 	switch {

@@ -99,6 +99,8 @@ func TestCaddyfile(t *testing.T) {
 		{"max_stale", "vault_redirect {\nmax_stale 1d\n}", handler(`,"max_stale":86400000000000`)},
 		{"max_stale 0 is not left out", "vault_redirect {\nmax_stale 0\n}", handler(`,"max_stale":0`)},
 		{"retry_after", "vault_redirect {\nretry_after 2s\n}", handler(`,"retry_after":2000000000`)},
+		{"pass_thru", "vault_redirect {\npass_thru\n}", handler(`,"pass_thru":true`)},
+		{"pass_thru, and what comes next", "vault_redirect {\npass_thru\n}\nvault_redirect {\nname b\n}", handler(`,"pass_thru":true`) + " " + handler(`,"name":"b"`)},
 		{"comments and quotes", "vault_redirect { # x\n\"port\" \"1\" # y\n}", handler(`,"port":1`)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -123,6 +125,8 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"second address of consul", "vault_redirect {\nconsul a:1 b:2\n}", []string{"Caddyfile:3", "only the address"}},
 		{"address twice", "vault_redirect a:1 {\nconsul b:2\n}", []string{"Caddyfile:3", "address", "twice", "a:1", "b:2"}},
 		{"consul twice", "vault_redirect {\nconsul a:1\nconsul\n}", []string{"Caddyfile:4", "consul", "twice"}},
+		{"pass_thru with an argument", "vault_redirect {\npass_thru off\n}", []string{"Caddyfile:3", "pass_thru", `"off"`, "none"}},
+		{"pass_thru twice", "vault_redirect {\npass_thru\npass_thru\n}", []string{"Caddyfile:4", "pass_thru", "twice"}},
 		{"scheme twice", "vault_redirect {\nscheme http\nscheme http\n}", []string{"Caddyfile:4", "scheme", "twice"}},
 		{"max_stale twice", "vault_redirect {\nmax_stale 0\nmax_stale 0\n}", []string{"Caddyfile:4", "max_stale", "twice"}},
 		{"tag twice", consul("tag a\ntag b"), []string{"Caddyfile:5", "tag", "twice"}},

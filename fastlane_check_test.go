@@ -22,6 +22,8 @@ func TestFastLaneRefuses(t *testing.T) {
 	clearConsulEnv(t)
 	handler := handlerJSON(standin.RunConsul(t).Addr(), "")
 	route := `{"handle": [` + handler + `]}`
+	passing := strings.TrimSuffix(handler, "}") + `, "pass_thru": true}`
+	proxied := `{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"match": [{"header": {"X": ["y"]}}]}}]}`
 	sub := func(routes string) string { return `{"handle": [{"handler": "subroute", "routes": [` + routes + `]}]}` }
 	proxying := func(match string) string {
 		return laneWrapper + `, "routes": [{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"match": [` + match + `]}}]}]`
@@ -32,6 +34,9 @@ func TestFastLaneRefuses(t *testing.T) {
 		{name: "behind names", server: laneWrapper + `, "routes": [{"match": [{"host": ["a.b", "c.d"]}], ` + sub(route)[1:] + `]`},
 		{name: "behind names, further down", server: laneWrapper + `, "routes": [` + sub(`{"match": [{"host": ["a.b"]}], `+route[1:]) + `]`},
 		{name: "after TLS", server: `"listener_wrappers": [{"wrapper": "proxy_protocol"}, {"wrapper": "tls"}, {"wrapper": "vault_redirect"}], "routes": [` + route + `]`},
+		{name: "passed to another handler", server: laneWrapper + `, "routes": [{"handle": [` + passing + `, {"handler": "static_response"}]}]`},
+		{name: "passed to another route", server: laneWrapper + `, "routes": [{"handle": [` + passing + `]}, ` + proxied + `]`},
+		{name: "passed on further down", server: laneWrapper + `, "routes": [` + sub(`{"handle": [`+passing+`]}, {}`) + `]`},
 		{name: "some paths proxied", server: proxying(`{"path": ["/a*"]}, {"method": ["GET"], "path": ["/b"]}`)},
 
 		{name: "logs", server: laneWrapper + `, "logs": {}, "routes": [` + route + `]`, want: "it logs requests"},
@@ -47,6 +52,8 @@ func TestFastLaneRefuses(t *testing.T) {
 		{name: "twice", server: `"listener_wrappers": [{"wrapper": "vault_redirect"}, {"wrapper": "vault_redirect"}], "routes": [` + route + `]`, want: "after it comes vault_redirect"},
 		{name: "no route", server: laneWrapper, want: "no route"},
 		{name: "no handler", server: laneWrapper + `, "routes": [{}]`, want: "has the handlers"},
+		{name: "another handler before one that passes on", server: laneWrapper + `, "routes": [{"handle": [{"handler": "headers"}, ` + passing + `]}]`, want: "the handlers headers, vault_redirect"},
+		{name: "another route before one that passes on", server: laneWrapper + `, "routes": [{}, {"handle": [` + passing + `]}]`, want: "the server has 2 routes"},
 		{name: "two routes", server: laneWrapper + `, "routes": [` + route + `, ` + route + `]`, want: "the server has 2 routes"},
 		{name: "two routes further down", server: laneWrapper + `, "routes": [` + sub(route+`, {}`) + `]`, want: "a subroute has 2 routes"},
 		{name: "errors further down", server: laneWrapper + `, "routes": [{"handle": [{"handler": "subroute", "errors": {"routes": [{}]}, "routes": [` + route + `]}]}]`, want: "handle_errors"},

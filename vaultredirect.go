@@ -41,7 +41,7 @@ func init() { caddy.RegisterModule(Handler{}) }
 // Caddy. It stores nothing, so any number of instances may run behind a load balancer.
 //
 // During a failover, requests wait for the next active node. While there is none, it answers 503 with a Retry-After header, in the
-// form of Vault's errors. It never passes a request on to the next handler.
+// form of Vault's errors, or passes the request on to the next handler if PassThru is set.
 type Handler struct {
 	// Name of the cluster, in metrics, status and events. Default: the name of the service in Consul, or the host of the
 	// first URL.
@@ -103,6 +103,12 @@ type Handler struct {
 
 	// Proxy selects requests that are proxied instead of redirected. Default: none.
 	Proxy *Proxy `json:"proxy,omitempty"`
+	// PassThru gives requests to the next handler that would get 503 otherwise, after they have waited as hold says: to
+	// another vault_redirect, for a cluster in another datacenter, or to an error page. The bodies of such requests are not read while
+	// they wait. Requests for the health endpoints, those that are no path (400) and redirect loops (508) are not passed on, nor
+	// is a proxied request of whose body something was read. If no handler answers it, the request gets its 503.
+	// Default: false.
+	PassThru bool `json:"pass_thru,omitempty"`
 
 	discoverer discovery.Discoverer
 	redirector *redirect.Redirector
@@ -311,8 +317,12 @@ func (h *Handler) Cleanup() error {
 	return h.proxied.Cleanup()
 }
 
-// ServeHTTP answers the request. It always writes the answer itself and returns nil.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+// ServeHTTP answers the request. It writes the answer itself and returns nil, unless it passes the request on: then it returns what the
+// next handler returns.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !h.PassThru {
+		next = nil
+	}
 	if r.ProtoMajor < 3 && caddy.Exiting() { // over HTTP/3, an answer with this header would be malformed
 		redirect.CloseConnection(w.Header())
 	}
@@ -332,9 +342,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	case err != nil: // it is not known whether the request must be proxied
 		return h.redirector.RefuseBad(w, r, "the request could not be matched")
 	case proxied:
-		return h.proxied.Serve(w, r)
+		return h.proxied.Serve(w, r, next)
 	}
-	return h.redirector.Redirect(w, r, path)
+	return h.redirector.Redirect(w, r, path, next)
 }
 
 // Interface guards

@@ -25,6 +25,8 @@ var checks = map[string]func(t *testing.T, text string){
 	"production.Caddyfile":         production,
 	"without-consul.Caddyfile":     withoutConsul,
 	"proxy.Caddyfile":              proxy,
+	"datacenters.Caddyfile":        datacenters,
+	"error-page.Caddyfile":         errorPage,
 	"status.Caddyfile":             status,
 	"events-exec.Caddyfile":        eventsCaddyfile,
 	"events-webhook.Caddyfile":     eventsCaddyfile,

@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/hashicorp/consul/api"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -82,18 +83,7 @@ func TestProxyExampleRemovesForwardedCertificate(t *testing.T) {
 
 // The websocket of events is proxied in each namespace, however deep it is. Types of events may have a slash.
 func TestProxyExampleMatchesEventsInNamespaces(t *testing.T) {
-	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"initialized": true, "sealed": false, "standby": false, "version": "1.21.0"}`)
-	}))
-	node.Config.ErrorLog = log.New(io.Discard, "", 0)
-	node.StartTLS()
-	defer node.Close()
-	site := runProxyExample(t, node)
-	client := &http.Client{
-		Timeout:       30 * time.Second,
-		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	site, client := runProxyExample(t, newNode(t)), newClient()
 	for path, want := range map[string]int{
 		"/v1/sys/events/subscribe/kv-v2/data-write":            http.StatusOK,
 		"/v1/team-a/sys/events/subscribe/kv-v2/data-write":     http.StatusOK,
@@ -113,13 +103,21 @@ func TestProxyExampleMatchesEventsInNamespaces(t *testing.T) {
 	}
 }
 
-// runProxyExample has Caddy, in this process, run proxy.Caddyfile for a node, and returns the URL of the site.
-func runProxyExample(t *testing.T, node *httptest.Server) string {
+// newNode returns an active node, over TLS.
+func newNode(t *testing.T) *httptest.Server {
 	t.Helper()
-	setFiles(t)
-	ca := filepath.Join(t.TempDir(), "vault-ca.pem")
-	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: node.Certificate().Raw})))
-	t.Setenv("VAULT_REDIRECT_VAULT_CA", ca)
+	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"initialized": true, "sealed": false, "standby": false, "version": "1.21.0"}`)
+	}))
+	node.Config.ErrorLog = log.New(io.Discard, "", 0)
+	node.StartTLS()
+	t.Cleanup(node.Close)
+	return node
+}
+
+// entryOf registers a node as active.
+func entryOf(t *testing.T, name string, node *httptest.Server) *api.ServiceEntry {
+	t.Helper()
 	host, text, err := net.SplitHostPort(node.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -128,18 +126,51 @@ func runProxyExample(t *testing.T, node *httptest.Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(host), standin.Port(port)))
-	t.Setenv("VAULT_REDIRECT_CONSUL", consul.Addr())
+	return standin.Active(name, standin.Address(host), standin.Port(port))
+}
 
+// newClient returns a client that follows no redirects and asks for vault.example.com.
+func newClient() *http.Client {
+	return &http.Client{
+		Timeout:       30 * time.Second,
+		Transport:     &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: "vault.example.com"}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// trustNode has the examples trust the certificate of a node.
+func trustNode(t *testing.T, node *httptest.Server) {
+	t.Helper()
+	ca := filepath.Join(t.TempDir(), "vault-ca.pem")
+	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: node.Certificate().Raw})))
+	t.Setenv("VAULT_REDIRECT_VAULT_CA", ca)
+}
+
+// runProxyExample has Caddy, in this process, run proxy.Caddyfile for a node, and returns the URL of the site.
+func runProxyExample(t *testing.T, node *httptest.Server) string {
+	t.Helper()
+	setFiles(t)
+	trustNode(t, node)
+	t.Setenv("VAULT_REDIRECT_CONSUL", standin.RunConsul(t, entryOf(t, "vault-1", node)).Addr())
+	return "https://" + runExample(t, page(t, "examples/proxy.Caddyfile"))
+}
+
+// runExample has Caddy, in this process, run an example, and returns the address of its site, which has no port of its own, or 8080.
+func runExample(t *testing.T, text string) (address string) {
+	t.Helper()
 	// Its own address and ports, and nothing that is logged or kept.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := listener.Addr().String()
+	address = listener.Addr().String()
 	listener.Close()
 	_, own, _ := net.SplitHostPort(address)
-	example := strings.Replace(page(t, "examples/proxy.Caddyfile"), "\n{\n", "\n{\n\tadmin off\n\tpersist_config off\n\tdefault_bind 127.0.0.1\n\thttp_port 1\n\thttps_port "+own+
+	https := own
+	if plain := strings.Replace(text, "\n:8080 {", "\n:"+own+" {", 1); plain != text {
+		text, https = plain, "2"
+	}
+	example := strings.Replace(text, "\n{\n", "\n{\n\tadmin off\n\tpersist_config off\n\tdefault_bind 127.0.0.1\n\thttp_port 1\n\thttps_port "+https+
 		"\n\tstorage file_system "+t.TempDir()+"\n\tlog {\n\t\toutput discard\n\t}\n", 1)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(example), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -153,5 +184,5 @@ func runProxyExample(t *testing.T, node *httptest.Server) string {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
-	return "https://" + address
+	return address
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // onlyHandler returns the names of a server's host matcher, if it has one. It returns an error if the server has anything else
-// besides one vault_redirect handler. It is called before the handlers are provisioned.
+// besides one vault_redirect handler, and what that passes requests on to (pass_thru). It is called before the handlers are provisioned.
 func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	switch {
 	case s.Logs != nil:
@@ -78,12 +78,12 @@ type walk struct {
 	hosts   caddyhttp.MatchHost
 }
 
-// routes checks that there is one route.
+// routes checks that there is one route, or that the first one is to a handler that passes requests on.
 func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 	switch {
 	case len(routes) == 0:
 		return fmt.Errorf("%s has no route to the handler vault_redirect", where)
-	case len(routes) > 1:
+	case len(routes) > 1 && !passesThru(routes[0]):
 		return fmt.Errorf("%s has %d routes (sites, matchers, handle blocks, or the redirects of automatic HTTPS), but may have one, to vault_redirect", where, len(routes))
 	}
 	r := routes[0]
@@ -95,7 +95,7 @@ func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 		names = append(names, moduleName(raw, "handler"))
 	}
 	switch {
-	case len(names) == 1 && names[0] == "vault_redirect":
+	case len(names) == 1 && names[0] == "vault_redirect", passesThru(r):
 		return nil
 	case len(names) == 1 && names[0] == "subroute":
 		var sub struct {
@@ -111,6 +111,15 @@ func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 		return w.routes(sub.Routes, "a subroute")
 	}
 	return fmt.Errorf("its route has the handlers %s, but may have vault_redirect alone", strings.Join(names, ", "))
+}
+
+// passesThru reports whether the first handler of a route is vault_redirect, and passes requests on. These are not answered by the lane.
+func passesThru(r caddyhttp.Route) bool {
+	var first struct {
+		Handler  string `json:"handler"`
+		PassThru bool   `json:"pass_thru"`
+	}
+	return len(r.HandlersRaw) > 0 && json.Unmarshal(r.HandlersRaw[0], &first) == nil && first.Handler == "vault_redirect" && first.PassThru
 }
 
 // matchers checks the matchers of a route. Those of top-level routes have been loaded already.

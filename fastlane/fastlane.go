@@ -37,7 +37,7 @@ func init() { caddy.RegisterModule(new(FastLane)) }
 // server, with everything that has not been answered, and stays there. Caddy's server serves HTTP/2 and HTTP/3 as usual.
 //
 // The server must have no other purpose: its only route must be the handler, behind at most one host matcher of plain names, and
-// it must have no logs. Otherwise loading the config fails with an error that says why. In listener_wrappers, it must be the last
+// it must have no logs. Other handlers may come after one with pass_thru. Otherwise loading the config fails with an error that says why. In listener_wrappers, it must be the last
 // one, and after tls if that is listed.
 type FastLane struct {
 	ctx    caddy.Context
@@ -112,14 +112,15 @@ type Handler struct {
 	OnlyByPath error                               // nil if Proxies depends on path and method only
 }
 
-// Join connects a handler with the lane of its server, if the server has one.
+// Join connects a handler with the lane of its server, if the server has one. Other handlers of the server come after the first one, and
+// get what it passes on.
 func Join(ctx caddy.Context, h Handler) error {
 	server := ctx.Value(caddyhttp.ServerCtxKey)
 	if server == nil {
 		return nil
 	}
 	found, ok := lanes.Load(server)
-	if !ok {
+	if !ok || found.(*FastLane).handler != nil {
 		return nil
 	}
 	if h.OnlyByPath != nil {

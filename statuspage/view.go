@@ -144,6 +144,7 @@ func numbersOf(c *status.Cluster) []figure {
 		{"proxied", c.Requests["proxied"], false, ""},
 		{"rejected (503)", c.Requests["unavailable"], true, "bad"},
 		{"redirect loop (508)", c.Requests["loop"], false, "bad"},
+		{"passed to the next handler", c.Requests["passed"], false, "warn"},
 		{"no path (400)", c.Requests["bad_request"], false, "warn"},
 		{"waited, then served", c.Hold["released"], true, ""},
 		{"hold timed out", c.Hold["expired"], false, "bad"},

@@ -22,15 +22,16 @@ const (
 	Unavailable
 	Loop
 	BadRequest
+	Passed // to the next handler
 	answers
 )
 
-var answerNames = [answers]string{"redirected", "standby", "proxied", "unavailable", "loop", "bad_request"}
+var answerNames = [answers]string{"redirected", "standby", "proxied", "unavailable", "loop", "bad_request", "passed"}
 
 func (a Answer) String() string { return answerNames[a] }
 
 // Answers is the whole set.
-var Answers = []Answer{Redirected, SentToStandby, Proxied, Unavailable, Loop, BadRequest}
+var Answers = []Answer{Redirected, SentToStandby, Proxied, Unavailable, Loop, BadRequest, Passed}
 
 // HoldEnd is how the wait of a request ended.
 type HoldEnd int

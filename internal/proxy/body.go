@@ -94,6 +94,7 @@ type joined struct {
 // net/http, which reads on or closes the connection.
 type upload struct {
 	body   io.Reader
+	begun  atomic.Bool // something may have been read of it
 	ended  atomic.Bool // it was read to the end
 	closed atomic.Bool // by the transport, which does not read on
 	failed atomic.Pointer[error]
@@ -101,6 +102,7 @@ type upload struct {
 
 // Read implements [io.Reader].
 func (u *upload) Read(b []byte) (int, error) {
+	u.begun.Store(true)
 	if u.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
@@ -119,6 +121,15 @@ func (u *upload) Read(b []byte) (int, error) {
 func (u *upload) Close() error {
 	u.closed.Store(true)
 	return nil
+}
+
+// giveBack closes the body, and reports whether it is whole: nothing was read of it.
+func (u *upload) giveBack() bool {
+	if u == nil {
+		return true
+	}
+	u.closed.Store(true)
+	return !u.begun.Load() // a Read that comes now reads nothing
 }
 
 // err returns why the client's body ended early, nil if it did not.

@@ -71,16 +71,20 @@ func newRequest(r *http.Request) *request {
 }
 
 // Serve proxies a request. It answers errors itself, in the form of Vault's errors, and never returns one: Caddy would log the
-// request, with its token.
-func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request) error {
-	o := redirect.Outcome{State: x.View.State(), Answer: engine.Proxied}
-	defer func() { x.Note(r, o) }() // also if the reverse proxy aborts an answer, which it does by a panic
+// request, with its token. If next is not nil, it gets the request in place of a 503 for want of a node.
+func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	o, passed := redirect.Outcome{State: x.View.State(), Answer: engine.Proxied}, false
+	defer func() { // also if the reverse proxy aborts an answer, which it does by a panic
+		if !passed {
+			x.Note(r, o)
+		}
+	}()
 	if r.TLS != nil && !r.TLS.HandshakeComplete {
 		// This is early data of HTTP/3, which a man in the middle can replay. See https://www.rfc-editor.org/rfc/rfc8470#section-5.2.
 		o.Answer = engine.BadRequest
 		return redirect.WriteErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
 	}
-	p := newRequest(r)
+	p, client := newRequest(r), w
 	if r.ProtoMajor == 1 && p.upload != nil {
 		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
 	}
@@ -88,10 +92,16 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request) error {
 		defer p.upload.Close() //nolint:errcheck // it never fails: who still reads the body reads no more of it
 	}
 	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.begin}
+	if next != nil { // it gets the body, too
+		waiter.Unseen, waiter.Begin = r.ProtoMajor == 1 && p.upload != nil, nil
+	}
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := x.View.Await(r.Context(), x.Queue, waiter)
 		o.State, o.Held = s, redirect.HeldSince(p.came)
 		if v := redirect.Decide(s, r, redirect.ToProxy); !v.Goes() {
+			if passed = v.Answer == engine.Unavailable && next != nil && p.upload.giveBack(); passed {
+				return x.Pass(client, r, o, v, next)
+			}
 			o.Answer = v.Answer
 			return x.Refuse(w, s, v)
 		}

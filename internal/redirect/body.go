@@ -44,9 +44,9 @@ func discardWhileWaiting(r *http.Request) (end func()) {
 }
 
 // hidesLeaving reports whether net/http cannot notice that the client leaves while its request waits, because the body may not be
-// read to the end.
-func hidesLeaving(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.ContentLength != 0 && (r.ContentLength < 0 || !hasBody(r, maxDiscarded))
+// read to the end, or is not read at all.
+func hidesLeaving(r *http.Request, read bool) bool {
+	return r.ProtoMajor == 1 && r.ContentLength != 0 && (!read || r.ContentLength < 0 || !hasBody(r, maxDiscarded))
 }
 
 // RefuseBody makes the answer to a request with Expect: 100-continue the last one on its connection, if the body is not wanted:

@@ -39,7 +39,11 @@ type placeholders struct {
 func (d *Redirector) Note(r *http.Request, o Outcome) {
 	d.View.Stats().Answered(o.Answer)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(d.placeholders(o))
+		values := d.placeholders(o)
+		if o.Answer == engine.Passed {
+			values = unlessLater(repl, values)
+		}
+		repl.Map(values)
 	}
 	if d.AccessLog {
 		logFields(r, o)
@@ -56,6 +60,24 @@ func (d *Redirector) placeholders(o Outcome) caddy.ReplacerFunc {
 		}
 	}
 	return last.values
+}
+
+// unlessLater returns placeholders for which the values of a handler that gets the request later take precedence. A replacer uses the
+// first function that has a value.
+func unlessLater(repl *caddy.Replacer, values caddy.ReplacerFunc) caddy.ReplacerFunc {
+	asking := false
+	return func(key string) (any, bool) {
+		own, ok := values(key)
+		if !ok || asking {
+			return nil, false
+		}
+		asking = true
+		defer func() { asking = false }()
+		if later, found := repl.Get(key); found {
+			return later, true
+		}
+		return own, true
+	}
 }
 
 func (d *Redirector) valuesOf(o Outcome) caddy.ReplacerFunc {

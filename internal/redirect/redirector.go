@@ -7,9 +7,11 @@ package redirect
 import (
 	"cmp"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -24,7 +26,8 @@ type Redirector struct {
 	Log        *zap.Logger
 	AccessLog  bool // the server has access logs
 
-	last atomic.Pointer[placeholders] // of the last request that did not wait
+	last       atomic.Pointer[placeholders] // of the last request that did not wait
+	nobodyNext sync.Once                    // it was logged that no handler comes next
 }
 
 // Kind is how a request gets to the active node.
@@ -81,16 +84,27 @@ func (v Verdict) Text(s *engine.State) string {
 	return Explain(v.Reason)
 }
 
-// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or by an error.
-func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string) error {
-	RefuseBody(w, r)
+// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or by an error. If next is not nil, it
+// gets the request in place of a 503.
+func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string, next caddyhttp.Handler) error {
 	if r.Header[engine.ProbeHeader] != nil { // by a redirector that takes this one for a node of Vault
+		RefuseBody(w, r)
 		w.Header().Set(engine.RedirectorHeader, "1")
 		d.Note(r, Outcome{State: d.View.State(), Answer: engine.Loop})
 		return WriteErrors(w, http.StatusLoopDetected, "this is a redirector, not a Vault node: correct api_addr in Vault's configuration")
 	}
+	var held time.Duration
+	if next != nil { // it gets the body, too: nothing may read that before
+		o := d.await(r, nil)
+		if v := Decide(o.State, r, ToRedirect); v.Answer == engine.Unavailable {
+			return d.Pass(w, r, o, v, next)
+		}
+		held = o.Held
+	}
+	RefuseBody(w, r)
 	readBeforeReply(w, r)
-	o := d.await(r)
+	o := d.await(r, discardWhileWaiting)
+	o.Held += held
 	v := Decide(o.State, r, ToRedirect)
 	o.Answer = v.Answer
 	d.Note(r, o)
@@ -100,8 +114,9 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	return WriteRedirect(w, r, &o.State.Target, path)
 }
 
-// await waits, if need be, until a node is active. It returns the state then, and how long the request was held.
-func (d *Redirector) await(r *http.Request) Outcome {
+// await waits, if need be, until a node is active. It returns the state then, and how long the request was held. While the request
+// waits, read reads its body; nil: nothing does.
+func (d *Redirector) await(r *http.Request, read func(*http.Request) (end func())) Outcome {
 	s := d.View.State()
 	switch p := s.Phase(); {
 	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
@@ -110,10 +125,34 @@ func (d *Redirector) await(r *http.Request) Outcome {
 	came, end := time.Now(), func() {}
 	defer func() { end() }()
 	s = d.View.Await(r.Context(), d.Queue, engine.Waiter{
-		Client: ClientAddress(r), Came: came, Unseen: hidesLeaving(r), Begin: func() { end = discardWhileWaiting(r) },
+		Client: ClientAddress(r), Came: came, Unseen: hidesLeaving(r, read != nil), Begin: func() {
+			if read != nil {
+				end = read(r)
+			}
+		},
 	})
 	return Outcome{State: s, Held: HeldSince(came)}
 }
+
+// Pass gives a request that would get a 503 to the next handler. If there is none, the request gets its 503: Caddy would answer with an
+// empty 200, which clients of Vault take for success.
+func (d *Redirector) Pass(w http.ResponseWriter, r *http.Request, o Outcome, v Verdict, next caddyhttp.Handler) error {
+	o.Answer = engine.Passed
+	d.Note(r, o) // first: what another handler notes of the same request takes precedence
+	err := next.ServeHTTP(w, r)
+	if nobody, _ := caddyhttp.GetVar(r.Context(), unhandledVar).(bool); err != nil || !nobody {
+		return err
+	}
+	caddyhttp.SetVar(r.Context(), unhandledVar, nil)
+	d.nobodyNext.Do(func() {
+		d.Log.Warn("pass_thru: no other handler has answered the request: clients get 503 while there is no active node")
+	})
+	RefuseBody(w, r)
+	return d.Refuse(w, o.State, v)
+}
+
+// unhandledVar is the variable of a request that Caddy sets at the end of the handlers.
+const unhandledVar = "unhandled"
 
 // Refuse answers a request that may not go to the active node of a State.
 func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) error {
