@@ -27,6 +27,7 @@ func TestMetricsOfClosedSets(t *testing.T) {
 		`discovery_queries_total{cluster="127.0.0.1:1",result="%s"}`: "ok acl_denied acl_filtered consul_unreachable consul_error",
 		`probes_total{cluster="127.0.0.1:1",result="%s"}`:            "active standby sealed uninitialized removed timeout refused tls unclear redirector invalid other",
 		`requests_total{cluster="127.0.0.1:1",result="%s"}`:          "redirected standby proxied unavailable loop bad_request passed",
+		`proxy_retries_total{cluster="127.0.0.1:1",reason="%s"}`:     "unconnected not_active sealed broken",
 		`holds_total{cluster="127.0.0.1:1",result="%s"}`:             "released expired abandoned overflow shutdown",
 	} {
 		for value := range strings.FieldsSeq(values) {

@@ -53,6 +53,25 @@ func (e HoldEnd) String() string { return holdEndNames[e] }
 // HoldEnds is the whole set.
 var HoldEnds = []HoldEnd{Released, Expired, Abandoned, Overflow, Shutdown}
 
+// Retry is why a proxied request was sent again.
+type Retry int
+
+// The reasons.
+const (
+	RetryUnconnected Retry = iota // no connection to the node could be made, or it had closed the one that was kept
+	RetryNotActive                // the node said that it is not active, and has done nothing
+	RetrySealed                   // the node said that it is sealed; reads only
+	RetryBroken                   // the node broke the connection before it answered, or was given up; reads only
+	retries
+)
+
+var retryNames = [retries]string{"unconnected", "not_active", "sealed", "broken"}
+
+func (r Retry) String() string { return retryNames[r] }
+
+// Retries is the whole set.
+var Retries = []Retry{RetryUnconnected, RetryNotActive, RetrySealed, RetryBroken}
+
 // QueryResults is the closed set of the outcomes of discovery's queries.
 var QueryResults = []discovery.Reason{
 	discovery.ReasonOK, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable, discovery.ReasonConsulError,
@@ -72,6 +91,7 @@ type Stats struct {
 
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
+	retries [retries]atomic.Uint64
 	losses  [6]atomic.Uint64  // in the order of LossReasons
 	probes  [12]atomic.Uint64 // in the order of Results
 	without atomic.Int64      // nanoseconds without an active node, without the present outage
@@ -99,6 +119,12 @@ func (s *Stats) Answers(a Answer) uint64 { return s.answers[a].Load() }
 
 // Holds returns how many waits ended in a way.
 func (s *Stats) Holds(e HoldEnd) uint64 { return s.holds[e].Load() }
+
+// Retried counts that a proxied request was sent again.
+func (s *Stats) Retried(r Retry) { s.retries[r].Add(1) }
+
+// Retries returns how often a proxied request was sent again, by reason.
+func (s *Stats) Retries(r Retry) uint64 { return s.retries[r].Load() }
 
 // Losses returns how often the active node was lost, by reason.
 func (s *Stats) Losses(r discovery.Reason) uint64 { return s.losses[indexOf(LossReasons, r)].Load() }

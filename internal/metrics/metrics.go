@@ -62,6 +62,7 @@ var (
 	descProbes      = describe("probes_total", "Probes of nodes by result.", "result")
 	descProbing     = describe("probe_duration_seconds", "Duration of answered probes.")
 	descRequests    = describe("requests_total", "Requests by how they were answered.", "result")
+	descRetries     = describe("proxy_retries_total", "Times a proxied request was sent again, by reason.", "reason")
 	descHeld        = describe("held_requests", "Requests held now, waiting for an active node.")
 	descHeldLimit   = describe("held_requests_limit", "Maximum number of requests held at once.")
 	descHolds       = describe("holds_total", "Held requests by outcome.", "result")
@@ -71,7 +72,7 @@ var (
 	descBuild       = prometheus.NewDesc("caddy_vault_redirect_build_info", "1, with the version of the plugin.", []string{"version"}, nil)
 	allDescriptions = []*prometheus.Desc{
 		descActive, descReason, descInfo, descNodes, descNodeState, descCandidates, descChanges, descLosses, descWithout, descLastChange,
-		descFailover, descUp, descQueries, descSuccess, descStale, descProbes, descProbing, descRequests, descHeld, descHeldLimit,
+		descFailover, descUp, descQueries, descSuccess, descStale, descProbes, descProbing, descRequests, descRetries, descHeld, descHeldLimit,
 		descHolds, descHolding, descDraining, descDropped, descBuild,
 	}
 )
@@ -191,6 +192,9 @@ func (s sample) stats(v *engine.View, now time.Time) {
 	s.histogram(descProbing, stats.Probing)
 	for _, a := range engine.Answers {
 		s.counter(descRequests, stats.Answers(a), a.String())
+	}
+	for _, r := range engine.Retries {
+		s.counter(descRetries, stats.Retries(r), r.String())
 	}
 	for _, e := range engine.HoldEnds {
 		s.counter(descHolds, stats.Holds(e), e.String())
