@@ -67,7 +67,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	        fall     <number>
 //	        tls { ... }
 //	    }
-//	    proxy       <matcher> [<args>...]
+//	    proxy       all|<matcher> [<args>...]
 //	    proxy_tls {
 //	        ...
 //	    }
@@ -84,6 +84,8 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //
 //	proxy path /v1/sys/storage/raft/snapshot*
 //	proxy header X-Vault-Proxy yes
+//
+// proxy all proxies every request, and takes no matcher beside it.
 //
 // Everything is optional: by default, the address of Consul is that of the environment variables of its own client, else
 // 127.0.0.1:8500. consul and vault are mutually exclusive.

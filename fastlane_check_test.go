@@ -68,6 +68,7 @@ func TestFastLaneRefuses(t *testing.T) {
 		{name: "a placeholder", server: laneWrapper + `, "routes": [` + sub(`{"match": [{"host": ["{env.X}"]}], `+route[1:]) + `]`, want: `"{env.X}"`},
 		{name: "proxied by header", server: proxying(`{"header": {"X": ["y"]}}`), want: "the matcher header depends on more"},
 		{name: "proxied by a placeholder", server: proxying(`{"path": ["/{http.request.host}"]}`), want: "has a placeholder"},
+		{name: "all proxied", server: laneWrapper + `, "routes": [{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"all": true}}]}]`, want: "proxy all: no request is redirected"},
 		{name: "options", server: `"listener_wrappers": [{"wrapper": "vault_redirect", "x": 1}], "routes": [` + route + `]`, want: "unknown field"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

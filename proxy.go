@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 )
 
@@ -26,6 +27,8 @@ import (
 // Tokens, and the secrets in Vault's answers, then pass through Caddy. Vault sees the address of Caddy, unless it trusts
 // Caddy's X-Forwarded-For (x_forwarded_for_authorized_addrs in Vault's listener). Proxy only the requests that need it.
 type Proxy struct {
+	// All proxies every request: the redirector is then a proxy, and MatchersRaw must be empty. Default: false.
+	All bool `json:"all,omitempty"`
 	// MatchersRaw selects the requests to proxy: those that match any of the sets. Any of Caddy's request matchers works.
 	// Requests for the health endpoints are never proxied. Default: none.
 	MatchersRaw caddyhttp.RawMatcherSets `json:"match,omitempty" caddy:"namespace=http.matchers"`
@@ -36,6 +39,8 @@ type Proxy struct {
 	matchers caddyhttp.MatcherSets
 }
 
+var errAllAndSome = errors.New("all already proxies every request: remove all, or the request matchers")
+
 // provision sets up the proxy of a handler.
 func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	sets, err := ctx.LoadModule(p, "MatchersRaw")
@@ -45,8 +50,11 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	if err := p.matchers.FromInterface(sets); err != nil {
 		return fmt.Errorf("match: %w", err)
 	}
-	if len(p.matchers) == 0 {
-		return errors.New("match: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*")
+	switch {
+	case p.All && len(p.matchers) > 0:
+		return errAllAndSome
+	case !p.All && len(p.matchers) == 0:
+		return errors.New("match: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*; or proxy all requests by all")
 	}
 	trust := p.TLS
 	if trust == nil {
@@ -79,9 +87,17 @@ func (h *Handler) proxy() *Proxy {
 // parseMatcher parses one proxy option. d is at its name.
 func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {
-		return d.Err("proxy: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*")
+		return d.Err("proxy: a request matcher is missing, such as path /v1/sys/storage/raft/snapshot*; or all")
 	}
 	name := d.Val()
+	switch {
+	case p.All && name == "all":
+		return d.Err("proxy: all is given twice")
+	case p.All || name == "all" && len(p.MatchersRaw) > 0:
+		return d.WrapErr(fmt.Errorf("proxy: %w", errAllAndSome))
+	case name == "all":
+		return block.Flag(d, &p.All)()
+	}
 	module, err := caddy.GetModule("http.matchers." + name)
 	if err != nil {
 		return d.Errf("proxy: %q is not one of Caddy's request matchers, such as path or header", name)
@@ -128,14 +144,17 @@ func (t *TLS) warn(log *zap.Logger) {
 
 // matches reports whether a request must be proxied.
 func (p *Proxy) matches(r *http.Request) (bool, error) {
-	if p == nil {
-		return false, nil
+	if p == nil || p.All {
+		return p != nil, nil
 	}
 	return p.matchers.AnyMatchWithError(r)
 }
 
-// onlyByPath returns an error if whether a request is proxied depends on more than its path and method.
+// onlyByPath returns an error if no request is redirected, or if whether one is proxied depends on more than its path and method.
 func (p *Proxy) onlyByPath() error {
+	if p.All {
+		return errors.New("proxy all: no request is redirected")
+	}
 	for _, set := range p.matchers {
 		for _, m := range set {
 			switch m := m.(type) {

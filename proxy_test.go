@@ -70,8 +70,17 @@ func TestProxyOnlyWhatMatches(t *testing.T) {
 
 // The health endpoints are this handler's, even where everything is proxied.
 func TestProxyOfEverything(t *testing.T) {
+	for name, proxy := range map[string]string{"all": `{"all": true}`, "path": `{"match": [{"path": ["*"]}]}`} {
+		t.Run(name, func(t *testing.T) { proxyOfEverything(t, proxy) })
+	}
+}
+
+func proxyOfEverything(t *testing.T, proxy string) {
 	c := standin.RunCluster(t, 1)
-	r := proxying(t, c, `{"path": ["*"]}`, "")
+	r := run(t, `, "logs": {}`, func(int) string {
+		return fmt.Sprintf(`{"handler": "vault_redirect", "scheme": "http", "discovery": {"source": "consul", "address": %q},
+			"probe": {"interval": "50ms", "timeout": "500ms"}, "proxy": %s}`, c.Consul.Addr(), proxy)
+	})
 	for _, path := range []string{defaultHealthPath, defaultHealthPath + "/ready", defaultHealthPath + "/live"} {
 		if code, header, body := r.send(t, "GET", path, ""); code != http.StatusOK || header.Get("Via") != "" {
 			t.Errorf("%s: status %d, Via %q: %s", path, code, header.Get("Via"), body)
@@ -169,10 +178,20 @@ func TestProxyCaddyfile(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("%v\n%s, want\n%s", err, got, want)
 	}
+	got, err = adaptDirective("vault_redirect {\n\tproxy all\n\tproxy_tls {\n\t\tserver_name v\n\t}\n}")
+	want = `{"discovery":{"source":"consul"},"handler":"vault_redirect","proxy":{"all":true,"tls":{"server_name":"v"}}}`
+	if err != nil || got != want {
+		t.Errorf("%v\n%s, want\n%s", err, got, want)
+	}
 	for text, want := range map[string]string{
 		"proxy":                             "a request matcher is missing",
 		"proxy nonsense":                    `"nonsense" is not one of Caddy's request matchers`,
 		"proxy path":                        "path: arguments are missing",
+		"proxy all /x":                      `all: unexpected argument "/x"`,
+		"proxy all\nproxy all":              "all is given twice",
+		"proxy all\nproxy path /x":          "all already proxies every request",
+		"proxy path /x\nproxy all":          "all already proxies every request",
+		"proxy all {\nserver_name a\n}":     "does not take a block",
 		"proxy_tls x":                       "its settings go in a block",
 		"proxy_tls {\n}\nproxy_tls {\n}":    "proxy_tls is given twice",
 		"proxy path /x {\ntls {\n}\n}":      "blocks are not supported",
@@ -191,7 +210,9 @@ func TestProxyMistakesInJSON(t *testing.T) {
 		`{"tls": {"server_name": "a"}}`: "match: a request matcher is missing",
 		`{"match": []}`:                 "match: a request matcher is missing",
 		`{"match": [{"nonsense": {}}]}`: "http.matchers.nonsense",
-		`{"match": [{"path_regexp": {"pattern": "["}}]}`:               "error parsing regexp",
+		`{"match": [{"path_regexp": {"pattern": "["}}]}`: "error parsing regexp",
+		`{"all": true, "match": [{"path": ["/x"]}]}`:     "all already proxies every request",
+		`{"all": false}`: "match: a request matcher is missing",
 		`{"match": [{"path": ["/x"]}], "tls": {"ca": "/not/there"}}`:   "/not/there",
 		`{"match": [{"path": ["/x"]}], "tls": {"cert": "/not/there"}}`: "tls",
 	} {

@@ -91,6 +91,11 @@ func proxy(t *testing.T, text string) {
 	caddyfile(t, named)
 }
 
+func proxyAll(t *testing.T, text string) {
+	setFiles(t)
+	caddyfile(t, text)
+}
+
 func status(t *testing.T, text string) {
 	if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil); err == nil {
 		t.Error("it is served without a password")

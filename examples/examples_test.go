@@ -27,6 +27,7 @@ var checks = map[string]func(t *testing.T, text string){
 	"proxy.Caddyfile":              proxy,
 	"datacenters.Caddyfile":        datacenters,
 	"error-page.Caddyfile":         errorPage,
+	"proxy-all.Caddyfile":          proxyAll,
 	"status.Caddyfile":             status,
 	"events-exec.Caddyfile":        eventsCaddyfile,
 	"events-webhook.Caddyfile":     eventsCaddyfile,

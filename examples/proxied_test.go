@@ -30,6 +30,12 @@ import (
 
 // The header in which Vault can be told to take a client certificate from a proxy does not come from a client.
 func TestProxyExampleRemovesForwardedCertificate(t *testing.T) {
+	for _, example := range []string{"proxy.Caddyfile", "proxy-all.Caddyfile"} {
+		t.Run(example, func(t *testing.T) { removesForwardedCertificate(t, example) })
+	}
+}
+
+func removesForwardedCertificate(t *testing.T, example string) {
 	got := make(chan http.Header, 1)
 	node := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/v1/sys/") {
@@ -41,7 +47,7 @@ func TestProxyExampleRemovesForwardedCertificate(t *testing.T) {
 	node.Config.ErrorLog = log.New(io.Discard, "", 0)
 	node.StartTLS()
 	defer node.Close()
-	site := runProxyExample(t, node)
+	site := runProxyExample(t, node, example)
 
 	roots := x509.NewCertPool()
 	own, err := os.ReadFile(os.Getenv("VAULT_REDIRECT_CERT"))
@@ -83,7 +89,7 @@ func TestProxyExampleRemovesForwardedCertificate(t *testing.T) {
 
 // The websocket of events is proxied in each namespace, however deep it is. Types of events may have a slash.
 func TestProxyExampleMatchesEventsInNamespaces(t *testing.T) {
-	site, client := runProxyExample(t, newNode(t)), newClient()
+	site, client := runProxyExample(t, newNode(t), "proxy.Caddyfile"), newClient()
 	for path, want := range map[string]int{
 		"/v1/sys/events/subscribe/kv-v2/data-write":            http.StatusOK,
 		"/v1/team-a/sys/events/subscribe/kv-v2/data-write":     http.StatusOK,
@@ -146,13 +152,13 @@ func trustNode(t *testing.T, node *httptest.Server) {
 	t.Setenv("VAULT_REDIRECT_VAULT_CA", ca)
 }
 
-// runProxyExample has Caddy, in this process, run proxy.Caddyfile for a node, and returns the URL of the site.
-func runProxyExample(t *testing.T, node *httptest.Server) string {
+// runProxyExample has Caddy, in this process, run an example for a node, and returns the URL of the site.
+func runProxyExample(t *testing.T, node *httptest.Server, example string) string {
 	t.Helper()
 	setFiles(t)
 	trustNode(t, node)
 	t.Setenv("VAULT_REDIRECT_CONSUL", standin.RunConsul(t, entryOf(t, "vault-1", node)).Addr())
-	return "https://" + runExample(t, page(t, "examples/proxy.Caddyfile"))
+	return "https://" + runExample(t, page(t, "examples/"+example))
 }
 
 // runExample has Caddy, in this process, run an example, and returns the address of its site, which has no port of its own, or 8080.

@@ -141,6 +141,9 @@ func (f *finder) add(object map[string]any, path string, s scope) error {
 // proxiesAll reports whether a handler proxies every request: a set of matchers without a matcher matches all.
 func proxiesAll(handler map[string]any) bool {
 	proxy, _ := handler["proxy"].(map[string]any)
+	if proxy["all"] == true {
+		return true
+	}
 	sets, _ := proxy["match"].([]any)
 	return slices.ContainsFunc(sets, func(set any) bool {
 		matchers, ok := set.(map[string]any)

@@ -66,7 +66,7 @@ func TestCheckKnowsHTTPS(t *testing.T) {
 
 // Where every request is proxied, clients do not see where it goes.
 func TestCheckKnowsProxies(t *testing.T) {
-	for proxy, all := range map[string]bool{`{}`: false, `{"match": [{"path": ["/v1/*"]}]}`: false, `{"match": [{"path": ["/x"]}, {}]}`: true} {
+	for proxy, all := range map[string]bool{`{}`: false, `{"match": [{"path": ["/v1/*"]}]}`: false, `{"match": [{"path": ["/x"]}, {}]}`: true, `{"all": true}`: true} {
 		file := filepath.Join(t.TempDir(), "config.json")
 		text := `{"listen": [":80"], "routes": [{"handle": [{"handler": "vault_redirect", "proxy": ` + proxy + `}]}]}`
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

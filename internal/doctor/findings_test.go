@@ -154,6 +154,7 @@ func TestFindings(t *testing.T) {
 			o.Sites = append(o.Sites[:0], Site{TLS: true, Proxy: true})
 			o.Nodes[0].URL = "http://v:1"
 		}, "standby", OK, "", "", ""},
+		{"all is proxied", func(o *Observation) { o.Sites = append(o.Sites[:0], Site{TLS: true, Proxy: true}) }, "redirect", OK, "vault-1", "all requests are proxied to https://vault-1", ""},
 		{"versions", func(o *Observation) { o.Nodes[2].Health.Version = "1.20.4" }, "version", Warning, "vault", "1.20.4 (vault-3), 1.21.0 (vault-1, vault-2)", "upgrade"},
 		{"clusters", func(o *Observation) { o.Nodes[2].Health.ClusterID = "c2" }, "cluster", Wrong, "vault", "c2 (vault-3)", "service of its own"},
 		{"clock ahead", func(o *Observation) { o.Nodes[2].Health.Ahead = 45 * time.Second }, "clock", Warning, "vault", "vault-3 is 45s ahead", "NTP"},

@@ -34,6 +34,8 @@ func (o *Observation) redirect(n *Node) Finding {
 		return n.finding("redirect", Wrong, n.URL+localOnly, setAddress+"an address that clients reach")
 	case !loopback && slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }):
 		return n.finding("redirect", Warning, n.Host+" is a loopback address here: it must be another one for clients", "remove the name from /etc/hosts here, and add it to DNS")
+	case n.Elected && proxied:
+		return n.finding("redirect", OK, "all requests are proxied to "+n.URL+": Vault sees the address of this machine, unless it trusts X-Forwarded-For", "")
 	case n.Elected:
 		return n.finding("redirect", OK, "clients are sent to "+n.URL, "")
 	}
