@@ -4,17 +4,16 @@
 package vaultredirect
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
@@ -76,9 +75,7 @@ const trustLoopback = `, "trusted_proxies": {"source": "static", "ranges": ["127
 
 // Whenever a certificate is not verified, a line says so (C16).
 func TestUnverifiedIsSaid(t *testing.T) {
-	server := httptest.NewTLSServer(nil)
-	server.Close()
-	consul := standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates}, standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(1)))
+	consul := standin.RunConsulTLS(t, certs.New("consul", "127.0.0.1").Server(), standin.Active("vault-1", standin.Address("127.0.0.1"), standin.Port(1)))
 	for _, row := range []struct {
 		name, env, config string
 		lines             []string // texts of the lines that say so

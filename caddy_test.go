@@ -20,6 +20,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/logging" // logs to files
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
@@ -106,14 +107,13 @@ func proxyJSON(consul *standin.Consul, more string) string {
 // A node that refuses connections for a moment, and is back at its address, is tried again: that the proxy has set the
 // Host of the request to the node's own by then makes no loop of it (C2).
 func TestProxyRetriesTheSameNode(t *testing.T) {
-	server := httptest.NewTLSServer(nil)
-	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
-	ca := authorityOf(t, server)
+	pair := certs.New("vault-1", "127.0.0.1")
+	ca := writeFile(t, t.TempDir(), "ca.pem", string(pair.CertPEM()))
 	for _, row := range []struct {
 		name, more string
 		tls        *tls.Config
 	}{
-		{"over TLS", fmt.Sprintf(`, "probe": {"mode": "auto", "tls": {"ca": %q}}`, ca), &tls.Config{Certificates: server.TLS.Certificates}},
+		{"over TLS", fmt.Sprintf(`, "probe": {"mode": "auto", "tls": {"ca": %q}}`, ca), pair.Server()},
 		{"plain", `, "scheme": "http"`, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -4,7 +4,6 @@
 package vaultredirect
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -58,12 +57,11 @@ func authorityOf(t *testing.T, s *httptest.Server) string {
 // writePair writes a new self-signed certificate and its key.
 func writePair(t testing.TB, dir, name string) (cert, key string) {
 	t.Helper()
-	pair, err := certs.New(&x509.Certificate{DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}, nil)
+	cert, key, err := certs.New(name, name).Write(dir, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert = writeFile(t, dir, name+".pem", string(pair.CertPEM()))
-	return cert, writeFile(t, dir, name+".key", string(pair.KeyPEM()))
+	return cert, key
 }
 
 func TestResolve(t *testing.T) {

@@ -5,7 +5,6 @@ package vaultredirect
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -18,31 +17,17 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// sign makes a certificate for an IP address, signed by itself without an authority.
-func sign(t *testing.T, authority *certs.Pair, ip string, end time.Time) (*certs.Pair, *tls.Certificate) {
-	t.Helper()
-	pair, err := certs.New(&x509.Certificate{
-		NotBefore: end.Add(-48 * time.Hour), NotAfter: end,
-		IPAddresses: []net.IP{net.ParseIP(ip)}, IsCA: authority == nil, BasicConstraintsValid: true,
-	}, authority)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := pair.TLS()
-	return pair, &cert
-}
-
 func faultsOfTheCertificate(t *testing.T) {
 	const ip = "127.0.0.1"
 	tomorrow := time.Now().Add(24 * time.Hour)
-	ca, _ := sign(t, nil, ip, tomorrow)
-	other, _ := sign(t, nil, ip, tomorrow)
+	ca := certs.New("test CA")
 	file := writeFile(t, t.TempDir(), "ca.pem", string(ca.CertPEM()))
-	_, good := sign(t, ca, ip, tomorrow)
-	_, expired := sign(t, ca, ip, time.Now().Add(-time.Minute))
-	_, early := sign(t, ca, ip, time.Now().Add(72*time.Hour))
-	_, wrong := sign(t, ca, "192.0.2.1", tomorrow)
-	_, unknown := sign(t, other, ip, tomorrow)
+	sign := func(authority *certs.Pair, ip string, until time.Time) *tls.Certificate {
+		cert := authority.Issue(until.Add(-48*time.Hour), until, "consul", ip).TLS()
+		return &cert
+	}
+	good, expired, early := sign(ca, ip, tomorrow), sign(ca, ip, time.Now().Add(-time.Minute)), sign(ca, ip, time.Now().Add(72*time.Hour))
+	wrong, unknown := sign(ca, "192.0.2.1", tomorrow), sign(certs.New("other CA"), ip, tomorrow)
 	type row struct {
 		cert   *tls.Certificate
 		detail string

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -140,9 +140,9 @@ func bannerServer(t *testing.T) string {
 // mutualConsul is a stand-in for Consul that wants a client's certificate.
 func mutualConsul(t *testing.T) *standin.Consul {
 	t.Helper()
-	server := httptest.NewTLSServer(nil)
-	server.Close()
-	return standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates, ClientAuth: tls.RequireAnyClientCert})
+	config := certs.New("consul", "127.0.0.1").Server()
+	config.ClientAuth = tls.RequireAnyClientCert
+	return standin.RunConsulTLS(t, config)
 }
 
 // Anybody may read the document: it quotes no file, no address but Consul's and the node's, and nothing that a foreign

@@ -8,17 +8,16 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
@@ -206,10 +205,9 @@ func TestProxySaysForWhom(t *testing.T) {
 // The proxy trusts the certificates that the probes trust, unless proxy_tls says otherwise. What it does not trust it does not talk to, and it
 // does not wait for that to change.
 func TestProxyTrust(t *testing.T) {
-	server := httptest.NewTLSServer(nil)
-	server.Close() // only its certificate, which is for 127.0.0.1, is wanted
-	ca := authorityOf(t, server)
-	v := standin.RunVaultTLS(t, "vault-1", &tls.Config{Certificates: server.TLS.Certificates})
+	pair := certs.New("vault-1", "127.0.0.1")
+	ca := writeFile(t, t.TempDir(), "ca.pem", string(pair.CertPEM()))
+	v := standin.RunVaultTLS(t, "vault-1", pair.Server())
 	host, port := hostPortOf(t, v.Addr())
 	right := fmt.Sprintf(`{"ca": %q}`, ca)
 	wrong := fmt.Sprintf(`{"ca": %q, "server_name": "other.example.org"}`, ca)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
@@ -97,10 +98,11 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 		}
 	})
 	t.Run("TLS 1.1 is refused", func(t *testing.T) {
-		server := httptest.NewTLSServer(nil)
-		server.Close() // only its certificate is wanted
+		config := certs.New("consul", "127.0.0.1").Server()
 		for version, want := range map[uint16]discovery.Reason{tls.VersionTLS11: discovery.ReasonConsulUnreachable, tls.VersionTLS12: discovery.ReasonNoService} {
-			consul := standin.RunConsulTLS(t, &tls.Config{Certificates: server.TLS.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: version})
+			config := config.Clone()
+			config.MinVersion, config.MaxVersion = tls.VersionTLS10, version
+			consul := standin.RunConsulTLS(t, config)
 			t.Setenv("CONSUL_HTTP_SSL_VERIFY", "false")
 			t.Setenv("CONSUL_HTTP_ADDR", consul.URL())
 			h, end := newHandler(t, `{"probe": {"mode": "off"}}`)

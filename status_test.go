@@ -5,7 +5,6 @@ package vaultredirect
 
 import (
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 )
 
 // runSubcommand runs status or history as Caddy does, and returns what it prints, and its error.
@@ -24,21 +24,8 @@ func runSubcommand(t *testing.T, args ...string) (out string, err error) {
 	parent := &cobra.Command{Use: "vault-redirect", SilenceUsage: true}
 	status.AddCommands(parent)
 	parent.SetArgs(args)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout := os.Stdout
-	os.Stdout = w
-	printed := make(chan string)
-	go func() {
-		text, _ := io.ReadAll(r)
-		printed <- string(text)
-	}()
-	err = parent.Execute()
-	os.Stdout = stdout
-	w.Close()
-	return <-printed, err
+	out = process.Stdout(t, func() { err = parent.Execute() })
+	return out, err
 }
 
 // TestStatusCommandOfARunningCaddy checks what the commands print of a real document, through the address in a config file.

@@ -7,14 +7,11 @@
 package examples_test
 
 import (
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
@@ -109,16 +106,11 @@ type files struct{ cert, key, token string }
 func newFiles(t *testing.T) files {
 	t.Helper()
 	dir := t.TempDir()
-	f := files{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "token")}
-	pair, err := certs.New(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "vault.example.com"}, DNSNames: []string{"vault.example.com"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
-	}, nil)
-	if err != nil {
+	f := files{token: filepath.Join(dir, "token")}
+	var err error
+	if f.cert, f.key, err = certs.New("vault.example.com", "vault.example.com").Write(dir, "vault"); err != nil {
 		t.Fatal(err)
 	}
-	write(t, f.cert, string(pair.CertPEM()))
-	write(t, f.key, string(pair.KeyPEM()))
 	write(t, f.token, "00000000-0000-0000-0000-000000000000\n")
 	return f
 }

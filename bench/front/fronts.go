@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -107,14 +106,10 @@ func (b *bench) close() (err error) {
 
 // certify makes a certificate for all fronts: of an elliptic curve, as Caddy makes its own.
 func (b *bench) certify() error {
-	pair, err := certs.New(&x509.Certificate{DNSNames: []string{serverName}, NotAfter: time.Now().Add(24 * time.Hour)}, nil)
-	if err != nil {
-		return err
-	}
-	cert, private := pair.CertPEM(), pair.KeyPEM()
-	b.cert, b.key = filepath.Join(b.dir, "cert.pem"), filepath.Join(b.dir, "key.pem")
-	return errors.Join(os.WriteFile(b.cert, cert, 0o600), os.WriteFile(b.key, private, 0o600),
-		os.WriteFile(filepath.Join(b.dir, "both.pem"), append(cert, private...), 0o600))
+	pair := certs.New(serverName, serverName)
+	var err error
+	b.cert, b.key, err = pair.Write(b.dir, "cert")
+	return errors.Join(err, os.WriteFile(filepath.Join(b.dir, "both.pem"), append(pair.CertPEM(), pair.KeyPEM()...), 0o600))
 }
 
 // newFront adds a front with ports of its own.

@@ -6,9 +6,7 @@ package engine
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"testing"
-	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
@@ -19,17 +17,11 @@ type tlsPair struct{ server, client *tls.Config }
 // newTLSPair returns settings with a certificate that signs itself, for some names. It is valid in synthetic time, too.
 func newTLSPair(t *testing.T, names ...string) *tlsPair {
 	t.Helper()
-	pair, err := certs.New(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "test"}, DNSNames: names, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: time.Date(2090, 1, 1, 0, 0, 0, 0, time.UTC),
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	pair := certs.New("test", names...)
 	roots := x509.NewCertPool()
 	roots.AddCert(pair.Cert)
 	return &tlsPair{
-		server: &tls.Config{Certificates: []tls.Certificate{pair.TLS()}},
+		server: pair.Server(),
 		client: &tls.Config{RootCAs: roots},
 	}
 }

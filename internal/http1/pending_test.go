@@ -5,7 +5,6 @@ package http1
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -20,12 +19,8 @@ import (
 // overTLS returns the configs of a client and a server of a protocol.
 func overTLS(t *testing.T, proto string) (client, server *tls.Config) {
 	t.Helper()
-	pair, err := certs.New(&x509.Certificate{NotAfter: time.Now().Add(time.Hour)}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	return &tls.Config{InsecureSkipVerify: true, NextProtos: []string{proto}},
-		&tls.Config{NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{pair.TLS()}}
+		&tls.Config{NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{certs.New("server").TLS()}}
 }
 
 // TestPending closes the listener before, in and after TLS handshakes. Accept must fail at once, but not lose HTTP/2.

@@ -6,7 +6,6 @@ package status
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 )
 
 // runSubcommand runs status or history, and returns its exit code, what it prints, and its error.
@@ -36,22 +36,9 @@ func runSubcommand(t *testing.T, args ...string) (code int, out string, err erro
 	if err := cmd.ParseFlags(rest); err != nil {
 		t.Fatal(err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout := os.Stdout
-	os.Stdout = w
-	printed := make(chan string)
-	go func() {
-		text, _ := io.ReadAll(r)
-		printed <- string(text)
-	}()
 	run := map[string]caddycmd.CommandFunc{"status": runStatus, "history": runHistory}[cmd.Name()]
-	code, err = run(caddycmd.Flags{FlagSet: cmd.Flags()})
-	os.Stdout = stdout
-	w.Close()
-	return code, <-printed, err
+	out = process.Stdout(t, func() { code, err = run(caddycmd.Flags{FlagSet: cmd.Flags()}) })
+	return code, out, err
 }
 
 // adminOf returns the address of an admin API that answers with documents.

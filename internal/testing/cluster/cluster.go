@@ -217,7 +217,7 @@ func (c *Cluster) prepare() (err error) {
 		}
 		c.VaultCA = c.vaultAuthority.file
 		roots := x509.NewCertPool()
-		roots.AddCert(c.vaultAuthority.pair.Cert)
+		roots.AddCert(c.vaultAuthority.Cert)
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	}
 	return nil

@@ -108,7 +108,7 @@ func (c *Cluster) join(ctx context.Context, v, leader *Vault) error {
 	}
 	body := map[string]any{"leader_api_addr": leader.URL}
 	if c.vaultAuthority != nil {
-		body["leader_ca_cert"] = c.vaultAuthority.pem()
+		body["leader_ca_cert"] = string(c.vaultAuthority.CertPEM())
 	}
 	if err := c.Do(ctx, v, http.MethodPost, "/v1/sys/storage/raft/join", body, nil); err != nil {
 		return err

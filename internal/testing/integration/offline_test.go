@@ -4,16 +4,14 @@
 package integration
 
 import (
-	"crypto/x509"
-	"encoding/pem"
 	"net"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
@@ -54,16 +52,11 @@ type exampleFiles struct {
 
 func writeExampleFiles(t *testing.T) *exampleFiles {
 	t.Helper()
-	server := httptest.NewTLSServer(nil) // has a certificate
-	defer server.Close()
-	pair := server.TLS.Certificates[0]
-	keyDER, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
+	f := &exampleFiles{dir: t.TempDir()}
+	var err error
+	if f.cert, f.key, err = certs.New("vault.example.com", "vault.example.com").Write(f.dir, "vault"); err != nil {
 		t.Fatal(err)
 	}
-	f := &exampleFiles{dir: t.TempDir()}
-	f.cert = f.write(t, "cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
-	f.key = f.write(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 	f.token = f.write(t, "token", []byte("00000000-0000-0000-0000-000000000000\n"))
 	return f
 }

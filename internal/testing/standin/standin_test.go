@@ -8,6 +8,7 @@ package standin
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
 func testConsul(t *testing.T) (*Consul, *api.Client) {
@@ -274,14 +277,11 @@ func TestHijackedGarbageAndClose(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	donor := httptest.NewTLSServer(nil) // its certificate is all that is wanted
-	defer donor.Close()
-	c, err := NewConsulTLS("", &tls.Config{Certificates: donor.TLS.Certificates})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	transport := donor.Client().Transport.(*http.Transport).Clone()
+	pair := certs.New("consul", "127.0.0.1")
+	c := RunConsulTLS(t, pair.Server())
+	roots := x509.NewCertPool()
+	roots.AddCert(pair.Cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	defer transport.CloseIdleConnections()
 	res, err := (&http.Client{Transport: transport}).Get(c.URL() + "/v1/health/service/vault")
 	if err != nil {
