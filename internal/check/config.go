@@ -4,6 +4,7 @@
 package check
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -42,12 +43,8 @@ func handlersByConfig(file, adapter string) ([]handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	var document any
-	if err := json.Unmarshal(caddy.RemoveMetaFields(raw), &document); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
 	f := finder{file: file}
-	if err := f.find(document, "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort}); err != nil {
+	if err := f.find(caddy.RemoveMetaFields(raw), "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort}); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if len(f.found) == 0 {
@@ -100,21 +97,31 @@ type finder struct {
 }
 
 // find walks through a document.
-func (f *finder) find(value any, path string, s scope) error {
-	switch v := value.(type) {
-	case []any:
-		for i, item := range v {
+func (f *finder) find(value json.RawMessage, path string, s scope) error {
+	switch value = bytes.TrimSpace(value); {
+	case bytes.HasPrefix(value, []byte("[")):
+		var list []json.RawMessage
+		if err := json.Unmarshal(value, &list); err != nil {
+			return err
+		}
+		for i, item := range list {
 			if err := f.find(item, fmt.Sprintf("%s[%d]", path, i), s); err != nil {
 				return err
 			}
 		}
-	case map[string]any:
-		s = s.enter(v)
-		if v["handler"] == "vault_redirect" {
-			return f.add(v, path, s)
+	case bytes.HasPrefix(value, []byte("{")):
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(value, &fields); err != nil {
+			return err
 		}
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if err := f.find(v[key], strings.TrimPrefix(path+"."+key, "."), s); err != nil {
+		var o object
+		_ = json.Unmarshal(value, &o) // a field of another type belongs to another kind of object
+		s = s.enter(&o)
+		if o.Handler == "vault_redirect" {
+			return f.add(fields, &o, path, s)
+		}
+		for _, key := range slices.Sorted(maps.Keys(fields)) {
+			if err := f.find(fields[key], strings.TrimPrefix(path+"."+key, "."), s); err != nil {
 				return err
 			}
 		}
@@ -122,75 +129,70 @@ func (f *finder) find(value any, path string, s scope) error {
 	return nil
 }
 
+// object has the fields of a config that are used: those of the app http, of a server, of a route, and of the handler.
+type object struct {
+	HTTPPort  uint                      `json:"http_port"`
+	HTTPSPort uint                      `json:"https_port"`
+	Listen    []string                  `json:"listen"`
+	Policies  []any                     `json:"tls_connection_policies"`
+	AutoHTTPS caddyhttp.AutoHTTPSConfig `json:"automatic_https"`
+	Routes    []route                   `json:"routes"`
+	route
+	Handler string `json:"handler"`
+	Proxy   struct {
+		All   bool             `json:"all"`
+		Match []map[string]any `json:"match"`
+	} `json:"proxy"`
+}
+
+// route has the hosts of a route.
+type route struct {
+	Match []struct {
+		Host []string `json:"host"`
+	} `json:"match"`
+}
+
+func (r *route) hosts() (hosts []string) {
+	for _, m := range r.Match {
+		hosts = append(hosts, m.Host...)
+	}
+	return hosts
+}
+
 // add adds a handler.
-func (f *finder) add(object map[string]any, path string, s scope) error {
-	rest := maps.Clone(object)
-	delete(rest, "handler")
-	raw, err := json.Marshal(rest)
+func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, s scope) error {
+	delete(fields, "handler")
+	raw, err := json.Marshal(fields)
 	if err != nil {
 		return err
 	}
 	h := handler{raw: raw, place: f.file + ": " + path}
 	if len(s.listen) > 0 {
-		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: proxiesAll(object)}}
+		// A set of matchers without a matcher matches every request.
+		all := o.Proxy.All || slices.ContainsFunc(o.Proxy.Match, func(set map[string]any) bool { return len(set) == 0 })
+		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: all}}
 	}
 	f.found = append(f.found, h)
 	return nil
 }
 
-// proxiesAll reports whether a handler proxies every request: a set of matchers without a matcher matches all.
-func proxiesAll(handler map[string]any) bool {
-	proxy, _ := handler["proxy"].(map[string]any)
-	if proxy["all"] == true {
-		return true
-	}
-	sets, _ := proxy["match"].([]any)
-	return slices.ContainsFunc(sets, func(set any) bool {
-		matchers, ok := set.(map[string]any)
-		return ok && len(matchers) == 0
-	})
-}
-
 // enter returns the scope inside an object: a server says where it listens, a route for which hosts it is.
-func (s scope) enter(object map[string]any) scope {
-	if port, ok := object["http_port"].(float64); ok && port > 0 {
-		s.httpPort = uint(port)
-	}
-	if port, ok := object["https_port"].(float64); ok && port > 0 {
-		s.httpsPort = uint(port)
-	}
-	if list := texts(object["listen"]); len(list) > 0 {
-		s = scope{httpPort: s.httpPort, httpsPort: s.httpsPort, automatic: true}
-		for _, text := range list {
+func (s scope) enter(o *object) scope {
+	s.httpPort, s.httpsPort = cmp.Or(o.HTTPPort, s.httpPort), cmp.Or(o.HTTPSPort, s.httpsPort)
+	if len(o.Listen) > 0 {
+		s = scope{
+			httpPort: s.httpPort, httpsPort: s.httpsPort, tls: len(o.Policies) > 0,
+			automatic: !o.AutoHTTPS.Disabled, skip: o.AutoHTTPS.Skip,
+		}
+		for _, text := range o.Listen {
 			if l, ok := parseListen(text); ok {
 				s.listen = append(s.listen, l)
 			}
 		}
-		policies, _ := object["tls_connection_policies"].([]any)
-		s.tls = len(policies) > 0
-		if auto, ok := object["automatic_https"].(map[string]any); ok {
-			s.automatic, s.skip = auto["disable"] != true, texts(auto["skip"])
-		}
-		routes, _ := object["routes"].([]any)
-		for _, route := range routes {
-			if route, ok := route.(map[string]any); ok {
-				s.named = s.named || s.qualifies(hostsOf(route))
-			}
-		}
+		s.named = slices.ContainsFunc(o.Routes, func(r route) bool { return s.qualifies(r.hosts()) })
 	}
-	s.hosts = append(slices.Clone(s.hosts), hostsOf(object)...)
+	s.hosts = append(slices.Clone(s.hosts), o.hosts()...)
 	return s
-}
-
-// hostsOf returns the hosts that the matchers of a route name.
-func hostsOf(route map[string]any) (hosts []string) {
-	matchers, _ := route["match"].([]any)
-	for _, m := range matchers {
-		if m, ok := m.(map[string]any); ok {
-			hosts = append(hosts, texts(m["host"])...)
-		}
-	}
-	return hosts
 }
 
 // qualifies reports whether one of the hosts has automatic HTTPS.
@@ -220,15 +222,4 @@ func parseListen(text string) (l doctor.Listen, ok bool) {
 		return l, false
 	}
 	return doctor.Listen{Host: a.Host, From: a.StartPort, To: a.EndPort}, true
-}
-
-// texts returns the strings in a list of JSON.
-func texts(value any) (list []string) {
-	items, _ := value.([]any)
-	for _, item := range items {
-		if text, ok := item.(string); ok {
-			list = append(list, text)
-		}
-	}
-	return list
 }
