@@ -5,6 +5,7 @@
 package block
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ func Parse(d *caddyfile.Dispenser, o Options, repeatable ...string) error {
 			return d.Errf("%s does not take a block", last)
 		}
 		if !ok {
-			return d.Errf("unknown option %q; expected one of: %s", name, strings.Join(o.names(), ", "))
+			return d.Errf("unknown option %q; expected one of: %s", name, strings.Join(slices.Sorted(maps.Keys(o)), ", "))
 		}
 		if seen[name] && !slices.Contains(repeatable, name) {
 			return d.Errf("%s is given twice", name)
@@ -38,15 +39,6 @@ func Parse(d *caddyfile.Dispenser, o Options, repeatable ...string) error {
 		}
 	}
 	return nil
-}
-
-func (o Options) names() []string {
-	var names []string
-	for name := range o {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // Text parses the one argument of an option. If values are given, it must be one of them.

@@ -155,7 +155,7 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 	if index > 0 {
 		options.WaitTime = wait
 	}
-	e := exchange{token: c.currentToken(ctx)}
+	e := exchange{token: c.token.read(ctx)}
 	ctx = context.WithValue(ctx, exchangeKey{}, &e)
 	var entries []*entry
 	_, err := c.client.Raw().Query("/v1/health/service/"+s.Service, &entries, options.WithContext(ctx))
@@ -171,14 +171,6 @@ func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (dis
 	a := discovery.Answer{Nodes: nodes}
 	a.Index, _ = strconv.ParseUint(e.header.Get("X-Consul-Index"), 10, 64) // if it is not a number, there is none
 	return a, e.header, nil
-}
-
-// currentToken returns the token for the next query.
-func (c *Source) currentToken(ctx context.Context) string {
-	if c.settings.TokenFile == "" {
-		return c.settings.Token
-	}
-	return c.token.read(ctx)
 }
 
 // queryError gives an error its reason and a text, without secrets that the other side may have sent back.

@@ -14,8 +14,8 @@ import (
 
 // tokenFile is read before each query. If the file system hangs, queries and reloads go on with the last token that was read.
 type tokenFile struct {
-	path    string
-	first   string                            // the token that was read when the config was loaded
+	path    string                            // empty: there is none
+	first   string                            // the token of the config, or what the file held when that was loaded
 	wait    time.Duration                     // tokenTimeout
 	load    func(path string) (string, error) // ReadToken
 	reading atomic.Bool
@@ -25,9 +25,9 @@ type tokenFile struct {
 // tokenTimeout is how long a query waits for the file.
 const tokenTimeout = time.Second
 
-// read returns the token: the last one that was read if the file cannot be read now.
+// read returns the token: that of the file, or the last one that was read if the file cannot be read now.
 func (t *tokenFile) read(ctx context.Context) string {
-	if t.reading.CompareAndSwap(false, true) {
+	if t.path != "" && t.reading.CompareAndSwap(false, true) {
 		done := make(chan struct{})
 		go func() {
 			if token, err := t.load(t.path); err == nil {
@@ -36,11 +36,9 @@ func (t *tokenFile) read(ctx context.Context) string {
 			t.reading.Store(false) // before done, or the next query might not read the file
 			close(done)
 		}()
-		timer := time.NewTimer(t.wait)
-		defer timer.Stop()
 		select {
 		case <-done:
-		case <-timer.C:
+		case <-time.After(t.wait):
 		case <-ctx.Done():
 		}
 	}

@@ -51,10 +51,7 @@ var ending sync.Map
 
 // Wait waits until the closed listeners have no more connections, or until the context ends.
 func Wait(ctx context.Context) error {
-	pause := time.Millisecond
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	for {
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		quiet := true
 		ending.Range(func(any, any) bool {
 			quiet = false
@@ -66,9 +63,7 @@ func Wait(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-timer.C:
-			pause = min(2*pause, 100*time.Millisecond)
-			timer.Reset(pause)
+		case <-time.After(pause):
 		}
 	}
 }

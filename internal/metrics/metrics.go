@@ -39,47 +39,52 @@ type collector struct{}
 
 // describe describes a metric of clusters. Its first label is the cluster's name.
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("caddy_vault_redirect_"+name, help, append([]string{"cluster"}, labels...), nil)
+	return describeProcess(name, help, append([]string{"cluster"}, labels...)...)
 }
+
+// describeProcess describes a metric of the process.
+func describeProcess(name, help string, labels ...string) *prometheus.Desc {
+	d := prometheus.NewDesc("caddy_vault_redirect_"+name, help, labels, nil)
+	descriptions = append(descriptions, d)
+	return d
+}
+
+// descriptions are those of all metrics.
+var descriptions []*prometheus.Desc
 
 // The metrics, as documented.
 var (
-	descActive      = describe("active", "1 if a request would be redirected now, else 0.")
-	descReason      = describe("reason", "Current reason, one series is 1.", "reason")
-	descInfo        = describe("active_node_info", "1 for the node that requests are redirected to; no series if there is none.", "node", "url")
-	descNodes       = describe("nodes", "Registered nodes by state.", "state")
-	descNodeState   = describe("node_state", "Current state of each node, one series is 1; left out above 64 nodes.", "node", "state")
-	descCandidates  = describe("candidates", "Nodes that could have been elected; more than 1 is a split view.")
-	descChanges     = describe("changes_total", "Times another node became active.")
-	descLosses      = describe("losses_total", "Times the active node was lost, by reason.", "reason")
-	descWithout     = describe("without_active_seconds_total", "Time without an active node since the first one was seen.")
-	descLastChange  = describe("last_change_timestamp_seconds", "Time of the last change or loss of the active node; 0 if there was none.")
-	descFailover    = describe("failover_duration_seconds", "Time from the loss of the active node to the next active node.")
-	descUp          = describe("discovery_up", "1 if the last query of discovery got a usable answer, else 0.")
-	descQueries     = describe("discovery_queries_total", "Queries of discovery by result.", "result")
-	descSuccess     = describe("discovery_last_success_timestamp_seconds", "Time of the last answer of discovery; 0 if there was none.")
-	descStale       = describe("stale_expiry_timestamp_seconds", "Time at which the last known node is dropped; 0 if it is not stale.")
-	descProbes      = describe("probes_total", "Probes of nodes by result.", "result")
-	descProbing     = describe("probe_duration_seconds", "Duration of answered probes.")
-	descRequests    = describe("requests_total", "Requests by how they were answered.", "result")
-	descRetries     = describe("proxy_retries_total", "Times a proxied request was sent again, by reason.", "reason")
-	descHeld        = describe("held_requests", "Requests held now, waiting for an active node.")
-	descHeldLimit   = describe("held_requests_limit", "Maximum number of requests held at once.")
-	descHolds       = describe("holds_total", "Held requests by outcome.", "result")
-	descHolding     = describe("hold_duration_seconds", "Time that released requests were held.")
-	descDraining    = prometheus.NewDesc("caddy_vault_redirect_draining", "1 while the process shuts down, else 0.", nil, nil)
-	descDropped     = prometheus.NewDesc("caddy_vault_redirect_events_dropped_total", "Events dropped because their queue was full.", nil, nil)
-	descBuild       = prometheus.NewDesc("caddy_vault_redirect_build_info", "1, with the version of the plugin.", []string{"version"}, nil)
-	allDescriptions = []*prometheus.Desc{
-		descActive, descReason, descInfo, descNodes, descNodeState, descCandidates, descChanges, descLosses, descWithout, descLastChange,
-		descFailover, descUp, descQueries, descSuccess, descStale, descProbes, descProbing, descRequests, descRetries, descHeld, descHeldLimit,
-		descHolds, descHolding, descDraining, descDropped, descBuild,
-	}
+	descActive     = describe("active", "1 if a request would be redirected now, else 0.")
+	descReason     = describe("reason", "Current reason, one series is 1.", "reason")
+	descInfo       = describe("active_node_info", "1 for the node that requests are redirected to; no series if there is none.", "node", "url")
+	descNodes      = describe("nodes", "Registered nodes by state.", "state")
+	descNodeState  = describe("node_state", "Current state of each node, one series is 1; left out above 64 nodes.", "node", "state")
+	descCandidates = describe("candidates", "Nodes that could have been elected; more than 1 is a split view.")
+	descChanges    = describe("changes_total", "Times another node became active.")
+	descLosses     = describe("losses_total", "Times the active node was lost, by reason.", "reason")
+	descWithout    = describe("without_active_seconds_total", "Time without an active node since the first one was seen.")
+	descLastChange = describe("last_change_timestamp_seconds", "Time of the last change or loss of the active node; 0 if there was none.")
+	descFailover   = describe("failover_duration_seconds", "Time from the loss of the active node to the next active node.")
+	descUp         = describe("discovery_up", "1 if the last query of discovery got a usable answer, else 0.")
+	descQueries    = describe("discovery_queries_total", "Queries of discovery by result.", "result")
+	descSuccess    = describe("discovery_last_success_timestamp_seconds", "Time of the last answer of discovery; 0 if there was none.")
+	descStale      = describe("stale_expiry_timestamp_seconds", "Time at which the last known node is dropped; 0 if it is not stale.")
+	descProbes     = describe("probes_total", "Probes of nodes by result.", "result")
+	descProbing    = describe("probe_duration_seconds", "Duration of answered probes.")
+	descRequests   = describe("requests_total", "Requests by how they were answered.", "result")
+	descRetries    = describe("proxy_retries_total", "Times a proxied request was sent again, by reason.", "reason")
+	descHeld       = describe("held_requests", "Requests held now, waiting for an active node.")
+	descHeldLimit  = describe("held_requests_limit", "Maximum number of requests held at once.")
+	descHolds      = describe("holds_total", "Held requests by outcome.", "result")
+	descHolding    = describe("hold_duration_seconds", "Time that released requests were held.")
+	descDraining   = describeProcess("draining", "1 while the process shuts down, else 0.")
+	descDropped    = describeProcess("events_dropped_total", "Events dropped because their queue was full.")
+	descBuild      = describeProcess("build_info", "1, with the version of the plugin.", "version")
 )
 
 // Describe implements [prometheus.Collector].
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range allDescriptions {
+	for _, d := range descriptions {
 		ch <- d
 	}
 }

@@ -78,7 +78,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 // metricNames returns the names of all metrics.
 func metricNames() []string {
 	var names []string
-	for _, d := range allDescriptions {
+	for _, d := range descriptions {
 		_, rest, _ := strings.Cut(d.String(), `fqName: "`)
 		name, _, _ := strings.Cut(rest, `"`)
 		names = append(names, name)

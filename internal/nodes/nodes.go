@@ -67,10 +67,8 @@ func (*Source) Close() {}
 // Query implements [discovery.Source]. A query with an index waits for the whole time, and then looks the names up.
 func (s *Source) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	if index > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 		}
 	}

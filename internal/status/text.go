@@ -4,6 +4,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -137,16 +138,9 @@ func printHistory(to io.Writer, list []Change) error {
 				gap = words.Seconds(h.GapSeconds)
 			}
 			printRow(w, h.At.Local().Format("2006-01-02 15:04:05.000"), h.Cluster, h.Event,
-				orDash(h.PreviousNode), orDash(h.Node), gap, string(h.Reason))
+				cmp.Or(h.PreviousNode, "-"), cmp.Or(h.Node, "-"), gap, string(h.Reason))
 		}
 	})
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }
 
 // Age formats the time since a time.
