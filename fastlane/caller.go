@@ -31,21 +31,21 @@ type caller struct {
 	lane   *FastLane
 	strict bool          // the host of requests must be the name that the client sent as SNI
 	name   string        // that name
-	like   *http.Request // the last request as the handler would see it, except for its path
+	last   *http.Request // the last request as the handler would see it, except for its path
 
-	state *engine.State // the state in which like is always redirected; nil: none
+	state *engine.State // the state in which last is always redirected; nil: none
 }
 
 // Caller implements [http1.Site].
 func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) http1.Caller {
 	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, c.LocalAddr())
-	like := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	last := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if addr := c.RemoteAddr(); addr != nil {
-		like.RemoteAddr = addr.String()
+		last.RemoteAddr = addr.String()
 	}
-	caller := &caller{lane: l, like: like}
+	caller := &caller{lane: l, last: last}
 	if secure {
-		like.TLS = overTLS
+		last.TLS = overTLS
 		caller.strict, caller.name = l.server.StrictSNIHost != nil && *l.server.StrictSNIHost, serverName
 	}
 	return caller
@@ -65,11 +65,11 @@ func (l *FastLane) AcceptFailed(err error, pause time.Duration) {
 func (c *caller) Redirect(q *http1.Request, closing bool) *http1.Answer {
 	l := c.lane
 	headers := l.headersNow()
-	if headers == nil || l.handler == nil || !c.ours(q) {
+	if headers == nil || l.handler == nil || !c.isRedirected(q) {
 		return nil
 	}
 	s := l.handler.Redirector.View.State()
-	if s != c.state || string(q.Host) != c.like.Host || q.Proto != nil || c.like.Header != nil || s.Phase().Situation != engine.Active {
+	if s != c.state || string(q.Host) != c.last.Host || q.Proto != nil || c.last.Header != nil || s.Phase().Situation != engine.Active {
 		if !c.wouldRedirect(s, q) {
 			return nil
 		}
@@ -81,8 +81,8 @@ func (c *caller) Redirect(q *http1.Request, closing bool) *http1.Answer {
 	return l.answer(s, headers, !closing && caddy.Exiting())
 }
 
-// ours reports whether the handler would redirect a request: it is not for the health endpoints, for Caddy itself, or for the proxy.
-func (c *caller) ours(q *http1.Request) bool {
+// isRedirected reports whether the handler would redirect a request: it is not for the health endpoints, for Caddy itself, or for the proxy.
+func (c *caller) isRedirected(q *http1.Request) bool {
 	h := c.lane.handler
 	path := q.Path
 	if q.Escaped {
@@ -105,7 +105,7 @@ func (c *caller) ours(q *http1.Request) bool {
 	if err != nil {
 		return false
 	}
-	r := c.like.WithContext(context.WithValue(c.like.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+	r := c.last.WithContext(context.WithValue(c.last.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
 	r.Method, r.URL = string(q.Method), target
 	proxied, err := h.Proxies(r)
 	return !proxied && err == nil
@@ -114,32 +114,32 @@ func (c *caller) ours(q *http1.Request) bool {
 // wouldRedirect reports whether the handler would redirect a request in a state without waiting.
 func (c *caller) wouldRedirect(s *engine.State, q *http1.Request) bool {
 	c.state = nil
-	if string(q.Host) != c.like.Host {
-		c.like.Host = string(q.Host)
+	if string(q.Host) != c.last.Host {
+		c.last.Host = string(q.Host)
 	}
-	c.like.Header = nil
+	c.last.Header = nil
 	if q.Proto != nil {
-		c.like.Header = http.Header{"X-Forwarded-Proto": {string(q.Proto)}}
+		c.last.Header = http.Header{"X-Forwarded-Proto": {string(q.Proto)}}
 	}
-	if !c.named() {
+	if !c.matchesHost() {
 		return false
 	}
 	situation := s.Phase().Situation
 	if situation != engine.Active && situation != engine.Stale {
 		return false
 	}
-	if !redirect.Decide(s, c.like, redirect.ToRedirect).Goes() {
+	if !redirect.Decide(s, c.last, redirect.ToRedirect).Goes() {
 		return false
 	}
 	c.state = s
 	return true
 }
 
-// named reports whether the host of a request is that of the site, and that of SNI if that is checked.
-func (c *caller) named() bool {
-	host, _, err := net.SplitHostPort(c.like.Host)
+// matchesHost reports whether the host of a request is that of the site, and that of SNI if that is checked.
+func (c *caller) matchesHost() bool {
+	host, _, err := net.SplitHostPort(c.last.Host)
 	if err != nil {
-		host = c.like.Host
+		host = c.last.Host
 	}
 	if c.strict && !strings.EqualFold(c.name, host) || strings.Trim(host, ".") == "" {
 		return false
@@ -147,7 +147,7 @@ func (c *caller) named() bool {
 	if len(c.lane.hosts) == 0 {
 		return true
 	}
-	matched, err := c.lane.hosts.MatchWithError(c.like.WithContext(context.WithValue(c.like.Context(), caddy.ReplacerCtxKey, emptyReplacer)))
+	matched, err := c.lane.hosts.MatchWithError(c.last.WithContext(context.WithValue(c.last.Context(), caddy.ReplacerCtxKey, emptyReplacer)))
 	return matched && err == nil
 }
 

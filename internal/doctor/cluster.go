@@ -53,12 +53,12 @@ func (o *Observation) mark() Finding {
 		by = "all checks of the instance are passing"
 	}
 	by += fmt.Sprintf(" (active_by %s): it marks ", o.Selection.Mode)
-	old := func(n *Node) bool { // its mark may be one
+	outdated := func(n *Node) bool { // Consul may not have removed its mark yet
 		return !n.Elected && (n.State == engine.NodeCritical || n.State == engine.NodeUnreachable)
 	}
-	marked := labels(o.where(func(n *Node) bool { return n.Marked && !old(n) }))
+	marked := labels(o.where(func(n *Node) bool { return n.Marked && !outdated(n) }))
 	const down = ", which Consul or the probes say is down"
-	unusable := strings.Join(labels(o.where(func(n *Node) bool { return n.Marked && old(n) })), ", ")
+	unusable := strings.Join(labels(o.where(func(n *Node) bool { return n.Marked && outdated(n) })), ", ")
 	switch {
 	case len(marked) > 1:
 		return o.finding("mark", Warning, by+strings.Join(marked, ", "),

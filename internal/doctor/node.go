@@ -89,13 +89,13 @@ func (o *Observation) otherScheme(n *Node) []Finding {
 	return []Finding{n.finding("scheme", Wrong, "the node answers "+scheme+", but requests to it go by "+asked, remedy)}
 }
 
-// certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none to judge.
+// certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none to checkCertificate.
 func (o *Observation) certificate(n *Node) []Finding {
 	f := n.finding("certificate", OK, "", "")
 	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
 	switch {
 	case c != nil:
-		o.judge(c, &f)
+		o.checkCertificate(c, &f)
 	case !failed:
 		return nil
 	}
@@ -113,8 +113,8 @@ func (o *Observation) daysLeft(c *engine.Certificate) string {
 	return strconv.Itoa(int(c.To.Sub(o.Now) / (24 * time.Hour)))
 }
 
-// judge adds what is wrong with a certificate.
-func (o *Observation) judge(c *engine.Certificate, f *Finding) {
+// checkCertificate adds what is wrong with a certificate.
+func (o *Observation) checkCertificate(c *engine.Certificate, f *Finding) {
 	switch left := c.To.Sub(o.Now); {
 	case left <= 0:
 		f.add(Wrong, "expired on "+c.To.UTC().Format(time.DateOnly), "renew it")

@@ -63,13 +63,13 @@ func (q *queries) end(began time.Time, index uint64, a discovery.Answer, err err
 	}
 }
 
-// await waits until a query that waits for a change is answered, fails, or has waited for so long, and returns what was seen of it.
+// await waits until a query that waits for a change is answered, fails, or has waited for the limit, and returns what was seen of it.
 // Where there are no such queries, it returns at once.
-func (q *queries) await(ctx context.Context, patience time.Duration) Blocking {
-	ctx, cancel := context.WithTimeout(ctx, patience+time.Second) // such a query follows the first answer at once
+func (q *queries) await(ctx context.Context, limit time.Duration) Blocking {
+	ctx, cancel := context.WithTimeout(ctx, limit+time.Second) // such a query follows the first answer at once
 	defer cancel()
 	for {
-		if b, over := q.seen(patience); over || ctx.Err() != nil {
+		if b, over := q.seen(limit); over || ctx.Err() != nil {
 			return b
 		}
 		select {
@@ -79,14 +79,14 @@ func (q *queries) await(ctx context.Context, patience time.Duration) Blocking {
 	}
 }
 
-func (q *queries) seen(patience time.Duration) (b Blocking, over bool) {
+func (q *queries) seen(limit time.Duration) (b Blocking, over bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	b = q.blocking
 	if !q.waiting.IsZero() {
 		b.Held = time.Since(q.waiting)
 	}
-	return b, q.err != nil || q.last.Index == 0 || b.Wait > 0 && (q.waiting.IsZero() || b.Held >= patience)
+	return b, q.err != nil || q.last.Index == 0 || b.Wait > 0 && (q.waiting.IsZero() || b.Held >= limit)
 }
 
 // describe fills in what an observation says of the queries.

@@ -14,9 +14,9 @@ import (
 type result int
 
 const (
-	answered result = iota
-	notMine         // nothing: the server must answer it
-	over            // it was answered, and the connection must be closed
+	answered  result = iota
+	forServer        // nothing: the server must answer it
+	over             // it was answered, and the connection must be closed
 )
 
 // answer answers the request that has been read.
@@ -25,7 +25,7 @@ func (c *conn) answer() result {
 	closing := c.l.ending.Load()
 	a := c.caller.Redirect(q, closing)
 	if a == nil {
-		return notMine
+		return forServer
 	}
 	c.now = time.Now()
 	head, length := string(q.Method) == "HEAD", q.Length

@@ -29,13 +29,13 @@ const (
 
 // conn is a connection that the listener serves.
 type conn struct {
-	l       *Listener
-	nc      net.Conn
-	caller  Caller
-	since   time.Time
-	doing   atomic.Int32
-	pending *pending // the connection as the server has it during the handshake; guarded by the listener's lock
-	shook   bool     // the TLS handshake is over; guarded by the listener's lock
+	l          *Listener
+	nc         net.Conn
+	caller     Caller
+	since      time.Time
+	doing      atomic.Int32
+	pending    *pending // the connection as the server has it during the handshake; guarded by the listener's lock
+	handshaken bool     // the TLS handshake is over; guarded by the listener's lock
 
 	parser  parser
 	request Request
@@ -81,7 +81,7 @@ func (c *conn) run() net.Conn {
 			switch c.answer() {
 			case answered:
 				continue
-			case notMine:
+			case forServer:
 				return c.handOver()
 			}
 			return nil
@@ -108,7 +108,7 @@ func (c *conn) handshake(t *tls.Conn) bool {
 		return false
 	}
 	c.l.mu.Lock()
-	c.shook = true
+	c.handshaken = true
 	if c.pending != nil {
 		c.pending.resolve(nil)
 	}
@@ -218,8 +218,8 @@ func (c *conn) ended(err error, peeked bool) verdict {
 	return other
 }
 
-// leave closes the connection if it is idle, or soon if it is new.
-func (c *conn) leave() {
+// closeIdle closes the connection if it is idle, or soon if it is new.
+func (c *conn) closeIdle() {
 	switch c.doing.Load() {
 	case isNew:
 		_ = c.nc.SetReadDeadline(c.since.Add(newGrace))

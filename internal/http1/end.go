@@ -19,7 +19,7 @@ func (l *Listener) Close() (err error) {
 		l.ending.Store(true)
 		for c := range l.conns {
 			l.offerLocked(c)
-			c.leave()
+			c.closeIdle()
 		}
 		l.forgetLocked()
 		l.mu.Unlock()

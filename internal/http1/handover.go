@@ -40,8 +40,8 @@ func (u *unread) read(c net.Conn, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// first shortens the first read deadline, which is that of a header that has been read in part.
-func (u *unread) first(t time.Time) time.Time {
+// firstDeadline shortens the first read deadline, which is that of a header that has been read in part.
+func (u *unread) firstDeadline(t time.Time) time.Time {
 	if !u.by.IsZero() && u.by.Before(t) {
 		t = u.by
 	}
@@ -83,7 +83,7 @@ func (c *tcpConn) Read(p []byte) (int, error) {
 
 // SetReadDeadline sets the deadline.
 func (c *tcpConn) SetReadDeadline(t time.Time) error {
-	return c.TCPConn.SetReadDeadline(c.unread.first(t))
+	return c.TCPConn.SetReadDeadline(c.unread.firstDeadline(t))
 }
 
 // WriteTo writes the unread bytes, then those of the connection.
@@ -111,7 +111,7 @@ func (c *tlsConn) Read(p []byte) (int, error) {
 
 // SetReadDeadline sets the deadline.
 func (c *tlsConn) SetReadDeadline(t time.Time) error {
-	return c.Conn.SetReadDeadline(c.unread.first(t))
+	return c.Conn.SetReadDeadline(c.unread.firstDeadline(t))
 }
 
 type anyConn struct {
@@ -126,5 +126,5 @@ func (c *anyConn) Read(p []byte) (int, error) {
 
 // SetReadDeadline sets the deadline.
 func (c *anyConn) SetReadDeadline(t time.Time) error {
-	return c.Conn.SetReadDeadline(c.unread.first(t))
+	return c.Conn.SetReadDeadline(c.unread.firstDeadline(t))
 }

@@ -15,7 +15,7 @@ import (
 // with other wrapped connections, Caddy has net/http look for HTTP/2 by its preface.
 type pending struct {
 	*tls.Conn
-	known chan struct{} // closed when it is known who serves the connection
+	known chan struct{} // closed when it is known whether the server or the listener serves the connection
 
 	mu         sync.Mutex
 	handedOver bool // the server does
@@ -26,7 +26,7 @@ type pending struct {
 // offerLocked gives a connection that is in its TLS handshake to the server.
 func (l *Listener) offerLocked(c *conn) {
 	t, ok := c.nc.(*tls.Conn)
-	if !ok || c.doing.Load() != isNew || c.shook || c.pending != nil {
+	if !ok || c.doing.Load() != isNew || c.handshaken || c.pending != nil {
 		return
 	}
 	if pending := (&pending{Conn: t, known: make(chan struct{})}); l.giveLocked(pending) {
@@ -52,13 +52,13 @@ func (c *pending) resolve(resumed net.Conn) (handedOver bool) {
 	return true
 }
 
-// isHandedOver waits until it is known who serves the connection, and reports whether the server does.
+// isHandedOver waits until it is known whether the server serves the connection, and reports it.
 func (c *pending) isHandedOver() bool {
 	<-c.known
 	return c.handedOver
 }
 
-// Read waits until it is known who serves the connection.
+// Read waits until it is known whether the server serves the connection.
 func (c *pending) Read(p []byte) (int, error) {
 	if !c.isHandedOver() {
 		return 0, io.EOF
@@ -66,7 +66,7 @@ func (c *pending) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write waits until it is known who serves the connection.
+// Write waits until it is known whether the server serves the connection.
 func (c *pending) Write(p []byte) (int, error) {
 	if !c.isHandedOver() {
 		return 0, net.ErrClosed
@@ -85,7 +85,7 @@ func (c *pending) Close() error {
 	return nil
 }
 
-// SetReadDeadline sets the deadline, which takes effect once it is known who serves the connection.
+// SetReadDeadline sets the deadline, which takes effect if the server serves the connection.
 func (c *pending) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -73,7 +73,7 @@ func validLabel(label string) bool {
 	return true
 }
 
-// maxLine is how many bytes of text from elsewhere are kept.
+// maxLine is how many bytes of text from other machines are kept.
 const maxLine = 300
 
 // Line returns text, such as that of an error page, as one short line without control characters.

@@ -125,10 +125,7 @@ func writeDocument(w http.ResponseWriter, document any) error {
 
 // WriteProblem answers with an error in the form of the admin API.
 func WriteProblem(w http.ResponseWriter, code int, text string) error {
-	body, err := json.Marshal(map[string]string{"error": text})
-	if err != nil {
-		body = []byte(`{}`)
-	}
+	body, _ := json.Marshal(map[string]string{"error": text}) // which cannot fail
 	return redirect.WriteJSON(w, code, append(body, '\n'))
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,32 +65,30 @@ node, the newest first, and for how long there was no active node.`,
 const adminTimeout = 10 * time.Second
 
 // askAdmin gets a document from the admin API of a running Caddy.
-func askAdmin(fs caddycmd.Flags, path string, to any) (raw []byte, err error) {
+func askAdmin(fs caddycmd.Flags, path string, to any) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(fs.String("address"), nil, fs.String("config"), fs.String("adapter"))
 	if err != nil {
 		return nil, err
 	}
-	type answer struct {
-		raw []byte
-		err error
-	}
-	answers := make(chan answer, 1)
+	var answer []byte
+	answered := make(chan error, 1)
 	go func() {
-		raw, err := getAdmin(address, path)
-		answers <- answer{raw, err}
+		var err error
+		answer, err = getAdmin(address, path)
+		answered <- err
 	}()
 	select {
-	case a := <-answers:
-		if raw, err = a.raw, a.err; err != nil {
+	case err := <-answered:
+		if err != nil {
 			return nil, err
 		}
 	case <-time.After(adminTimeout):
 		return nil, fmt.Errorf("the admin API at %s has not answered within %s", address, adminTimeout)
 	}
-	if err := json.Unmarshal(raw, to); err != nil {
+	if err := json.Unmarshal(answer, to); err != nil {
 		return nil, fmt.Errorf("the server at %s is not Caddy's admin API: %w", address, err)
 	}
-	return raw, nil
+	return answer, nil
 }
 
 // getAdmin gets a document from the admin API at an address.
@@ -114,12 +113,8 @@ func getAdmin(address, path string) ([]byte, error) {
 // isSite reports whether an error shows that the server is a site rather than an admin API: it answers in the form of Vault's
 // errors, speaks https, or redirects to that.
 func isSite(err error) bool {
-	for _, text := range []string{`{"errors":[`, "HTTP request to an HTTPS server", "server gave HTTP response to HTTPS client", "stopped after 10 redirects"} {
-		if strings.Contains(err.Error(), text) {
-			return true
-		}
-	}
-	return false
+	signs := []string{`{"errors":[`, "HTTP request to an HTTPS server", "server gave HTTP response to HTTPS client", "stopped after 10 redirects"}
+	return slices.ContainsFunc(signs, func(sign string) bool { return strings.Contains(err.Error(), sign) })
 }
 
 // maxDocument limits the size of a document, in bytes.
