@@ -239,7 +239,7 @@ func (p *pairs) converse(t testing.TB, k kind, lane bool, talk *spoken, cuts []b
 	}
 }
 
-// check has each answer be that to one request of the talk, in their order.
+// check fails unless the answers are those to the requests of the talk, in order.
 func (talk *spoken) check(t testing.TB, name string, answers []finalAnswer) {
 	t.Helper()
 	if len(answers) > len(talk.requests) {

@@ -148,14 +148,14 @@ func TestBodyIsTakenOverHTTP2(t *testing.T) {
 	}
 }
 
-// swapPool has handlers of this test use a pool of their own.
+// swapPool gives the handlers of this test a pool of their own.
 func swapPool(t *testing.T) {
 	before := pool
 	pool = engine.NewPool()
 	t.Cleanup(func() { pool = before })
 }
 
-// When the process is about to end, nobody waits any more: of whatever config, and for whatever (C9, B13).
+// When the process is about to end, no request waits any more, whatever its config, and whatever it waits for (C9, B13).
 func TestEndGivesBackThoseWhoWait(t *testing.T) {
 	swapPool(t)
 	h, _, _ := holding(t, `, "hold": "5m"`)

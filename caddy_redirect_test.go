@@ -70,7 +70,7 @@ func TestRedirectInCaddy(t *testing.T) {
 	})
 }
 
-// trustLoopback has a server believe what proxies on this machine say of their clients.
+// trustLoopback makes a server trust the headers of proxies on this machine.
 const trustLoopback = `, "trusted_proxies": {"source": "static", "ranges": ["127.0.0.0/8"]}`
 
 // Whenever a certificate is not verified, a line says so (C16).
@@ -122,7 +122,7 @@ func TestLoopIsNamedForAsLongAsItIsThere(t *testing.T) {
 		for _, lane := range []string{"", ", " + laneWrapper} {
 			for _, balanced := range []bool{false, true} {
 				if balanced && probe == "off" {
-					continue // nobody can know
+					continue // this cannot be detected
 				}
 				t.Run(fmt.Sprintf("probe %s, lane %v, balancer %v", probe, lane != "", balanced), func(t *testing.T) {
 					consul := standin.RunConsul(t)

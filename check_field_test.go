@@ -20,7 +20,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// mistake is one that people make in the field, with what check says of it, and the ways to mend it that the remedy names.
+// mistake is a common mistake, with what check says of it, and the ways to mend it that the remedy names.
 type mistake struct {
 	name           string
 	make           func(t *testing.T, c *standin.Cluster)
@@ -247,7 +247,7 @@ func portText(v *standin.Vault) string {
 	return port
 }
 
-// cutAfter has queries that are to wait for longer fail after a time.
+// cutAfter makes queries that would wait for longer fail after a time.
 func cutAfter(limit time.Duration, code int) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		wait, _ := time.ParseDuration(r.URL.Query().Get("wait"))

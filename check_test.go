@@ -273,7 +273,7 @@ func TestCheckShowsNoToken(t *testing.T) {
 			}
 		})
 	}
-	// A node's name is somebody else's text, too.
+	// A node's name is foreign text, too.
 	c.Consul.Handle(nil)
 	e := standin.Active("vault\x1b[31m", standin.Address("127.0.0.1"), portOf(c.Vaults[0]))
 	c.Consul.Set("vault", []*api.ServiceEntry{e}...)

@@ -63,7 +63,7 @@ func TestCleanupReleasesOnce(t *testing.T) {
 	wantGoroutines(t, 0)
 }
 
-// TestConcurrentProvisionAndCleanup has handlers of two configs come and go at the same time, each with a request.
+// Handlers of two configs are provisioned and cleaned up at the same time, each with a request.
 func TestConcurrentProvisionAndCleanup(t *testing.T) {
 	one, two := standin.RunConsul(t, standin.Active("vault-1")), standin.RunConsul(t, standin.Active("vault-2"))
 	var group sync.WaitGroup

@@ -26,7 +26,7 @@ type dnsName struct {
 	silent  bool   // no answer
 }
 
-// register has a name belong to a test. It does not exist until it is set.
+// register reserves a name for a test. It does not exist until it is set.
 func (n *names) register(t testing.TB, host string) *dnsName {
 	t.Helper()
 	own := new(dnsName)
@@ -37,7 +37,7 @@ func (n *names) register(t testing.TB, host string) *dnsName {
 	return own
 }
 
-// set has the name lead to an address, or to none if it is empty.
+// set makes the name resolve to an address; with an empty one, it does not exist.
 func (n *dnsName) set(ip string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -211,7 +211,7 @@ func TestEventsWaitForTheStart(t *testing.T) {
 		c.await("the end", func() bool { return len(heard("stopping")) == i+1 })
 	}
 	count := len(heard("vault_active_changed"))
-	s.Say(nil, at(node("vault-9", true), "other.invalid")) // which nobody asks for
+	s.Say(nil, at(node("vault-9", true), "other.invalid")) // which no query asks for
 	if n := len(heard("vault_active_changed")); n != count {
 		t.Errorf("%d events after the end", n-count)
 	}

@@ -259,7 +259,7 @@ var passedOn = regexp.MustCompile(`(?s)HTTP/1[.][01] (499 .*?\r\n\r\n|502 .*?\r\
 
 var dated = regexp.MustCompile(`Date: [^\r]*\r\n`)
 
-// compare has both servers of a kind answer the same, and returns the answer.
+// compare sends the same to both servers of a kind, fails if their answers differ, and returns the answer.
 func (p *pairs) compare(t testing.TB, k kind, pieces [][]byte) []byte {
 	t.Helper()
 	var want, got []byte

@@ -175,8 +175,8 @@ func TestFastLaneOfClientsElsewhere(t *testing.T) {
 	}
 }
 
-// TestFastLaneOfUnknownClients has a target on loopback, to which only clients on this machine may be sent, and clients who
-// are unknown: Caddy's server trusts a proxy on a unix socket, which does not say who they are.
+// TestFastLaneOfUnknownClients has a target on loopback, to which only clients on this machine may be sent, and clients that
+// are unknown: Caddy's server trusts a proxy on a unix socket, which does not give their addresses.
 func TestFastLaneOfUnknownClients(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })

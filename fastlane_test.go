@@ -115,7 +115,7 @@ func handlerOfView(t *testing.T) *Handler {
 	return &Handler{redirector: &redirect.Redirector{View: registry.Clusters()[0].View}}
 }
 
-// TestFastLaneTLS has Caddy's server serve HTTP/2, and the lane say what Caddy's server says of HTTP/3.
+// Over TLS, Caddy's server serves HTTP/2, and the lane announces HTTP/3 as Caddy's server does.
 func TestFastLaneTLS(t *testing.T) {
 	clearConsulEnv(t)
 	t.Cleanup(func() { _ = caddy.Stop() })

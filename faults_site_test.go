@@ -99,7 +99,7 @@ type fault struct {
 	detail  string // part of it
 }
 
-// suffer has the fault begin and end, and checks what is seen.
+// suffer begins and ends the fault, and checks what is seen.
 func (s *site) suffer(t *testing.T, f fault) {
 	t.Helper()
 	s.follows(t, time.Now(), "vault-1", 1)
@@ -119,7 +119,7 @@ func (s *site) suffer(t *testing.T, f fault) {
 	}
 }
 
-// begin has the fault begin, and the truth change meanwhile.
+// begin begins the fault, and changes the truth meanwhile.
 func (s *site) begin(f fault) {
 	f.begin(s.consul)
 	if f.visible != nil {

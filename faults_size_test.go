@@ -71,7 +71,7 @@ func TestFaultsOfSize(t *testing.T) {
 	}
 }
 
-// test has a site suffer the fault, and checks how much of it was read and kept.
+// test makes a site suffer the fault, and checks how much of it was read and kept.
 func (f sizeFault) test(t *testing.T) {
 	const (
 		grow = 32 << 20  // what may be left afterwards

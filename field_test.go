@@ -160,7 +160,7 @@ func TestFieldAnswers(t *testing.T) {
 	}
 }
 
-// answering returns the port of a node that answers probes by a status and a body, or of one where nobody listens.
+// answering returns the port of a node that answers probes by a status and a body, or one that is closed.
 func answering(t *testing.T, answer string) (port string) {
 	t.Helper()
 	code, body, _ := strings.Cut(cmp.Or(answer, "0 "), " ")

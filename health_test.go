@@ -132,7 +132,7 @@ func TestHealthInALoop(t *testing.T) {
 func bannerServer(t *testing.T) string {
 	t.Helper()
 	return standin.Serve(t, func(c net.Conn) {
-		_, _ = c.Read(make([]byte, 1)) // lest it is taken for a break
+		_, _ = c.Read(make([]byte, 1)) // otherwise it is taken for a break
 		_, _ = io.WriteString(c, "SSH-2.0-PLANTED_9.9 Debian-2\r\n")
 	}).Addr().String()
 }

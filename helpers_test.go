@@ -26,7 +26,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// TestMain has no test reach anything but this machine: names are looked up in dns, and no proxy is used.
+// TestMain keeps tests on this machine: names are looked up in dns, and no proxy is used.
 func TestMain(m *testing.M) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
 		_ = os.Unsetenv(name)
@@ -120,13 +120,13 @@ func askFrom(t testing.TB, h *Handler, client, method, target string) *http.Resp
 	return serve(t, h, r)
 }
 
-// ask sends a request of a client on this machine, who is redirected to nodes on it.
+// ask sends a request of a client on this machine, which is redirected to nodes on it.
 func ask(t testing.TB, h *Handler, method, target string) *http.Response {
 	t.Helper()
 	return askFrom(t, h, local, method, target)
 }
 
-// serve has the handler alone answer a request.
+// serve sends a request to the handler alone.
 func serve(t testing.TB, h *Handler, r *http.Request) *http.Response {
 	t.Helper()
 	rec := httptest.NewRecorder()

@@ -42,7 +42,7 @@ func (f *failing) Validate() error               { return f.fail("validate") }
 func (f *failing) Start() error                  { return f.fail("start") }
 func (f *failing) Stop() error                   { return nil }
 
-// noDiscovery is a module that somebody put into the wrong namespace.
+// noDiscovery is a module in the wrong namespace.
 type noDiscovery struct{}
 
 func (noDiscovery) CaddyModule() caddy.ModuleInfo {
@@ -99,7 +99,7 @@ func wantGoroutines(t *testing.T, want int) {
 // connection's two. Views have none.
 const perWatcher = 4
 
-// loader returns a function that has Caddy load a config with handlers and other apps, as a reload does.
+// loader returns a function that loads a config with handlers and other apps into Caddy, as a reload does.
 func loader(t *testing.T) func(apps string, handlers ...string) error {
 	clearConsulEnv(t)
 	t.Cleanup(func() {
@@ -196,7 +196,7 @@ func (r *reloads) testOthersAndBack(t *testing.T) {
 	}
 }
 
-// testFailures has reloads fail, with a handler on a third Consul among them.
+// testFailures makes reloads fail, with a handler on a third Consul among them.
 func (r *reloads) testFailures(t *testing.T) {
 	third := standin.RunConsul(t, standin.Active("vault-3"))
 	key3 := keyOf(t, third.Addr())

@@ -165,7 +165,7 @@ func TestLoopbackTargets(t *testing.T) {
 	}
 }
 
-// Behind a proxy that the server trusts, the client is whom the proxy names.
+// Behind a proxy that the server trusts, the client is the one that the proxy names.
 func TestLoopbackTargetBehindAProxy(t *testing.T) {
 	h, end := handlerOf(t, "https", "", nodeAt("127.0.0.1", 8200))
 	defer end()

@@ -38,7 +38,7 @@ func TestProxyOfHalfAStreamedBody(t *testing.T) {
 	}
 }
 
-// Early data can be sent again by anybody on the way, so it is not proxied.
+// Early data can be replayed on the way, so it is not proxied.
 func TestProxyOfEarlyData(t *testing.T) {
 	h := provision(t, standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.0.0.1"))), `, "proxy": {"match": [{"method": ["GET"]}]}`)
 	r := httptest.NewRequest("GET", "https://vault.test/v1/x", nil)

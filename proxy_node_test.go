@@ -40,7 +40,7 @@ func TestProxyToLoopbackOfAnotherMachine(t *testing.T) {
 	}
 }
 
-// A node that takes connections and says nothing holds nobody for longer than the next one takes to become active.
+// A node that takes connections and does not answer delays no request for longer than the next one takes to become active.
 func TestProxyToANodeThatHangs(t *testing.T) {
 	frozen, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

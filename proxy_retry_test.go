@@ -68,7 +68,7 @@ func proxyTrusting(t *testing.T, node *httptest.Server, trust, more, server stri
 // served is a node that answers with a function.
 func served(answer http.HandlerFunc) *httptest.Server { return httptest.NewServer(answer) }
 
-// lose has no node be active, so that requests wait.
+// lose leaves no active node, so that requests wait.
 func (p *proxied) lose(t *testing.T) {
 	t.Helper()
 	p.consul.Set("vault", standin.Standby("vault-1"))

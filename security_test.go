@@ -116,7 +116,7 @@ func TestConsulIsHeldAtArmsLength(t *testing.T) {
 	})
 }
 
-// unread is a body that nobody is to read.
+// unread is a body that must not be read.
 type unread struct{ t *testing.T }
 
 func (u unread) Read([]byte) (int, error) {

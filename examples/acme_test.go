@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file loads the example with an ACME challenge by DNS. The provider is a plugin of others: a module of the same name, with
-// the syntax that its source has, stands for it here.
-
 package examples_test
 
 import (
@@ -17,7 +14,7 @@ import (
 
 func init() { caddy.RegisterModule(rfc2136{}) }
 
-// rfc2136 stands for that of caddy-dns/rfc2136. What it would do to the DNS is not there.
+// rfc2136 has the name and the syntax of the plugin caddy-dns/rfc2136, and does nothing.
 type rfc2136 struct {
 	certmagic.DNSProvider `json:"-"`
 

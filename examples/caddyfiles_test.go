@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file loads the examples that are configs of Caddy.
-
 package examples_test
 
 import (

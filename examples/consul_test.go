@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file checks what is for Consul: policy and service definitions.
-
 package examples_test
 
 import (

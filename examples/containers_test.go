@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file checks the container examples: the Caddyfiles in them, and that the container runtime waits for Caddy
-// to drain. The formats themselves are checked in tools/formats, by the libraries of the programs that read them.
-
 package examples_test
 
 import (

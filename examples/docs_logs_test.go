@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// sources has the syntax trees of the Go files in a folder, without tests.
+// sources returns the syntax trees of the Go files in a folder, without tests.
 func sources(t *testing.T, folder string) (files []*ast.File) {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(root, folder, "*.go"))

@@ -86,7 +86,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// TestRootIsSmall: a stranger who opens the folder sees options, the Caddyfile and the life cycle, and nothing else.
+// The root folder holds options, the Caddyfile and the life cycle, and nothing else.
 func TestRootIsSmall(t *testing.T) {
 	names, err := filepath.Glob(filepath.Join(root, "*.go"))
 	if err != nil {

@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file checks the examples with events. Their handlers are plugins of others: modules of the same names, with the
-// syntax that their source has, stand for them here.
-
 package examples_test
 
 import (
@@ -26,7 +23,7 @@ func init() {
 	caddy.RegisterModule(webhookHandler{})
 }
 
-// execHandler stands for that of mholt/caddy-events-exec.
+// execHandler has the name and the syntax of the plugin mholt/caddy-events-exec, and does nothing.
 type execHandler struct {
 	Command string   `json:"command,omitempty"`
 	Args    []string `json:"args,omitempty"`
@@ -47,7 +44,7 @@ func (h *execHandler) UnmarshalCaddyfile(d *parser.Dispenser) error {
 
 func (*execHandler) Handle(context.Context, caddy.Event) error { return nil }
 
-// webhookHandler stands for that of D-Trick/caddy-events-webhook.
+// webhookHandler has the name and the syntax of the plugin D-Trick/caddy-events-webhook, and does nothing.
 type webhookHandler struct {
 	URL string `json:"url,omitempty"`
 }

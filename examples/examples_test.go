@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Every file in this folder is loaded here, as far as that is possible without a network: an example that does not work is
-// worse than none. A new file needs a row in checks.
-
 package examples_test
 
 import (
@@ -16,7 +13,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 )
 
-// checks has a check for each file in this folder.
+// checks has a check for each file in this folder: it loads the file as far as that needs no network.
 var checks = map[string]func(t *testing.T, text string){
 	"minimal.Caddyfile":            caddyfile,
 	"production.Caddyfile":         production,
@@ -67,7 +64,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestAllAreChecked fails for a file that nobody loads.
+// TestAllAreChecked fails for a file without a check.
 func TestAllAreChecked(t *testing.T) {
 	entries, err := os.ReadDir(".")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// datacenters has the second of two clusters answer until the first one has an active node.
+// datacenters checks that the second of two clusters answers until the first one has an active node.
 func datacenters(t *testing.T, text string) {
 	setFiles(t)
 	caddyfile(t, text)

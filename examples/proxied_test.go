@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// This file runs the example of the proxy.
-
 package examples_test
 
 import (
@@ -144,7 +142,7 @@ func newClient() *http.Client {
 	}
 }
 
-// trustNode has the examples trust the certificate of a node.
+// trustNode makes the examples trust the certificate of a node.
 func trustNode(t *testing.T, node *httptest.Server) {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "vault-ca.pem")

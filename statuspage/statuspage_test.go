@@ -191,7 +191,7 @@ func TestStatusPageRefreshes(t *testing.T) {
 	}
 }
 
-// TestStatusPageIsMadeRarely has many ask at once and for long.
+// Many clients ask at once and for long: the page is rendered rarely.
 func TestStatusPageIsMadeRarely(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // the race detector breaks now and then in bubbles: go.dev/issue/78156
 	synctest.Test(t, func(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
-// policy is that of all who log in.
+// policy is that of all clients that log in.
 const policy = `
 path "secret/*" { capabilities = ["create", "read", "update", "delete", "list"] }
 path "auth/token/create" { capabilities = ["create", "update"] }

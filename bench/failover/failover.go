@@ -37,7 +37,7 @@ type round struct {
 	how      string
 	old      string    // host:port of the node that was active
 	begin    time.Time // when it was told to step down or to stop, or killed
-	gone     time.Time // when its connections broke, its listener closed, or it first said that it is not active: nobody can know earlier
+	gone     time.Time // when its connections broke, its listener closed, or it first said that it is not active: there is no earlier sign
 	new      string    // of the node that is active then
 	first200 time.Time // when that node said so first
 	sights   map[*front]*sight
@@ -132,7 +132,7 @@ func (b *bench) stop(ctx context.Context, r *round, old *cluster.Vault) error {
 	return fmt.Errorf("stop %s: its listener is still open: %w", old.Name, errLate)
 }
 
-// kill kills a node and notes when its connections break: that is when anybody can know, some ms after the signal.
+// kill kills a node and notes when its connections break: that is the earliest sign of it, some ms after the signal.
 func (b *bench) kill(r *round, old *cluster.Vault) error {
 	conn, err := net.Dial("tcp", old.Addr)
 	if err != nil {

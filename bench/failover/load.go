@@ -136,7 +136,7 @@ func (w *worker) operate(ctx context.Context) *failure {
 	return f
 }
 
-// send sends one request and notes when it was written, and to whom.
+// send sends one request and notes when it was written, and to which node.
 func (w *worker) send(ctx context.Context, f *failure, method, target string, body []byte) (code int, location string, answer []byte, err error) {
 	var mu sync.Mutex // the trace may be called late
 	var sent time.Time

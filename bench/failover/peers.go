@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The peers that rely on Consul: nginx with a file that follows it, and its DNS.
-
 package main
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Watches on the nodes, which tell the truth of themselves, and on the fronts, which may lag behind it.
-
 package main
 
 import (

@@ -140,7 +140,7 @@ const (
 )
 
 // makeFaults makes faults until the time is up. Each comes to a cluster that has settled after the one before: faults that
-// come together, such as a Vault that fails while Consul is away, are beyond what anybody can know of.
+// come together, such as a Vault that fails while Consul is away, cannot be known.
 func (s *soak) makeFaults(ctx context.Context) error {
 	random := rand.New(rand.NewPCG(s.seed, 0))
 	var bag []fault // drawn from without putting back: every fault comes before any comes again

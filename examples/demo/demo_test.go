@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The demo is run as its readers run it, and leaves nothing behind.
-
 package main
 
 import (
@@ -44,7 +42,7 @@ func built(t *testing.T) string {
 
 func TestDemo(t *testing.T) {
 	program := built(t)
-	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1") // somebody's own, which must not matter
+	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1") // which must not matter
 	t.Setenv("CONSUL_HTTP_SSL", "true")
 
 	tests := []struct {

@@ -105,7 +105,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return 0
 }
 
-// endsWith is a writer with which the program ends: nobody is reading any more.
+// endsWith is a writer that ends the program when nothing reads its output any more.
 type endsWith struct {
 	io.Writer
 	cancel context.CancelFunc

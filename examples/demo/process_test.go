@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The demo in a process of its own: how it ends, and that it leaves nothing behind.
-
 package main
 
 import (

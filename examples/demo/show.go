@@ -29,7 +29,7 @@ func (d *demo) introduce() {
 		"             (make demo-real takes real ones)\n\n")
 }
 
-// showRedirect shows one request as curl would, and who answers if it is followed.
+// showRedirect shows one request as curl would, and which node answers if it is followed.
 func (d *demo) showRedirect(ctx context.Context) error {
 	answer, err := d.raw(ctx, secretPath)
 	if err != nil {

@@ -1,9 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Every metric that rules, dashboard and README name is looked for in what a Caddy shows, every alert and reason in the
-// README, and promtool checks the rules where there is one.
-
 package monitoring_test
 
 import (

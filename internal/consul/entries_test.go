@@ -107,7 +107,7 @@ func FuzzConsulAnswer(f *testing.F) {
 	})
 }
 
-// Fields that nobody reads may hold anything; one that is needed, and is of another type, is named.
+// Fields that are not used may hold anything; an error names a needed one of another type.
 func TestOnlyNeededFieldsAreRead(t *testing.T) {
 	const node = `"Node":{"Node":"a","Address":"127.10.0.1","Datacenter":"dc1"}`
 	for _, row := range []struct{ name, body, wrong string }{

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A pipe would have its reader wait until somebody writes into it (B9).
+// Reading a pipe would wait until something is written into it (B9).
 func TestTokenFileIsNoPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -259,7 +259,7 @@ func noPort(o *Observation) {
 	n.Inspection = failedAt(engine.StepConnect, "connection refused")
 }
 
-// closed has vault-2 close connections without an answer.
+// closed makes vault-2 close connections without an answer.
 func closed(step engine.Step) func(*Observation) {
 	return func(o *Observation) {
 		o.Nodes[1].Inspection = failedAt(step, closedWithoutAnswer)
@@ -267,7 +267,7 @@ func closed(step engine.Step) func(*Observation) {
 	}
 }
 
-// blocked has queries that wait fail.
+// blocked makes queries that wait fail.
 func blocked(after time.Duration, text string) func(*Observation) {
 	return func(o *Observation) {
 		o.Blocking = Blocking{Wait: time.Minute, Held: after, Failed: "consul at 127.0.0.1:8500: " + text}

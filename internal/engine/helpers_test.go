@@ -67,7 +67,7 @@ func (s *scripted) say(a discovery.Answer) {
 	synctest.Wait()
 }
 
-// fail has all queries fail from now on, and waits until all is quiet again.
+// fail makes all queries fail from now on, and waits until all is quiet again.
 func (s *scripted) fail(err error) {
 	s.set(func(s *scripted) { s.err = err })
 	synctest.Wait()

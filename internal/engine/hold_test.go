@@ -17,7 +17,7 @@ import (
 // holding is a queue with a hold of five seconds.
 func holding() *Queue { return &Queue{Hold: 5 * time.Second, Most: 1024} }
 
-// lose has discovery name no active node.
+// lose makes discovery name no active node.
 func (w *watched) lose() { w.say(answerOf(w.answer.Index+1, "")) }
 
 func TestHoldWaitsForTheNextNode(t *testing.T) {

@@ -78,7 +78,7 @@ func TestSlowNames(t *testing.T) {
 	})
 }
 
-// A name that has moved to where nothing answers leads there: the node that it stood for before has no say.
+// A name that moves to where nothing answers leads there: the node at its previous address does not count.
 func TestNamesThatMoveToADeadEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, _, d := namedNode(t)

@@ -142,7 +142,7 @@ func (v *vault) set(f func(*vault)) {
 func (v *vault) answers(code int) { v.set(func(v *vault) { v.code = code }) }
 func (v *vault) hangs(on bool)    { v.set(func(v *vault) { v.hang = on }) }
 
-// refuses has new connections refused, while those that there are stay.
+// refuses makes the node refuse new connections, while open ones stay.
 func (v *vault) refuses() { v.set((*vault).refusesLocked) }
 
 func (v *vault) refusesLocked() { v.down = os.NewSyscallError("connect", syscall.ECONNREFUSED) }

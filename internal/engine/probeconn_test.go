@@ -176,7 +176,7 @@ func TestOutcomesOfSockets(t *testing.T) {
 		base string
 		want Result
 	}{
-		"refused": {"http://127.0.0.1:1", ResultRefused}, // nobody listens there, and it is given to nobody
+		"refused": {"http://127.0.0.1:1", ResultRefused}, // a closed port, which is never assigned
 		"reset":   {listen(func(c net.Conn) { c.(*net.TCPConn).SetLinger(0) }), ResultRefused},
 		"closed":  {listen(func(net.Conn) {}), ResultRefused},
 		"banner":  {listen(func(c net.Conn) { io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n") }), ResultInvalid},

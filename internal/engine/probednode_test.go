@@ -42,7 +42,7 @@ func TestVerdictsAge(t *testing.T) {
 				if c := w.State().Candidates; c != 2 {
 					t.Fatalf("%d candidates, want 2", c)
 				}
-				b.answers(429)               // nobody has heard that yet
+				b.answers(429)               // which no probe has seen yet
 				time.Sleep(time.Millisecond) // the probes of this moment are over
 				end(n, w)
 				for range 6000 {
@@ -151,7 +151,7 @@ func TestSilence(t *testing.T) {
 		if p := w.State().Phase(); p.Situation != Silent {
 			t.Fatalf("phase %v, want silent", p)
 		}
-		w.expect(t, "a", discovery.ReasonOK) // it is redirected to where nobody waits
+		w.expect(t, "a", discovery.ReasonOK) // it is redirected to where nothing listens
 		if got := request(t.Context(), w.View, &Queue{}); got != (outcome{"a", 0}) {
 			t.Errorf("without hold: %+v", got)
 		}

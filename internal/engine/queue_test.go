@@ -67,7 +67,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// No client has more than a tenth of the places, and those whose leaving nobody would notice have a tenth in all.
+// No client has more than a tenth of the places, and requests whose client could leave unnoticed have a tenth in all.
 func TestPlacesAreShared(t *testing.T) {
 	for _, row := range []struct {
 		name   string

@@ -40,7 +40,7 @@ func reloads(t *testing.T) map[string]reload {
 	}
 }
 
-// run has a view take the place of another one.
+// run replaces a view by another one, as a reload does.
 func (r reload) run(t *testing.T, old *watched) *watched {
 	t.Helper()
 	s, c := newScripted(old.answer), old.Config
@@ -130,7 +130,7 @@ func TestReloadInAFailover(t *testing.T) {
 	}
 }
 
-// A reload while all is well turns no request away, and has none wait, however slow the node is.
+// A reload while all is well rejects no request, and delays none, however slow the node is.
 func TestReloadLosesNothing(t *testing.T) {
 	for name, r := range reloads(t) {
 		if name == "tag" || name == "active_by" || name == "all of them" {
@@ -377,7 +377,7 @@ func TestReloadOfABelievedNode(t *testing.T) {
 	})
 }
 
-// A view that is never started probes nothing, and tells nobody what it would do: its config may come to nothing.
+// A view that is never started probes nothing, and logs nothing: its config may never run.
 func TestAConfigThatComesToNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, old := probedCluster(t)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// waits has a request wait on a view, and returns where its outcome comes.
+// waits makes a request wait on a view, and returns the channel of its outcome.
 func waits(t *testing.T, v *View) <-chan outcome {
 	t.Helper()
 	done := make(chan outcome, 1)

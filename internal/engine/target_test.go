@@ -121,7 +121,7 @@ func TestProbesOfLeadersKeepTheirName(t *testing.T) {
 	}
 }
 
-// TestTargetHostile has every mode refuse what is not plainly one host.
+// Every mode refuses what is not plainly one host.
 func TestTargetHostile(t *testing.T) {
 	hostile := []string{
 		"evil.com/", "/evil.com", "evil.com\\", "a@b", "user:pw@b", "x:1", "10.0.0.1:8200", "[::1]:8200", "http://a", "a?b", "a#b", "a;b", "a,b",

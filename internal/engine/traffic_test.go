@@ -14,7 +14,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// traffic has clients sent to the active node by a view, one after each pause, for some time.
+// traffic sends clients to the active node of a view, one after each pause, for some time.
 func traffic(v *View, answer Answer, pause, long time.Duration) {
 	for range long / pause {
 		time.Sleep(pause)

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// A node whose certificate is not trusted is judged by life only.
+// Of a node whose certificate is not trusted, only liveness counts.
 func TestAutoUntrusted(t *testing.T) {
 	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
 	synctest.Test(t, func(t *testing.T) {
@@ -19,7 +19,7 @@ func TestAutoUntrusted(t *testing.T) {
 		for _, host := range []string{"a", "b", "c"} {
 			n.node(host).set(func(v *vault) { v.tls = pair.server })
 		}
-		n.node("b").answers(200) // which nobody believes
+		n.node("b").answers(200) // which is not trusted
 		w := watch(t, p, newScripted(answerOf(5, "a")), plain(t, probing(ProbeAuto), func(c *Config) {
 			c.Addressing, c.Probe.TLS = toTLS(t), other.client
 		}))
@@ -29,7 +29,7 @@ func TestAutoUntrusted(t *testing.T) {
 		if s := w.State(); s.By != BySource {
 			t.Errorf("by %s", s.By)
 		}
-		n.node("a").kill() // at once, and not the one that nobody trusts takes its place
+		n.node("a").kill() // at once, and the one that is not trusted does not take its place
 		synctest.Wait()
 		w.expect(t, "", discovery.ReasonUnhealthy)
 		w.say(answerOf(6, "b"))
@@ -46,7 +46,7 @@ func TestAutoUntrusted(t *testing.T) {
 }
 
 // Discovery may mark a node before it is ready. One that is not trusted cannot say that it is ready, but is waited for a
-// moment while it says that it is not: no longer, since that may be somebody else's word.
+// moment while it says that it is not: no longer, since that answer is not trusted.
 func TestAutoUntrustedAndNotReady(t *testing.T) {
 	pair, other := newTLSPair(t, "a", "b", "c"), newTLSPair(t, "a", "b", "c")
 	for name, row := range map[string]struct {

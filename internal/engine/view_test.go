@@ -93,7 +93,7 @@ func TestAutoInsistence(t *testing.T) {
 	})
 }
 
-// In an outage of discovery nobody insists on anything.
+// In an outage, discovery does not overrule probes.
 func TestAutoInsistenceNeedsDiscovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t)
@@ -214,7 +214,7 @@ func TestANodeThatBecomesCriticalIsAsked(t *testing.T) {
 	})
 }
 
-// A node may die right after its answer, before anybody watches the connection.
+// A node may die right after its answer, before its connection is watched.
 func TestDeathRightAfterAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, w := probedCluster(t, every(time.Minute))

@@ -71,7 +71,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestWaitEnds has the wait for connections end with its context.
+// The wait for connections ends with its context.
 func TestWaitEnds(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		c := p.dial()
@@ -130,7 +130,7 @@ type noFiles struct{}
 func (noFiles) Error() string   { return "too many open files" }
 func (noFiles) Temporary() bool { return true }
 
-// TestAcceptFails has failures that pass hold up nothing that has been accepted, and who calls Accept see others.
+// Temporary failures of Accept delay nothing that was accepted before; permanent ones are returned.
 func TestAcceptFails(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		const n = 100

@@ -65,7 +65,7 @@ func (everything) Redirect(r *Request, _ bool) *Answer {
 
 var limits = Limits{Header: 10 * time.Second, Idle: time.Minute, Body: 20 * time.Second, Write: 30 * time.Second, Handshake: 5 * time.Second}
 
-// lane runs f with a listener whose Accept is called by nobody but f.
+// lane runs f with a listener whose Accept only f calls.
 func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
@@ -120,7 +120,7 @@ func isOpen(err error) bool { return err != io.EOF }
 
 const get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
 
-// TestDeadlines has clients stop at each place.
+// Clients stop at each place of a request, and are cut off in time.
 func TestDeadlines(t *testing.T) {
 	for _, row := range []struct {
 		name, first, then string // what is sent at once, and byte by byte
@@ -225,7 +225,7 @@ func TestLateBody(t *testing.T) {
 	})
 }
 
-// TestWholeRequest has a request with its body take no longer than that is to take.
+// A request with its body takes no longer than the limit for both.
 func TestWholeRequest(t *testing.T) {
 	l := limits
 	l.Whole = 12 * time.Second
@@ -257,7 +257,7 @@ func TestUnreadAnswers(t *testing.T) {
 	})
 }
 
-// TestBusyConnectionStays has a connection ask for longer than any limit, so that deadlines are set anew.
+// A connection that is busy for longer than any limit stays: deadlines are set anew.
 func TestBusyConnectionStays(t *testing.T) {
 	lane(t, limits, func(t *testing.T, _ *Listener, p *pipes) {
 		c := p.dial()

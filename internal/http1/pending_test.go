@@ -129,7 +129,7 @@ func (c writeDeadline) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// TestNoDeadlineBetweenAnswers has TLS keep no deadline for writing when it waits: then it may have to write by itself.
+// While a TLS connection waits, it has no write deadline: TLS may have to write by itself then.
 func TestNoDeadlineBetweenAnswers(t *testing.T) {
 	lane(t, limits, func(t *testing.T, l *Listener, p *pipes) {
 		forClient, forServer := overTLS(t, "http/1.1")

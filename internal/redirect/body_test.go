@@ -21,7 +21,7 @@ type counted struct{ n atomic.Int64 }
 func (c *counted) Read(p []byte) (int, error) { c.n.Add(int64(len(p))); return len(p), nil }
 func (c *counted) Close() error               { return nil }
 
-// What is read while a request waits is bounded, nobody reads once the answer is written, and what the client only sends
+// What is read while a request waits is bounded, nothing is read once the answer is written, and what the client only sends
 // when it is asked for it is not asked for.
 func TestDiscardIsBounded(t *testing.T) {
 	for _, row := range []struct {

@@ -38,7 +38,7 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// TestHostRefuses has everything refused that is not plainly one host.
+// Everything that is not plainly one host is refused.
 func TestHostRefuses(t *testing.T) {
 	for _, host := range []string{
 		"", "evil.com/", "/evil.com", "evil.com\\", "a@b", "user:pw@b", "x:1", "10.0.0.1:8200", "[::1]:8200", "http://a", "a?b", "a#b", "a;b", "a,b",

@@ -201,7 +201,7 @@ func TestStatusCommandWaits(t *testing.T) {
 }
 
 func TestStatusCommandFails(t *testing.T) {
-	const closed = "127.0.0.1:1"                        // a port that nobody listens on and that is given to nobody
+	const closed = "127.0.0.1:1"                        // a closed port, which is never assigned
 	plain := httptest.NewServer(http.NotFoundHandler()) // as a Caddy without the plugin answers
 	t.Cleanup(plain.Close)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }))

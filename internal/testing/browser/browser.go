@@ -124,7 +124,7 @@ func (b *Browser) read(from *os.File) {
 	}
 }
 
-// call has the browser do something, in a session unless that is empty, and takes the result if to is not nil.
+// call sends a command to the browser, in a session unless that is empty, and stores the result in to unless that is nil.
 func (b *Browser) call(ctx context.Context, session, method string, params, to any) error {
 	m, answer := message{Session: session, Method: method}, make(chan message, 1)
 	var err error

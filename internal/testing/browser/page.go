@@ -125,12 +125,12 @@ func (p *Page) Requests() []string {
 	return slices.DeleteFunc(slices.Clone(p.requests), func(u string) bool { return strings.HasPrefix(u, "data:") })
 }
 
-// Headers has the page send headers with each request.
+// Headers makes the page send headers with each request.
 func (p *Page) Headers(ctx context.Context, headers map[string]string) error {
 	return p.call(ctx, "Network.setExtraHTTPHeaders", params{"headers": headers}, nil)
 }
 
-// TrustAll has the page take every certificate for good.
+// TrustAll makes the page accept every certificate.
 func (p *Page) TrustAll(ctx context.Context) error {
 	return p.call(ctx, "Security.setIgnoreCertificateErrors", params{"ignore": true}, nil)
 }

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Consul's access control: tokens made for tests and for Vault.
-
 package cluster
 
 import (

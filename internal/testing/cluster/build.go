@@ -22,7 +22,7 @@ import (
 // expected is how long a build takes where nothing is compiled yet, as seen on two cores.
 var expected = map[string]string{"consul": "about 5 minutes on 2 cores", "vault": "about 10 minutes on 2 cores"}
 
-// progressEvery is how often a build, or a wait for somebody else's, says that it goes on.
+// progressEvery is how often a build, or a wait for another process's, says that it goes on.
 const progressEvery = 20 * time.Second
 
 // builder makes one program.
@@ -65,7 +65,7 @@ func (b *builder) buildOnce(ctx context.Context, duration string) error {
 	return b.build(ctx, duration)
 }
 
-// build compiles the module and moves the program to its path in one step, so that nobody ever starts half of it.
+// build compiles the module and moves the program to its path in one step, so that half of it is never started.
 func (b *builder) build(ctx context.Context, duration string) (err error) {
 	tmp := fmt.Sprintf("%s.%d.tmp", b.path, os.Getpid())
 	defer func() {
@@ -75,7 +75,7 @@ func (b *builder) build(ctx context.Context, duration string) (err error) {
 	}()
 	cmd := exec.CommandContext(ctx, "go", "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", tmp, b.module)
 	cmd.Dir = b.dir
-	// A caller's workspace or race flags must not decide what is cached for everybody.
+	// A caller's workspace or race flags must not decide what is cached.
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
 	cmd.Cancel = func() error { return interrupt(cmd.Process) } // so that it removes its own temporary files
 	cmd.WaitDelay = 10 * time.Second

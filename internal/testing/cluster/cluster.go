@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The cluster as a whole: options, start, end.
-
 // Package cluster runs real Consul and real Vault servers on loopback addresses, and kills, seals and pauses them.
 // Tests, the demo and the benchmarks use it. It needs Linux, where all of 127.0.0.0/8 is loopback.
 //

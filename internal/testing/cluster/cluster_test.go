@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Each kind of cluster is started once, and each thing that can be done to a server is done once.
-
 //go:build linux
 
 package cluster

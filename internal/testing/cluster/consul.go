@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Consul agents: servers and, beside Vault nodes, clients.
-
 package cluster
 
 import (

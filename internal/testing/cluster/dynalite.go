@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Dynalite, which plays DynamoDB as the storage of Vault: where it comes from, and how it runs.
-
 package cluster
 
 import (
@@ -93,7 +91,7 @@ func InstallDynalite(ctx context.Context, progress func(format string, args ...a
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("install dynalite: npm ci: %w\n%s", err, out)
 	}
-	// In one step, so that nobody ever starts half of it.
+	// In one step, so that half of it is never started.
 	if err := os.Rename(tmp, folder); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("install dynalite: %w", err)
 	}

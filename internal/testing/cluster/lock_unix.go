@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The lock that keeps two processes from building one program at the same time.
-
 //go:build unix
 
 package cluster
@@ -18,7 +16,7 @@ import (
 )
 
 // lock takes an exclusive flock on path. It asks again and again rather than blocking in the kernel, where no context
-// reaches, and calls waiting whenever somebody else has it. The kernel releases it should this process die.
+// reaches, and calls waiting whenever another process has it. The kernel releases it when this process ends.
 func lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

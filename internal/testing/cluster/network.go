@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A network of its own for every cluster: one /24 of the loopback range.
-
 package cluster
 
 import (
@@ -44,7 +42,7 @@ type subnet struct {
 }
 
 // reserve takes a subnet that no other cluster on this machine has, in this process or another: a process that listens on
-// its guard port owns it, and the kernel gives it back when the owner dies.
+// its guard port owns it, and the kernel frees the port when the owner ends.
 func reserve() (*subnet, error) {
 	var errs []error
 	for range 50 {

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Servers end with the process that started them, however it ends.
-
 //go:build linux
 
 package cluster

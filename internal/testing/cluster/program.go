@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Where Consul, Vault and other programs come from: PATH, the user's cache, or a build.
-
 package cluster
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Where programs are found, with a program of four lines in place of Consul, so that it is built in no time.
-
 //go:build linux
 
 package cluster

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// All that can be done to a Vault node is done to one cluster of three.
-
 //go:build linux
 
 package cluster
@@ -56,7 +54,7 @@ func writeAndAudit(ctx context.Context, t *testing.T, c *Cluster) {
 	}
 }
 
-// stepDown has the active node step down, once, and returns the one that is active then.
+// stepDown makes the active node step down, once, and returns the one that is active then.
 func stepDown(ctx context.Context, t *testing.T, c *Cluster, first *Vault) (second *Vault) {
 	t.Helper()
 	begin := time.Now()

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// When the cluster is at rest: what Consul says and what the nodes say agree.
-
 package cluster
 
 import (
@@ -85,7 +83,7 @@ func (c *Cluster) settledConsul(ctx context.Context, active *Vault) error {
 }
 
 // WaitHealthy waits, after WaitSettled, until raft's autopilot calls every node whose process runs healthy: the
-// followers have caught up. A fault before that costs a longer election (4 seconds seen, not 2), so who measures
+// followers have caught up. A fault before that costs a longer election (4 seconds seen, not 2), so what measures
 // failovers one after another waits for it. It takes up to 5 seconds, the followers' reporting interval. With
 // ConsulStorage it is WaitSettled alone.
 func (c *Cluster) WaitHealthy(ctx context.Context) error {

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A Vault node: its configuration, and what can be done to it.
-
 package cluster
 
 import (

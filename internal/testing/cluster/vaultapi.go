@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Vault's HTTP API, as far as a cluster needs it to come up and callers need it in tests.
-
 package cluster
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What is asked of a running Caddy: reloads, metrics, goroutines.
-
 package harness
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The Caddy that is built, where the test binary itself does not serve.
-
 package harness
 
 import (

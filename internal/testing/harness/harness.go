@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What is started, and how it starts and ends.
-
 // Package harness runs Caddy as a child process: for the integration tests, the demo, the soak and the benchmark of
 // failovers. Each child has a folder, an admin endpoint and (on Linux) a loopback address of its own, sees nothing of
 // the environment's Consul and Vault, and ends with the process that started it.
@@ -97,7 +95,7 @@ func New(o Options) (*Caddy, error) {
 		env = append(env, asCaddy+"=1")
 	}
 	env = append(env, "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_CACHE_HOME="+dir)
-	// The race detector has each process wait for a second before it ends, unless it is told not to.
+	// With the race detector, each process waits for a second before it ends, unless it is told not to.
 	env = append(env, "GORACE=atexit_sleep_ms=0")
 	c.Env = process.Environ(append(env, o.Env...), "CONSUL_", "VAULT_", "XDG_", "HOME=", "CADDY_", "GORACE=")
 	return c, nil

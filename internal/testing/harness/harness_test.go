@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The harness is tried with a Caddy that answers with a text: what the plugin does is none of its business.
-
 package harness
 
 import (

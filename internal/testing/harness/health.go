@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The plugin's own health document, as tests read it: by its published names, not by the plugin's types.
-
 package harness
 
 import (

@@ -101,7 +101,7 @@ http://{ip}:8003 {
 	}
 }
 
-// enableCertLogin has Vault log in who has a certificate for a name, with the right to read the secrets.
+// enableCertLogin lets clients with a certificate for a name log in at Vault and read the secrets.
 func enableCertLogin(t *testing.T, c *cluster.Cluster, name string) {
 	t.Helper()
 	ca, err := os.ReadFile(c.VaultCA)

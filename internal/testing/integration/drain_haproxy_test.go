@@ -92,7 +92,7 @@ func up(t *testing.T, haproxy string, i int) bool {
 	return false
 }
 
-// steadyLoad has four clients ask for a URL until stop, half of them with a new connection for each request. stop checks
+// steadyLoad makes four clients ask for a URL until stop, half of them with a new connection for each request. stop checks
 // that each answer was the one wanted, and returns how many there were.
 func steadyLoad(t *testing.T, url, want string) (stop func() int64) {
 	t.Helper()

@@ -18,7 +18,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// TestFastLaneEnds ends a Caddy with the lane and one without while clients are connected, and has both do the same.
+// TestFastLaneEnds ends a Caddy with the lane and one without while clients are connected, and checks that both do the same.
 func TestFastLaneEnds(t *testing.T) {
 	t.Parallel()
 	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))

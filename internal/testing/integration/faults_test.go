@@ -98,7 +98,7 @@ func (f *faults) wordsOfConsul() {
 	// Vault does not notice. It registers again when it next looks.
 	f.vaultRow("active deregistered", func(f *faults, active *cluster.Vault) {
 		before := f.turns("no_active")
-		// Again and again: if Vault happens to look right then, it is registered again before Consul has told anybody.
+		// Repeated: if Vault happens to check just then, it registers again before any query of Consul sees it.
 		f.caddy.await("no node is active", func() bool {
 			_ = agent.ServiceDeregister(active.ServiceID) // fails while it is not registered
 			return f.turns("no_active") > before
@@ -170,7 +170,7 @@ func TestFaultsBetweenVaultAndConsul(t *testing.T) {
 		f.only(active.URL, "503")
 	})
 
-	// Vault works on, but Consul's servers call its node critical: nobody is elected. When another node becomes active
+	// Vault works on, but Consul's servers call its node critical: no node is elected. When another node becomes active
 	// meanwhile, the tag of the first one is stale, and does not matter; nor does it when its agent is back.
 	f.vaultRow("active cut off from Consul, and stepped down", func(f *faults, active *cluster.Vault) {
 		f.must("pause the agent of "+active.Name, active.Agent.Pause(timeout(f.T)))

@@ -165,7 +165,7 @@ func postAndLeaveHTTP2(ctx context.Context, transport *http.Transport, address s
 		return err
 	}
 	resp, err := transport.RoundTrip(req)
-	if err == nil { // turned away before it could leave
+	if err == nil { // rejected before it could leave
 		return resp.Body.Close()
 	}
 	if !errors.Is(err, context.Canceled) {
@@ -174,7 +174,7 @@ func postAndLeaveHTTP2(ctx context.Context, transport *http.Transport, address s
 	return nil
 }
 
-// TestClientsThatHaveGoneTakeNoPlace has 60 clients come and go while requests are held, of which 20 find a place: a tenth
+// In TestClientsThatHaveGoneTakeNoPlace, 60 clients come and go while requests are held, of which 20 find a place: a tenth
 // of all, since they have one address.
 func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 	t.Parallel()
@@ -212,7 +212,7 @@ func TestClientsThatHaveGoneTakeNoPlace(t *testing.T) {
 			})
 			got := make(chan string, 1)
 			go func() { got <- oneAnswer(row.transport, "http://"+address+"/v1/stays") }()
-			caddy.await("the next request is held, or turned away", func() bool {
+			caddy.await("the next request is held, or rejected", func() bool {
 				return len(got) > 0 || caddy.goroutines().In(inHandler) > 0
 			})
 			consul.Set("vault", standin.Active("vault-2", standin.Address("127.10.0.2")))

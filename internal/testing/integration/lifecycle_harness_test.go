@@ -176,7 +176,7 @@ func (f *traffic) ask(rt http.RoundTripper, path string) (what string, err error
 	return "", err
 }
 
-// start has clients ask for each path in turn, half of them with a new connection for each request, until stopped or
+// start makes clients ask for each path in turn, half of them with a new connection for each request, until stopped or
 // refused.
 func (f *traffic) start(t *testing.T, clients int) (stop func()) {
 	f.wrong = map[string]int{}

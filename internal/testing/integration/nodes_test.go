@@ -25,7 +25,7 @@ func TestDiscoveryWithoutConsul(t *testing.T) {
 	discoveryWithoutConsul(t, cluster.Run(t, cluster.Options{NoConsul: true}))
 }
 
-// TestOpenBao is the same with OpenBao, where there is one, and has its own client go through the redirector, too.
+// TestOpenBao is the same with OpenBao, where there is one, and with OpenBao's own client.
 func TestOpenBao(t *testing.T) {
 	t.Parallel()
 	cluster.Needed(t)

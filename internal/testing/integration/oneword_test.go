@@ -178,9 +178,9 @@ func TestOneWordLosesOnlyWhatIsInFlight(t *testing.T) {
 	}
 }
 
-// oneWordFailover has one failover under load. A read may fail only if it was in flight at the node that went away: sent
-// to that node, and begun before it was gone, or so soon thereafter that nobody need know of it yet. A machine that keeps
-// everybody waiting gets that time added: a process that is not run notices nothing.
+// oneWordFailover makes one failover under load. A read may fail only if it was in flight at the node that went away: sent
+// to that node, and begun before it was gone, or so soon afterwards that it could not be known yet. A machine that delays
+// all processes gets that time added: a process that is not run notices nothing.
 func oneWordFailover(t *testing.T, c *cluster.Cluster, caddy *server, site, name string, bound time.Duration, fault goneAfter) {
 	t.Helper()
 	if err := c.WaitHealthy(timeout(t)); err != nil { // every node votes

@@ -155,7 +155,7 @@ func (f *failoverOfPage) before() {
 	f.has("document.querySelectorAll('rect.gap').length", 0.0)
 }
 
-// during kills the active node with nobody to follow, and checks what the page shows. It returns where a client is led
+// during kills the active node while no other can take over, and checks what the page shows. It returns where a client is led
 // that asks then, once it is answered.
 func (f *failoverOfPage) during() (location <-chan string) {
 	f.t.Helper()
@@ -184,7 +184,7 @@ func (f *failoverOfPage) during() (location <-chan string) {
 	return led
 }
 
-// after has another node become active, and checks where the client is led and what the page shows.
+// after makes another node active, and checks where the client is led and what the page shows.
 func (f *failoverOfPage) after(location <-chan string) {
 	f.t.Helper()
 	v2 := f.cluster.Vaults[2]
@@ -225,7 +225,7 @@ func (f *failoverOfPage) onlyAsked(uris ...string) {
 	}
 }
 
-// TestStatusPageInABrowser opens the page once, and has it show a failover by its own refresh.
+// TestStatusPageInABrowser opens the page once, and checks that its own refresh shows a failover.
 func TestStatusPageInABrowser(t *testing.T) {
 	t.Parallel()
 	f := openFailoverOfPage(t)

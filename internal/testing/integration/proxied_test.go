@@ -48,7 +48,7 @@ http://{ip}:8080 {
 }
 
 // Vault believes the X-Forwarded-For of a proxied request if it is told to, and goes on seeing clients that are redirected, and
-// the probes, who have none.
+// the probes, which have none.
 func TestProxiedClientAddress(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{Vaults: 1, Listener: map[string]any{

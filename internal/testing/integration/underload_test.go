@@ -13,7 +13,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
-// slowAtFirst has a Consul take its time for answers to queries that do not wait, as over a long way.
+// slowAtFirst delays Consul's answers to queries that do not wait, as over a long distance.
 func slowAtFirst(consul *standin.Consul) {
 	consul.Handle(func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Query().Get("index") == "" {
@@ -32,7 +32,7 @@ type underLoad struct {
 	*lifecycle
 	steady  *standin.Consul
 	others  []*standin.Consul
-	answers []string // to requests for the fourth handler, by who of others is asked
+	answers []string // to requests for the fourth handler, by the index in others
 	current int      // of others
 	traffic *traffic
 	kinds   map[string]int // how many reloads there have been of each

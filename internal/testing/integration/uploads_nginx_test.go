@@ -287,7 +287,7 @@ func TestUploadsBehindNginx(t *testing.T) {
 	t.Logf("%d requests came to the node, %d mix-ups", node.requests.Load(), m.count.Load())
 }
 
-// uploadBeside has four clients upload, and two others ask as long as they do.
+// uploadBeside makes four clients upload, and two others ask as long as they do.
 func uploadBeside(t *testing.T, m *mixups, name, addr string, n int) {
 	t.Helper()
 	const most = 10 // mix-ups are enough

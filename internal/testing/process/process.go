@@ -35,7 +35,7 @@ type Process struct {
 	Env  []string // as in exec.Cmd: nil is this process's environment
 	Dir  string   // working directory
 
-	// Note gets a line for all that is done to the process; nil: nobody does.
+	// Note gets a line for all that is done to the process, unless it is nil.
 	Note func(format string, args ...any)
 
 	mu     sync.Mutex
@@ -141,7 +141,7 @@ func (p *Process) Done() <-chan struct{} {
 }
 
 // Ended is nil while the process runs. Once it has ended it is an error with the end of the log, which ends a wait.Poll,
-// so that nobody waits for the process in vain.
+// so that nothing waits for the process in vain.
 func (p *Process) Ended() error {
 	r := p.current()
 	switch {
@@ -155,7 +155,7 @@ func (p *Process) Ended() error {
 
 var errExit0 = errors.New("exit status 0")
 
-// Signal sends sig to the process. After its end it is ErrNotRunning, and never a signal to somebody else's process.
+// Signal sends sig to the process. After its end it returns ErrNotRunning, and never signals another process.
 func (p *Process) Signal(sig os.Signal) error {
 	_, err := p.signal(sig)
 	return err
@@ -276,7 +276,7 @@ func (p *Process) Tail(lines int) string {
 }
 
 // Environ is this process's environment without the variables that begin with one of the prefixes, and with more: what
-// somebody has set for a Consul or Vault of their own must not reach a child.
+// the caller has set for another Consul or Vault must not reach a child.
 func Environ(more []string, without ...string) []string {
 	var env []string
 next:

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What only Linux has: the parent's death signal, and a process's state in /proc.
-
 package process
 
 import (

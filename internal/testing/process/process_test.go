@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A shell plays each kind of child: one that ends, one that obeys, one that does not.
-
 //go:build unix
 
 package process
@@ -132,7 +130,7 @@ func TestStopOrKill(t *testing.T) {
 	ok(t, syscall.Mkfifo(fifo, 0o600))
 	p := shell(t, "trap '' TERM; (while :; do sleep 0.01; done) > '"+fifo+"' & echo ready; while :; do sleep 0.01; done")
 	ok(t, p.Start())
-	end, err := os.Open(fifo) // read to its end when nobody has it open for writing
+	end, err := os.Open(fifo) // read to its end when no process has it open for writing
 	ok(t, err)
 	defer end.Close()
 	says(t, p, "ready")

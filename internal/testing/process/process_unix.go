@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What all Unixes have: signals, pausing, and process groups.
-
 //go:build unix
 
 package process
@@ -26,7 +24,7 @@ func terminate(p *os.Process) error {
 func killGroup(p *os.Process) error { return syscall.Kill(-p.Pid, syscall.SIGKILL) }
 
 // Pause freezes the process with SIGSTOP and returns when it stands still: its connections stay open and its port
-// accepts new ones, but nobody answers.
+// accepts new ones, but nothing is answered.
 func (p *Process) Pause(ctx context.Context) error {
 	r, err := p.signal(syscall.SIGSTOP)
 	if err != nil {

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What a process uses, as Linux tells it in /proc.
-
 package process
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A Consul stand-in and Vault stand-ins that act together as a small cluster does.
-
 package standin
 
 import (
@@ -79,7 +77,7 @@ func NewCluster(n int, consulAddr string) (*Cluster, error) {
 func (c *Cluster) Active() *Vault { return c.Vaults[0].groupNow().leader() }
 
 // StepDown makes the next node active that is up and unsealed, the old one if there is no other, and returns
-// it: nil if nobody can. In Consul the old node's tag becomes standby first, and the new one's active 13 ms
+// it: nil if no node can. In Consul the old node's tag becomes standby first, and the new one's active 13 ms
 // later. The new node itself is active from then on; of a real one its health says so a few milliseconds later still.
 func (c *Cluster) StepDown() *Vault { return c.stepDown(nil) }
 
@@ -103,7 +101,7 @@ func (c *Cluster) stepDown(from *Vault) *Vault {
 
 // Kill ends the active node as kill -9 does, and another becomes active. In Consul the dead node keeps its tag: for
 // 13 ms (really: up to 5 s) two nodes carry it and both pass, then the dead one's check turns critical. old is nil if
-// no node was active, and nothing happens; successor is nil if nobody can take over.
+// no node was active, and nothing happens; successor is nil if no node can take over.
 func (c *Cluster) Kill() (old, successor *Vault) {
 	c.change.Lock()
 	defer c.change.Unlock()

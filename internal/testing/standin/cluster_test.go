@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Tests of the scripted Vault nodes and of the cluster that they form with Consul.
-
 package standin
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The scripted Consul agent: what it publishes, the faults it shows, what it has been asked.
-
 // Package standin plays a Consul agent and Vault nodes inside the process: for the demo where no real
 // servers are at hand, and for faults that real servers do not show on demand.
 //
@@ -159,7 +157,7 @@ func (c *Consul) Header(f func(http.Header)) {
 // Refuse closes the listener and all connections: from then on connecting is refused.
 func (c *Consul) Refuse() { c.server.stop() }
 
-// Accept listens again on the same address, with the same content. It fails if somebody else took the port meanwhile.
+// Accept listens again on the same address, with the same content. It fails if another process took the port meanwhile.
 func (c *Consul) Accept() error { return c.server.start() }
 
 // Reset ends every open connection with a TCP reset. New ones are welcome.

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Builders of Consul's health entries, so that a test reads as the situation it sets up.
-
 package standin
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The secrets of a scripted Vault cluster: a key-value store in the manner of Vault's KV version 1.
-
 package standin
 
 import (

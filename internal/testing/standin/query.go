@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// How the scripted Consul agent answers: the blocking query.
-
 package standin
 
 import (

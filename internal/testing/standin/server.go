@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// One HTTP server that can vanish from its address and come back: what both stand-ins run on.
-
 package standin
 
 import (
@@ -28,7 +26,7 @@ type server struct {
 	stir    *signal // fired whenever something that can be counted changes
 
 	mu    sync.Mutex
-	run   *run // nil while nobody listens
+	run   *run // nil while it does not listen
 	conns map[*conn]struct{}
 	busy  int // connections served and handlers running
 	ended bool
@@ -99,8 +97,8 @@ func (s *server) start() error {
 	return nil
 }
 
-// listen asks again for a while when the port is taken: between stop and start it is anybody's, and
-// most who take it are clients that leave soon.
+// listen retries for a while when the port is taken: between stop and start another process may take it,
+// most often a client that leaves soon.
 func listen(addr string) (net.Listener, error) {
 	for deadline := time.Now().Add(2 * time.Second); ; {
 		ln, err := net.Listen("tcp", addr)
@@ -193,7 +191,7 @@ func (s *server) count(n int) {
 	s.stir.fire()
 }
 
-// listener registers connections before anybody reads from them.
+// listener registers connections before anything is read from them.
 type listener struct {
 	net.Listener
 	server *server
@@ -220,7 +218,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// conn takes itself off the server's list when it is closed, by whomever.
+// conn takes itself off the server's list when either side closes it.
 type conn struct {
 	net.Conn
 	server *server

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// A wake-up call for any number of waiters.
-
 package standin
 
 import (
@@ -10,7 +8,7 @@ import (
 	"sync"
 )
 
-// signal wakes everybody who took its channel before it fired. The zero value works.
+// signal wakes all that took its channel before it fired. The zero value works.
 type signal struct {
 	mu sync.Mutex
 	ch chan struct{}

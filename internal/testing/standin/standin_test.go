@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Tests of the scripted Consul agent, through consul/api's own client and through bare HTTP.
-
 package standin
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// What the scripted Vault node says about itself: health, leader, seal status, step-down.
-
 package standin
 
 import (

@@ -1,8 +1,6 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// The scripted Vault node: its state, its life on the network, what it has been asked.
-
 package standin
 
 import (
@@ -104,7 +102,7 @@ func (v *Vault) Close() { v.server.close() }
 // sealed) is kept for Start.
 func (v *Vault) Kill() { v.server.stop() }
 
-// Start listens again on the same address. It fails if somebody else took the port meanwhile.
+// Start listens again on the same address. It fails if another process took the port meanwhile.
 func (v *Vault) Start() error { return v.server.start() }
 
 // SetActive makes the node active or standby. It does not touch other nodes: two may be active.
