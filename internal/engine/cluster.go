@@ -216,7 +216,7 @@ func (c *Cluster) drop(v *View) (stop func()) {
 }
 
 // update takes in what has happened, by a function that reports whether that is news. If so every view is derived anew, and also
-// if anything else was due by now: silence begins and ends without news.
+// if anything else was due by now: silence begins without news.
 func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -224,8 +224,7 @@ func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
 		return
 	}
 	now := time.Now()
-	silent := slices.ContainsFunc(c.views, func(v *View) bool { return v.current.Load().phase.Situation == Silent })
-	if takeIn(now) || silent || !now.Before(c.due) {
+	if takeIn(now) || !now.Before(c.due) {
 		changed := false
 		for _, v := range c.views {
 			changed = v.refresh(now) || changed

@@ -154,7 +154,7 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 
 // presence is the phase in which a node is active.
 func (v *View) presence(prev *State, node *member, now time.Time) Phase {
-	if node.probed == nil || !node.probed.silent(now) {
+	if !node.silent {
 		return Phase{Situation: Active}
 	}
 	if prev.phase.Situation == Silent && prev.identity() == node.node.Identity() {

@@ -6,7 +6,6 @@ package engine
 import (
 	"cmp"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,12 +26,9 @@ type member struct {
 	direct Target // where it is probed; the zero value: nowhere
 	gone   *departed
 
-	probed  *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
-	verdict verdict
-	outcome ProbeOutcome                  // of the last probe that counted
-	latest  *atomic.Pointer[ProbeOutcome] // the last outcome now, which may differ in its times; nil: never probed
-	unclear time.Time                     // since when Vault answers, but does not tell its state; zero: it does
-	leader  string                        // the address that it named last as that of the leader
+	probed *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
+	silent bool        // it leaves a probe unanswered
+	findings
 
 	state      NodeState // what all of that amounts to
 	stateSince time.Time
@@ -144,7 +140,9 @@ func (v *View) lose(incumbent discovery.Identity, now time.Time) (any bool) {
 		if n == nil || n.key.id == incumbent {
 			continue
 		}
-		n.schedule.claimsFrom = v.lost
+		if n.schedule.notBefore.Before(v.lost) {
+			n.schedule.notBefore = v.lost
+		}
 		if n.verdict.kind == verdictActive && n.outcome.At.Before(v.lost) {
 			n.forget(now)
 			any = true
@@ -173,7 +171,7 @@ func (v *View) applyProbes(now time.Time) {
 		if v.started() {
 			v.overrule(m, claimed, now)
 		}
-		m.verdict, m.outcome, m.latest, m.leader, m.unclear = n.verdict, n.outcome, n.latest, n.leader, n.unclear
+		m.findings, m.silent = n.findings, n.silent(now)
 		if m.claims() && !m.unclear.IsZero() && now.Sub(m.unclear) >= v.MaxStale {
 			m.verdict = verdict{kind: verdictNotActive}
 		}

@@ -52,29 +52,34 @@ type probedNode struct {
 	schedule schedule
 	silence  silence
 	mark     mark
-	verdict  verdict
-	unclear  time.Time                     // since when Vault answers, but does not tell its state; zero: it does
-	reached  bool                          // it has answered once
-	outcome  ProbeOutcome                  // of the last probe that counted
-	latest   *atomic.Pointer[ProbeOutcome] // the same, for readers of states; nil: there is none
-	leader   string                        // the address that it named last as that of the leader
+	reached  bool // it has answered once
+
+	findings
+}
+
+// findings is what probes have found of a node. Each state has a copy.
+type findings struct {
+	verdict verdict
+	outcome ProbeOutcome                  // of the last probe that counted
+	latest  *atomic.Pointer[ProbeOutcome] // the last outcome now, which may differ in its times; nil: never probed
+	unclear time.Time                     // since when Vault answers, but does not tell its state; zero: it does
+	leader  string                        // the address that it named last as that of the leader
 }
 
 // schedule says when a node is probed, and which of its probes count.
 type schedule struct {
-	asap       bool      // the next probe is due
-	busy       bool      // a probe is under way
-	asked      time.Time // when the last probe began
-	sent       uint64    // requests that clients have been sent to it with since
-	notBefore  time.Time // a probe that began earlier does not count
-	claimsFrom time.Time // a probe that began earlier does not prove that the node is active
+	asap      bool      // the next probe is due
+	busy      bool      // a probe is under way
+	asked     time.Time // when the last probe began
+	sent      uint64    // requests that clients have been sent to it with since
+	notBefore time.Time // a probe that began earlier does not count
 }
 
 // silence says how long and how often a node leaves probes unanswered.
 type silence struct {
 	unanswered  int           // probes in a row
 	usual       time.Duration // how long an answer takes, with some margin
-	unconfirmed bool          // no answer yet since its connection broke or its checks became critical
+	unconfirmed bool          // no answer yet since its connection broke, its checks became critical or a probe was not answered
 	breaks      int           // of its connection in a row that were no death
 }
 
@@ -100,7 +105,7 @@ const (
 func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNode {
 	return &probedNode{
 		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
-		verdict: verdict{verdictPending, now.Add(firstWait)},
+		findings: findings{verdict: verdict{verdictPending, now.Add(firstWait)}},
 	}
 }
 
@@ -144,7 +149,7 @@ func (n *probedNode) dead() bool {
 func (n *probedNode) silent(now time.Time) bool {
 	s := &n.silence
 	return n.reached && !n.dead() &&
-		(s.unconfirmed || s.unanswered > 0 || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
+		(s.unconfirmed || n.schedule.busy && now.Sub(n.schedule.asked) >= n.silentAfter())
 }
 
 // forget drops what the node said so far. The next probe is due.
@@ -199,7 +204,7 @@ func (n *probedNode) expire(now time.Time) {
 	}
 }
 
-// apply applies an outcome and reports whether anything has changed by it.
+// apply applies an outcome and reports whether it is news.
 func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 	strict := n.key.probe.Mode == ProbeStrict
 	if o.Result == ResultNone { // the fault of this machine: where discovery may decide, it does so soon
@@ -209,7 +214,6 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 		return false
 	}
 	s, was := &n.silence, n.verdict.kind
-	wasSilent := s.unconfirmed || s.unanswered > 0
 	if o.Result.answered() {
 		n.reached, s.unanswered, s.unconfirmed = true, 0, false
 		s.usual = max(o.Took, s.usual-s.usual/8)
@@ -243,8 +247,8 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 			n.verdict = verdict{kind: verdictAliveOnly}
 		}
 	case ResultTimeout, ResultOther:
-		s.unanswered++
-		if s.unanswered >= n.key.probe.Fall || !n.reached && !strict {
+		s.unconfirmed = true
+		if s.unanswered++; s.unanswered >= n.key.probe.Fall || !n.reached && !strict {
 			n.die(strict)
 		} else if n.reached && n.verdict.kind == verdictPending {
 			n.verdict.at = time.Time{} // pending until it answers or is dead
@@ -254,7 +258,7 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 	default:
 		n.verdict = verdict{kind: verdictNotActive}
 	}
-	news = !n.unclear.IsZero() || n.verdict.kind != was || !n.outcome.same(o) || wasSilent != (s.unconfirmed || s.unanswered > 0)
+	news = !n.unclear.IsZero() || n.verdict.kind != was || !n.outcome.same(o)
 	if n.outcome = o; n.latest == nil {
 		n.latest = new(atomic.Pointer[ProbeOutcome])
 	}

@@ -122,7 +122,8 @@ func (v *View) incumbent() *probedNode {
 // that is not needed any more, which the caller closes.
 func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable string) (surplus *probeConn) {
 	surplus = conn
-	c.update(func(time.Time) bool {
+	c.update(func(now time.Time) (news bool) {
+		wasSilent := n.silent(now)
 		n.schedule.busy = false
 		if c.nodes[n.key] != n { // no longer there
 			return false
@@ -133,10 +134,9 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable 
 				v.Stats().probed(o)
 			}
 		}
-		active := c.isActive(n)
-		if o.At.Before(n.schedule.notBefore) || o.Result == ResultActive && o.At.Before(n.schedule.claimsFrom) && !active {
+		if o.At.Before(n.schedule.notBefore) {
 			n.schedule.asap = true
-			return false
+			return wasSilent
 		}
 		if o.Result.answered() {
 			if n.kept != nil && !n.kept.broke.Load() {
@@ -147,7 +147,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable 
 			}
 		}
 		was := n.verdict.kind
-		news := n.apply(o)
+		news = n.apply(o) || n.silent(now) != wasSilent
 		if was != verdictActive && n.verdict.kind == verdictActive {
 			for _, v := range c.views {
 				if i := v.incumbent(); i != nil && i != n {
@@ -160,7 +160,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable 
 			news = true
 		}
 		// Failures that come at once, such as those of a look-up or a route, get time until the next interval.
-		n.schedule.asap = n.schedule.asap || active && o.Result == ResultTimeout && n.reached && !n.dead()
+		n.schedule.asap = n.schedule.asap || c.isActive(n) && o.Result == ResultTimeout && n.reached && !n.dead()
 		return news
 	})
 	return surplus

@@ -113,7 +113,7 @@ func TestProbesOfLeadersKeepTheirName(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := member{
-		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, verdict: verdict{kind: verdictActive}, leader: "https://10.0.0.1:8200",
+		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, findings: findings{verdict: verdict{kind: verdictActive}, leader: "https://10.0.0.1:8200"},
 	}
 	policy{addressing: a}.locate(&m)
 	if m.target.Host != "10.0.0.1" || m.direct.URL != "https://vault-1.example.com:8200" || m.direct.ServerName != "vault-1.example.com" {
