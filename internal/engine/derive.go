@@ -57,7 +57,7 @@ func (v *View) derive(prev *State, now time.Time) (changed bool) {
 func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.watcher.report.polled, Made: now, last: prev.last, members: append([]member(nil), v.members...),
+		Polled: v.watcher.report.polled, Made: now, last: prev.last,
 	}
 	if next.Polled.IsZero() {
 		next.Polled = prev.Polled // of another watcher
@@ -96,6 +96,10 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 		next.Loop = e.loop
 	}
 	v.fill(next, prev, node, now)
+	if v.Standbys {
+		next.standbys = v.findStandbys(node)
+	}
+	next.members = slices.Clone(v.members)
 	switch {
 	case node == nil && next.reason == discovery.ReasonNoActive && worth == whole && v.nothingMarks():
 		next.Detail = "nothing marks an active node: the instances have no checks"

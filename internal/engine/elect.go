@@ -32,6 +32,8 @@ type member struct {
 
 	state      NodeState // what all of that amounts to
 	stateSince time.Time
+	fit        bool   // to serve reads as a standby,
+	unfit      string // or why not; empty for the active node, and if nobody wants to know
 }
 
 // departed is what is known of a node that is no longer registered, and goes on saying that it is active.

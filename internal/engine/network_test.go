@@ -5,6 +5,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -110,6 +110,11 @@ type vault struct {
 	mu         sync.Mutex
 	code       int           // that /v1/sys/health answers
 	leader     string        // what /v1/sys/leader answers
+	sealed     bool          // by its document, whatever its code
+	standby    bool          // the same
+	mounts     string        // what a standby answers with to a read; empty: as Vault does
+	reads      int           // its code, if it is not to forward it; 0: 307
+	asksReads  int           // how often it was asked that
 	cluster    string        // its ID
 	delay      time.Duration // before each answer
 	hang       bool          // does not answer
@@ -175,6 +180,13 @@ func (v *vault) probes() int {
 	return len(v.asked)
 }
 
+// readings returns how often it was asked what it does with reads.
+func (v *vault) readings() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asksReads
+}
+
 // connections returns how many there are.
 func (v *vault) connections() int {
 	v.mu.Lock()
@@ -224,7 +236,9 @@ func (v *vault) serve(conn net.Conn, gone <-chan struct{}) {
 			v.mu.Unlock()
 			return
 		}
-		v.asked = append(v.asked, time.Now())
+		if r.URL.Path == healthPath {
+			v.asked = append(v.asked, time.Now())
+		}
 		for late := time.After(v.delay); v.hang || late != nil; {
 			stir := v.stir
 			v.mu.Unlock()
@@ -252,7 +266,7 @@ func (v *vault) serve(conn net.Conn, gone <-chan struct{}) {
 
 // reply is what the node answers now.
 func (v *vault) reply(r *http.Request) string {
-	code, body := v.code, fmt.Sprintf(`{"initialized":true,"sealed":%v,"standby":%v,"cluster_id":%q}`, v.code == 503, v.code != 200, v.cluster)
+	code, body := v.code, fmt.Sprintf(`{"initialized":true,"sealed":%v,"standby":%v,"cluster_id":%q}`, v.sealed || v.code == 503, v.standby || v.code != 200, v.cluster)
 	if r.Header.Get("X-Vault-Token") != "" {
 		code, body = http.StatusTeapot, "a token!"
 	}
@@ -262,8 +276,14 @@ func (v *vault) reply(r *http.Request) string {
 	if v.redirector && r.Header.Get(ProbeHeader) != "" {
 		return "HTTP/1.1 508 Loop Detected\r\nVault-Redirector: 1\r\nContent-Length: 0\r\n\r\n"
 	}
-	if strings.HasSuffix(r.URL.Path, "/leader") {
+	switch r.URL.Path {
+	case "/v1/sys/leader":
 		code, body = 200, v.leader
+	case mountsPath:
+		v.asksReads++
+		if code, body = cmp.Or(v.reads, http.StatusTemporaryRedirect), cmp.Or(v.mounts, `{"data":{"auth":{},"secret":{}}}`); r.Header.Get(noForwarding) == "" {
+			code = http.StatusTeapot
+		}
 	}
 	return fmt.Sprintf("HTTP/1.1 %d x\r\nContent-Length: %d\r\n\r\n%s", code, len(body), body)
 }

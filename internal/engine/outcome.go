@@ -74,7 +74,7 @@ type ProbeOutcome struct {
 	Code      int           // status of the answer, 0 if there was none
 	Detail    string        // for people: why the node is not active. It has no address of this machine in it
 	Unproven  Result        // what a node that is not trusted says: a reason to wait a moment, and no more
-	ClusterID string        // of a node that says that it is active
+	ClusterID string        // of a node that says that it is active, or a standby
 	Leader    string        // URL of the active node as the active node names it, if that was asked for
 	At        time.Time     // when the probe began
 	Took      time.Duration // until it ended
@@ -101,6 +101,38 @@ var isRedirector = ProbeOutcome{Result: ResultRedirector, Code: http.StatusLoopD
 
 // maxProbeAnswer bounds what is read of an answer, its headers and its body each.
 const maxProbeAnswer = 64 << 10
+
+// mountsPath is where a standby is asked whether it serves reads itself. Anybody may ask, and what is read there is forwarded to
+// the active node by those that do not serve it.
+const mountsPath = "/v1/sys/internal/ui/mounts"
+
+// noForwarding is the header by which a standby answers with a redirect where it would forward.
+const noForwarding = "X-Vault-No-Request-Forwarding"
+
+// Reading is what a standby does with reads.
+type reading int
+
+const (
+	readsUnknown   reading = iota // it has not been asked, or gives no such answer
+	readsForwarded                // to the active node
+	readsServed                   // by itself
+)
+
+// reading asks a standby what it does with reads. It sends no token.
+func (c *probeConn) reading(ctx context.Context, base string) reading {
+	code, body, failed := c.answer(ctx, base+mountsPath, noForwarding)
+	var answer struct {
+		Data struct{ Auth, Secret map[string]json.RawMessage }
+	}
+	switch {
+	case failed != nil:
+	case code == http.StatusTemporaryRedirect:
+		return readsForwarded
+	case code == http.StatusOK && json.Unmarshal(body, &answer) == nil && answer.Data.Auth != nil && answer.Data.Secret != nil:
+		return readsServed
+	}
+	return readsUnknown
+}
 
 // ask asks a node once. It sends no token.
 // See https://developer.hashicorp.com/vault/api-docs/system/health and https://developer.hashicorp.com/vault/api-docs/system/leader.
@@ -154,8 +186,8 @@ func (c *probeConn) leader(ctx context.Context, base string, o ProbeOutcome) Pro
 }
 
 // answer returns a whole answer over a trusted connection, or what was found instead.
-func (c *probeConn) answer(ctx context.Context, target string) (code int, body []byte, failed *ProbeOutcome) {
-	code, header, body, err := c.get(ctx, target)
+func (c *probeConn) answer(ctx context.Context, target string, headers ...string) (code int, body []byte, failed *ProbeOutcome) {
+	code, header, body, err := c.get(ctx, target, headers...)
 	redirector := header.Get(RedirectorHeader) != ""
 	switch distrust := c.distrust.Load(); {
 	case redirector && distrust == nil:
@@ -171,13 +203,16 @@ func (c *probeConn) answer(ctx context.Context, target string) (code int, body [
 	return code, body, nil
 }
 
-// get returns the answer to one request. The code of an answer whose rest could not be read is returned, too.
-func (c *probeConn) get(ctx context.Context, target string) (code int, header http.Header, body []byte, err error) {
+// get returns the answer to one request, in which some headers are set. The code of an answer whose rest could not be read is
+// returned, too.
+func (c *probeConn) get(ctx context.Context, target string, headers ...string) (code int, header http.Header, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	req.Header.Set(ProbeHeader, "1")
+	for _, name := range append(headers, ProbeHeader) {
+		req.Header.Set(name, "1")
+	}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, nil, err
@@ -194,9 +229,9 @@ func (c *probeConn) get(ctx context.Context, target string) (code int, header ht
 func outcomeOf(code int, body []byte) ProbeOutcome {
 	role, clusterID := roleOf(code, body)
 	o := ProbeOutcome{Result: role.Result, Code: code}
+	o.ClusterID = sanitize.Line(clusterID)
 	switch {
 	case role.Result == ResultActive:
-		o.ClusterID = sanitize.Line(clusterID)
 	case role.Result == ResultUnclear:
 		o.Detail = fmt.Sprintf("%d, Vault does not tell its state: %s", code, role.Text)
 	case code == http.StatusOK:

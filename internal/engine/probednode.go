@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"cmp"
 	"sync/atomic"
 	"time"
 
@@ -52,7 +53,8 @@ type probedNode struct {
 	schedule schedule
 	silence  silence
 	mark     mark
-	reached  bool // it has answered once
+	reached  bool      // it has answered once
+	readsDue time.Time // when it is asked next what it does with reads, if that matters; zero: not since it became a standby
 
 	findings
 }
@@ -64,6 +66,8 @@ type findings struct {
 	latest  *atomic.Pointer[ProbeOutcome] // the last outcome now, which may differ in its times; nil: never probed
 	unclear time.Time                     // since when Vault answers, but does not tell its state; zero: it does
 	leader  string                        // the address that it named last as that of the leader
+	cluster string                        // the ID of the Vault cluster that it named last
+	reads   reading                       // what it does with reads, since it is a standby
 }
 
 // schedule says when a node is probed, and which of its probes count.
@@ -71,7 +75,7 @@ type schedule struct {
 	asap      bool      // the next probe is due
 	busy      bool      // a probe is under way
 	asked     time.Time // when the last probe began
-	sent      uint64    // requests that clients have been sent to it with since
+	sent      float64   // requests that clients have been sent to it with since, as far as is known
 	notBefore time.Time // a probe that began earlier does not count
 }
 
@@ -113,7 +117,7 @@ func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNo
 // first answer.
 func (n *probedNode) carryOver(o *probedNode, now time.Time) {
 	if o.key.probe.TLSKey == n.key.probe.TLSKey { // else it may have been trusted for lack of verification
-		n.leader = o.leader
+		n.leader, n.cluster = o.leader, o.cluster
 	}
 	reached := false
 	if o.key.url == n.key.url && o.key.serverName == n.key.serverName {
@@ -259,6 +263,10 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 		n.verdict = verdict{kind: verdictNotActive}
 	}
 	news = !n.unclear.IsZero() || n.verdict.kind != was || !n.outcome.same(o)
+	if o.Result != ResultStandby {
+		n.reads, n.readsDue = readsUnknown, time.Time{}
+	}
+	n.cluster = cmp.Or(o.ClusterID, n.cluster)
 	if n.outcome = o; n.latest == nil {
 		n.latest = new(atomic.Pointer[ProbeOutcome])
 	}

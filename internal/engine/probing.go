@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,6 +45,8 @@ const (
 	searchMost    = 100 * time.Millisecond
 	searchPerNode = 2 * time.Millisecond // so that a thousand nodes are not probed all the time
 	searchEager   = time.Minute          // after so long without an active node, all are probed at the interval
+	readsEvery    = 10 * time.Second     // a standby is asked so often what it does with reads,
+	readsAgain    = time.Second          // and if that is not known, so often
 	probesAtOnce  = 64
 
 	trafficPerProbe = 10                     // a node that requests are sent to is probed once for so many of them,
@@ -100,14 +103,17 @@ func (n *probedNode) drop() {
 	}
 }
 
-// isActive reports whether a node is the active one in any view.
-func (c *Cluster) isActive(n *probedNode) bool {
-	for _, v := range c.views {
-		if v.started() && v.incumbent() == n {
-			return true
-		}
-	}
-	return false
+// serves reports whether requests are sent to a node by any view.
+func (c *Cluster) serves(n *probedNode) bool {
+	return slices.ContainsFunc(c.views, func(v *View) bool {
+		m := v.member(n.key.id)
+		return v.started() && m != nil && m.probed == n && v.sendsTo(m)
+	})
+}
+
+// sendsTo reports whether requests are sent to a member: it is the active node, or a standby that is fit to serve reads.
+func (v *View) sendsTo(m *member) bool {
+	return m.fit || m.node.Identity() == v.current.Load().identity()
 }
 
 // incumbent returns the active node as it is probed, nil if there is none or it is not probed.
@@ -160,7 +166,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable 
 			news = true
 		}
 		// Failures that come at once, such as those of a look-up or a route, get time until the next interval.
-		n.schedule.asap = n.schedule.asap || c.isActive(n) && o.Result == ResultTimeout && n.reached && !n.dead()
+		n.schedule.asap = n.schedule.asap || c.serves(n) && o.Result == ResultTimeout && n.reached && !n.dead()
 		return news
 	})
 	return surplus
@@ -198,7 +204,7 @@ func (c *Cluster) findBroken() (any bool) {
 			continue
 		}
 		n.schedule.asap = true
-		n.silence.unconfirmed = n.silence.unconfirmed || n.reached && n.verdict.kind != verdictOverruled && c.isActive(n)
+		n.silence.unconfirmed = n.silence.unconfirmed || n.reached && n.verdict.kind != verdictOverruled && c.serves(n)
 	}
 	return any
 }
@@ -228,10 +234,20 @@ func (c *Cluster) lookAtTraffic(now time.Time) {
 	}
 	c.looked, c.flows = now, false
 	for _, v := range c.views {
-		if n := v.incumbent(); n != nil && v.started() {
-			sent := v.Stats().sent()
-			n.schedule.sent += sent
-			c.flows = c.flows || sent > 0
+		if !v.started() {
+			continue
+		}
+		stats, incumbent, fit := v.Stats(), v.incumbent(), float64(len(v.current.Load().standbys))
+		sent, reads := stats.since(Redirected)+stats.since(Proxied), stats.since(SentToStandby)
+		c.flows = c.flows || sent+reads > 0
+		for i := range v.members {
+			switch m := &v.members[i]; {
+			case m.probed == nil:
+			case m.probed == incumbent:
+				m.probed.schedule.sent += sent
+			case m.fit: // reads are spread evenly, more or less
+				m.probed.schedule.sent += reads / fit
+			}
 		}
 	}
 }
@@ -251,7 +267,7 @@ func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 	if s.phase.Situation == Stale {
 		next = soonest(next, s.phase.Time.Sub(now))
 	}
-	every, incumbent := min(standbyFactor*v.Probe.Interval, standbyMost), v.incumbent()
+	every := min(standbyFactor*v.Probe.Interval, standbyMost)
 	if s.identity() == (discovery.Identity{}) {
 		every = v.search(now)
 	}
@@ -260,15 +276,21 @@ func (v *View) plan(now time.Time, next time.Duration) time.Duration {
 		if n == nil {
 			continue
 		}
-		interval := every
-		if n == incumbent {
+		interval, serves := every, v.sendsTo(&v.members[i])
+		if serves {
 			interval = n.interval()
 		}
 		if !n.schedule.busy && (n.schedule.asap || now.Sub(n.schedule.asked) >= interval) {
-			v.cluster.probe(n, now, n == incumbent)
+			v.cluster.probe(n, now, serves)
+		}
+		if v.Standbys && n.outcome.Result == ResultStandby {
+			if !now.Before(n.readsDue) {
+				v.cluster.askReading(n, now)
+			}
+			next = soonest(next, n.readsDue.Sub(now))
 		}
 		if n.schedule.busy {
-			if n == incumbent {
+			if serves {
 				next = soonest(next, n.schedule.asked.Add(n.silentAfter()).Sub(now))
 			}
 		} else {
@@ -308,12 +330,8 @@ func (v *View) search(now time.Time) time.Duration {
 	return min(max(elapsed, searchLeast), most)
 }
 
-// probe probes a node. The active node does not wait for a slot.
-func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
-	timeout := n.key.probe.Timeout
-	n.schedule.busy, n.schedule.asap, n.schedule.asked, n.schedule.sent = true, false, now, 0
-	kept := n.kept
-	conn := n.dialer.newConn(timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
+// background runs a question to a node, with its timeout. It waits for a slot, unless it comes first.
+func (c *Cluster) background(n *probedNode, first bool, ask func(context.Context)) {
 	c.probes.Go(func() {
 		if !first {
 			select {
@@ -323,8 +341,39 @@ func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 				return
 			}
 		}
-		limited, cancel := context.WithTimeout(c.ctx, timeout)
+		limited, cancel := context.WithTimeout(c.ctx, n.key.probe.Timeout)
 		defer cancel()
+		ask(limited)
+	})
+}
+
+// askReading asks a standby what it does with reads.
+func (c *Cluster) askReading(n *probedNode, now time.Time) {
+	due := now.Add(n.key.probe.Timeout + readsAgain) // not while this question is under way
+	n.readsDue = due
+	conn := n.dialer.newConn(n.key.probe.Timeout, func() {})
+	c.background(n, false, func(ctx context.Context) {
+		defer conn.close()
+		reads := conn.reading(ctx, n.key.url)
+		c.update(func(now time.Time) (news bool) {
+			if n.readsDue != due { // it is no standby any more, or another time
+				return false
+			}
+			if n.readsDue = now.Add(readsEvery); reads == readsUnknown {
+				n.readsDue = now.Add(readsAgain)
+			}
+			news, n.reads = n.reads != reads, reads
+			return news
+		})
+	})
+}
+
+// probe probes a node. One that requests are sent to does not wait for a slot.
+func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
+	n.schedule.busy, n.schedule.asap, n.schedule.asked, n.schedule.sent = true, false, now, 0
+	kept := n.kept
+	conn := n.dialer.newConn(n.key.probe.Timeout, func() { c.update(func(time.Time) bool { return c.findBroken() }) })
+	c.background(n, first, func(limited context.Context) {
 		o, unable := conn.ask(limited, n.key.url, n.key.leader), ""
 		if o.Result == ResultNone && c.ctx.Err() == nil { // this machine cannot open a connection: the last one may still serve
 			unable = o.Detail

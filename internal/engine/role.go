@@ -22,12 +22,15 @@ type Role struct {
 	Remedy string // what makes the node one that can become active, given its URL as %s; empty: it can
 }
 
+// statusPerformanceStandby is Vault Enterprise's.
+const statusPerformanceStandby = 473
+
 // roles has the codes of Vault. See https://developer.hashicorp.com/vault/api-docs/system/health.
 var roles = []Role{
 	{http.StatusOK, ResultActive, "active", ""},
 	{http.StatusTooManyRequests, ResultStandby, "standby", ""},
 	{472, ResultStandby, "disaster recovery secondary", "register it as a service of its own: a secondary of another cluster never becomes active here"},
-	{473, ResultStandby, "performance standby", ""},
+	{statusPerformanceStandby, ResultStandby, "performance standby", ""},
 	{474, ResultStandby, "standby that cannot reach the active node", "let it reach the active node on the cluster port (8201)"},
 	{http.StatusNotImplemented, ResultUninitialized, "not initialized", "initialize it, or join it to the cluster: `vault operator raft join -address=%s ...`"},
 	{http.StatusServiceUnavailable, ResultSealed, "sealed", "unseal it: `vault operator unseal -address=%s`"},
@@ -58,7 +61,7 @@ var unclear = []struct{ text, remedy string }{
 }
 
 // roleOf returns the role by a whole answer. Anything can answer anything: a code says what a node is only with Vault's own document,
-// and a document of errors is Vault's, but says nothing of its state.
+// and a document of errors is Vault's, but says nothing of its state. That a node is initialized and unsealed, the document has to say, too.
 func roleOf(code int, body []byte) (r Role, clusterID string) {
 	r = RoleOf(code)
 	var d healthDocument
@@ -76,13 +79,13 @@ func roleOf(code int, body []byte) (r Role, clusterID string) {
 		return r, ""
 	}
 	switch {
-	case code != http.StatusOK:
+	case r.Result != ResultActive && r.Result != ResultStandby:
 		return r, ""
 	case !*d.Initialized:
 		r = RoleOf(http.StatusNotImplemented)
 	case *d.Sealed:
 		r = RoleOf(http.StatusServiceUnavailable)
-	case *d.Standby:
+	case r.Result == ResultActive && *d.Standby:
 		r = RoleOf(http.StatusTooManyRequests)
 	}
 	r.Code = code

@@ -121,7 +121,7 @@ func (s *State) same(o *State) bool {
 		s.StaleSince.Equal(o.StaleSince) &&
 		slices.EqualFunc(s.members, o.members, func(a, b member) bool {
 			return a.node.Identity() == b.node.Identity() && a.verdict.kind == b.verdict.kind && a.hidden == b.hidden && a.marked == b.marked &&
-				a.health == b.health && a.target == b.target && a.bad == b.bad && a.outcome.same(b.outcome)
+				a.health == b.health && a.target == b.target && a.bad == b.bad && a.fit == b.fit && a.unfit == b.unfit && a.outcome.same(b.outcome)
 		})
 }
 

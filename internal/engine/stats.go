@@ -87,7 +87,7 @@ var LossReasons = []discovery.Reason{
 // never locks.
 type Stats struct {
 	history history
-	noticed uint64 // requests that were sent to the active node until the traffic was last looked at; guarded by the cluster
+	noticed [answers]uint64 // the answers until the traffic was last looked at; guarded by the cluster
 
 	answers [answers]atomic.Uint64
 	holds   [holdEnds]atomic.Uint64
@@ -148,11 +148,11 @@ func indexOf[T comparable](set []T, e T) int {
 	return len(set) - 1
 }
 
-// sent returns how many requests were sent to the active node since the last call.
-func (s *Stats) sent() uint64 {
-	before := s.noticed
-	s.noticed = s.Answers(Redirected) + s.Answers(Proxied)
-	return s.noticed - before
+// since returns how many requests were answered in a way since the last call.
+func (s *Stats) since(a Answer) float64 {
+	before := s.noticed[a]
+	s.noticed[a] = s.Answers(a)
+	return float64(s.noticed[a] - before)
 }
 
 // probed counts a probe.

@@ -56,7 +56,7 @@ func (s *State) NodeStatuses() []NodeStatus {
 		elected := m.node.Identity() == active
 		list[i] = NodeStatus{
 			Node: m.node, URL: m.target.URL, State: m.state, Since: m.stateSince, Elected: elected, Marked: m.marked,
-			Failing: failingChecks(&m.node), Probe: m.outcome,
+			Failing: failingChecks(&m.node), Probe: m.outcome, Reads: m.fit && s.Active(), WhyNoReads: m.unfit,
 		}
 		if m.latest != nil { // a probe that finds the same makes no new state
 			list[i].Probe = *m.latest.Load()
