@@ -103,7 +103,7 @@ func (b *bench) variants() []variant {
 	}
 	return []variant{
 		{"this plugin, `vault_redirect`", "the default: no option is set", ""},
-		{"this plugin, `probe off`, `hold 5s`", "the default of versions before probes were one", "probe off\nhold 5s"},
+		{"this plugin, `probe off`, `hold 5s`", "relies on Consul alone, and requests wait for 5 s at most", "probe off\nhold 5s"},
 	}
 }
 
@@ -157,7 +157,7 @@ const originalPoll = 5 * time.Second
 
 // startOriginal plays vault-redirector: it takes the first node that has the tag and passes its checks, every 5 seconds.
 func (b *bench) startOriginal(ctx context.Context) error {
-	f := b.newFront("the original's way (simulated)", "the active node that Consul calls passing, asked for every 5 s")
+	f := b.newFront("vault-redirector (simulated)", "the active node that Consul calls passing, asked for every 5 s")
 	if f == nil {
 		return nil
 	}

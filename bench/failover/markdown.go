@@ -34,7 +34,7 @@ func (o *options) settingFlags() (flags string) {
 func (o *options) setting() (title, cluster string) {
 	title, cluster = storages[o.storage].title, storages[o.storage].describe
 	if o.tls {
-		return title + " over TLS", cluster + ", TLS everywhere but at Consul, this plugin without trust in the nodes' CA"
+		return title + " over TLS", cluster + ", TLS everywhere except to Consul; this plugin does not trust the nodes' CA"
 	}
 	return title, cluster + ", without TLS"
 }
@@ -52,7 +52,7 @@ func (r *report) markdown(o options) string {
 	if o.name() == plainName {
 		fmt.Fprintf(&b, howToRead, o.clients, o.every, clientTimeout.Seconds(), lateAfter, watchEvery)
 	} else {
-		b.WriteString("\nTo be read as the table of [Failovers](#failovers). The cluster itself:\n\n")
+		b.WriteString("\nThe columns are explained under [Failovers](#failovers). The cluster itself:\n\n")
 	}
 	for _, line := range r.outages() {
 		fmt.Fprintf(&b, "- %s\n", line)
@@ -69,24 +69,24 @@ func (o *options) flags() string {
 const howToRead = `
 How to read it:
 
-- Each front has %d clients of its own, each with one operation every %s, a read and a write of a secret in turn. They follow
-  one redirect, do not retry, and wait up to %.0fs. They keep their connections as Go's HTTP client does, which by itself
-  sends a read once more if the connection that it had kept breaks. An operation fails by a transport error, a status other
-  than 200 or 204, or a secret that is not the one last written.
-- Kinds: a step-down by Vault's API; kill -9 of the process; stop is SIGTERM, as an upgrade or systemctl does. After a kill or a
-  stop the node is started again and unsealed before the next failover.
-- In flight: failed operations that had begun before the active node was gone, and went to it. Gone means: its connections
-  broke (kill -9), it closed its listener (stop), or it first said of itself that it is not active (step-down, and stop on
-  connections that are kept). While it steps down, Vault leaves every request unanswered, that for its health too, and then
-  fails them. A proxy does not say what it had sent where: all that it had been asked by then counts.
-- Beyond: all other failures, by the failover that was the last to begin. Operations that begin after the node is gone and
-  before another is active fail here, unless the front holds them.
+- Each front has %d clients, which read and write a secret in turn, one operation every %s. They follow one redirect, do not
+  retry, and wait for up to %.0fs. They keep connections open as Go's HTTP client does, which repeats a read by itself if the
+  connection that it had kept breaks. An operation has failed if it ended with a transport error, a status other than 200 or 204,
+  or a secret that is not the one written last.
+- A step-down is made by Vault's API, kill -9 ends the process, stop is SIGTERM, as an upgrade or systemctl sends it. After a kill
+  or a stop, the node is started again and unsealed before the next failover.
+- In flight: failed operations that had been sent to the active node before it was gone. It is gone when its connections break
+  (kill -9), when it closes its listener (stop), or when it first says that it is not active (step-down; stop, on connections that
+  are kept). While Vault steps down, it leaves all requests unanswered, health checks included, and then fails them. A proxy does
+  not show where it sent an operation: all that it had received by then count.
+- Beyond: all other failures, counted with the failover that began last. Operations that begin while no node is active are among
+  them, unless the front makes them wait.
 - Late: those beyond that began more than %s after a stopped node closed its listener.
-- Slowest: the longest operation, failed or not. A front that waits for the next active node has this in place of failures.
-- New active to first right answer: from the new node's first 200 of /v1/sys/health to the front's first answer that names it;
-  both are looked at every %s. Below zero: the front named it before it said so itself.
+- Slowest: the longest operation, failed or not. A front that makes requests wait has this in place of failures.
+- New active to first right answer: from the new node's first 200 for /v1/sys/health to the front's first answer that names that
+  node; both are checked every %s. Negative: the front named the node before the node said so itself.
 - Dead node still named: from the kill to the front's last answer that names the dead node.
-- Simulated: a part of the front is played inside the benchmark, as its note says.
+- Simulated: the benchmark plays a part of the front, as its note says.
 
 The cluster itself:
 

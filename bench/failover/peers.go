@@ -42,7 +42,7 @@ func (b *bench) peer(program, name, note string) (string, *front) {
 
 // startNginx starts nginx, and what consul-template would do for it.
 func (b *bench) startNginx(ctx context.Context) error {
-	path, f := b.peer("nginx", "nginx with consul-template (simulated)", "nginx is real, what writes its upstream file and reloads it is played")
+	path, f := b.peer("nginx", "nginx with consul-template (simulated)", "nginx is real; the benchmark writes its upstream file and reloads it")
 	if f == nil {
 		return nil
 	}

@@ -97,10 +97,12 @@ func (r *result) markdown() string {
 	if len(r.left) > 0 {
 		fmt.Fprintf(&b, "\nLeft out, since it is not installed: %s.\n", strings.Join(r.left, ", "))
 	}
-	fmt.Fprintf(&b, "\nPlain and TLS are measured by wrk with %d connections, a client that prefers HTTP/2 by h2load with as many and 10 streams in each, with `protocols h1` "+
-		"one request at a time; the rest by the benchmark itself: latency on 16 plain connections at %d requests a second, each counted from when it was due; memory, once, by the growth of the "+
-		"process with %d connections that have asked once. Nothing is logged, and the certificate has a key of P-256 for all. Keys are agreed on by X25519, as all of them can; the last column of the second table "+
-		"has what Go's clients and browsers prefer, where the front can.\n",
+	fmt.Fprintf(&b, "\nThe load has one core too, and is at its own limit with the fastest fronts: where rates differ by a few per cent only, compare the CPU for "+
+		"one redirect. Plain and TLS are measured by wrk with %d connections; a client that prefers HTTP/2 by h2load with as many and 10 streams in each, "+
+		"or one request at a time with `protocols h1`. Latency is measured on 16 plain connections at %d requests a second, each timed from when it was "+
+		"due; memory once, by the growth of the process with %d connections that have asked once. Nothing is logged. All fronts have the same certificate "+
+		"with a P-256 key, and agree on keys by X25519, except in the last column of the second table: X25519MLKEM768 is what Go's clients and browsers "+
+		"prefer, where the front supports it.\n",
 		o.connections, o.rate, o.idle)
 	b.WriteString("\n" + r.machine.String())
 	return b.String()

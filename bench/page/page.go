@@ -104,7 +104,7 @@ func (m *Machine) Versions() string { return "Versions: " + strings.Join(m.versi
 // String is a paragraph on the machine and one on the versions.
 func (m *Machine) String() string {
 	return fmt.Sprintf("The machine: %s, %s, all on loopback. Load average (1, 5, 15 minutes) before the benchmark %s, at its end %s: what it "+
-		"says beyond the benchmark's own share is other work on the machine.\n\n%s\n",
+		"exceeds the benchmark's own load is other work on the machine.\n\n%s\n",
 		m.cpu, m.kernel, m.before, m.after, m.Versions())
 }
 
