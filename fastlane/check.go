@@ -48,7 +48,6 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 // ownMetrics is the error if Caddy's HTTP metrics are on.
 const ownMetrics = "its HTTP metrics are on (metrics), which would not count the requests of the lane; caddy_vault_redirect_requests_total does"
 
-// lastWrapper checks that the lane is the last of the listener wrappers.
 func lastWrapper(raw []json.RawMessage) error {
 	for i, r := range raw {
 		name := moduleName(r, "wrapper")
@@ -62,7 +61,6 @@ func lastWrapper(raw []json.RawMessage) error {
 	return nil
 }
 
-// moduleName returns the name of a module in the config.
 func moduleName(raw json.RawMessage, key string) string {
 	var fields map[string]json.RawMessage
 	var name string

@@ -220,13 +220,10 @@ var badRequest = &http.Request{Method: http.MethodGet, URL: rootURL, Proto: "HTT
 // headerOnly is a response writer that keeps the header only.
 type headerOnly struct{ header http.Header }
 
-// Header implements [http.ResponseWriter].
 func (w *headerOnly) Header() http.Header { return w.header }
 
-// WriteHeader implements [http.ResponseWriter].
 func (*headerOnly) WriteHeader(int) {}
 
-// Write implements [http.ResponseWriter].
 func (*headerOnly) Write(b []byte) (int, error) { return len(b), nil }
 
 // UnmarshalCaddyfile sets up the wrapper from Caddyfile tokens. Syntax:

@@ -63,7 +63,6 @@ const (
 // windows are the lengths of time that a timeline may show. It shows the shortest one that covers all that is known.
 var windows = []time.Duration{20 * time.Minute, time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour}
 
-// timelineOf returns the timeline of a cluster.
 func timelineOf(c *status.Cluster, now time.Time) *timeline {
 	spans := c.Spans(now)
 	if len(spans) == 0 {

@@ -49,7 +49,6 @@ type view struct {
 	Refresh int // in seconds; 0: never
 }
 
-// renderPage returns the page.
 func renderPage(d status.Document, refresh int, now time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, view{d, now, refresh})
@@ -104,7 +103,6 @@ func recent(history []status.Change) []status.Change {
 // older returns how many changes are not shown.
 func older(history []status.Change) int { return max(0, len(history)-shownHistory) }
 
-// stateClass returns the class for the state of a node.
 func stateClass(s engine.NodeState) string {
 	switch s {
 	case engine.NodeActive:

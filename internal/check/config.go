@@ -29,7 +29,6 @@ type handler struct {
 	place string // the file and the path in it; empty if it is from flags
 }
 
-// wrap adds the place to an error.
 func (h *handler) wrap(err error) error {
 	if h.place == "" {
 		return err
@@ -90,13 +89,11 @@ type scope struct {
 	skip      []string // the hosts without automatic HTTPS
 }
 
-// finder collects the handlers of a file.
 type finder struct {
 	file  string
 	found []handler
 }
 
-// find walks through a document.
 func (f *finder) find(value json.RawMessage, path string, s scope) error {
 	switch value = bytes.TrimSpace(value); {
 	case bytes.HasPrefix(value, []byte("[")):
@@ -145,7 +142,6 @@ type object struct {
 	} `json:"proxy"`
 }
 
-// route has the hosts of a route.
 type route struct {
 	Match []struct {
 		Host []string `json:"host"`
@@ -159,7 +155,6 @@ func (r *route) hosts() (hosts []string) {
 	return hosts
 }
 
-// add adds a handler.
 func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, s scope) error {
 	delete(fields, "handler")
 	raw, err := json.Marshal(fields)

@@ -70,7 +70,6 @@ func (o *Observation) same(value func(*engine.Health) string, detail string, dif
 	return []Finding{different}
 }
 
-// clocks says whether the clocks agree.
 func (o *Observation) clocks() []Finding {
 	var most time.Duration
 	var off []string

@@ -190,7 +190,6 @@ const (
 	none
 )
 
-// answer returns how the node answers probes.
 func (n *Node) answer() answer {
 	switch r := n.Probe.Result; {
 	case n.OtherScheme:

@@ -32,7 +32,6 @@ type Doctor struct {
 	queries  map[string]*queries // by the key of a discoverer: those with the same key share a source
 }
 
-// cluster is a cluster to observe.
 type cluster struct {
 	view       *engine.View
 	discoverer *recorder

@@ -22,7 +22,6 @@ const renewBefore = 21 * 24 * time.Hour
 // closedWithoutAnswer is the failure of an inspection whose connection the other side has closed.
 const closedWithoutAnswer = "connection closed without an answer"
 
-// node returns the findings on one node.
 func (o *Observation) node(n *Node) []Finding {
 	if n.URL == "" {
 		return []Finding{o.misaddressed(n)}
@@ -89,7 +88,7 @@ func (o *Observation) otherScheme(n *Node) []Finding {
 	return []Finding{n.finding("scheme", Wrong, "the node answers "+scheme+", but requests to it go by "+asked, remedy)}
 }
 
-// certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none to checkCertificate.
+// certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none.
 func (o *Observation) certificate(n *Node) []Finding {
 	f := n.finding("certificate", OK, "", "")
 	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
@@ -108,7 +107,6 @@ func (o *Observation) certificate(n *Node) []Finding {
 	return []Finding{f}
 }
 
-// daysLeft returns for how many days the certificate is valid.
 func (o *Observation) daysLeft(c *engine.Certificate) string {
 	return strconv.Itoa(int(c.To.Sub(o.Now) / (24 * time.Hour)))
 }

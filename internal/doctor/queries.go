@@ -35,7 +35,6 @@ type queries struct {
 	waiting  time.Time // since when one waits; zero: none does
 }
 
-// begin is called before a query.
 func (q *queries) begin(index uint64, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -109,7 +108,6 @@ type recorder struct {
 	queries *queries
 }
 
-// Open implements [discovery.Discoverer].
 func (r *recorder) Open() (discovery.Source, error) {
 	s, err := r.Discoverer.Open()
 	if err != nil {
@@ -123,7 +121,6 @@ type recordedSource struct {
 	queries *queries
 }
 
-// Query implements [discovery.Source].
 func (s *recordedSource) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
 	s.queries.begin(index, wait)
 	began := time.Now()

@@ -88,7 +88,6 @@ func (o *Observation) registrations() []Finding {
 	return list
 }
 
-// twice says that a Vault has several registrations.
 func twice(n *Node, same []*Node) Finding {
 	var as []string
 	here := true // all of them are on one node of Consul
@@ -111,7 +110,6 @@ func twice(n *Node, same []*Node) Finding {
 // lacksPort reports whether Vault has registered the node with an api_addr that has no port, and clients are sent to that one.
 func (n *Node) lacksPort() bool { return engine.LacksPort(&n.Node, n.URL) }
 
-// withoutPort says that api_addr has no port.
 func withoutPort(n *Node) Finding {
 	scheme := "https"
 	if n.Node.Port == 80 {

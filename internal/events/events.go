@@ -91,7 +91,6 @@ func On(ctx caddy.Context, name string, do func()) error {
 // onEvent is a handler that ignores the data of its event.
 type onEvent func()
 
-// Handle implements [caddyevents.Handler].
 func (do onEvent) Handle(context.Context, caddy.Event) error {
 	do()
 	return nil

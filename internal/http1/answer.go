@@ -19,7 +19,6 @@ const (
 	over             // it was answered, and the connection must be closed
 )
 
-// answer answers the request that has been read.
 func (c *conn) answer() result {
 	q := &c.request
 	closing := c.l.ending.Load()
@@ -57,7 +56,6 @@ var outs = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
 // maxOut is how many bytes of answers are collected before they are written, while more requests are buffered.
 const maxOut = 4 << 10
 
-// append appends the beginning of an answer.
 func (c *conn) append(a *Answer, q *Request) {
 	if c.out == nil {
 		c.out = outs.Get().(*[]byte)
@@ -141,7 +139,6 @@ func (c *conn) bodyBefore(now time.Time) {
 	c.readBefore(now, limit)
 }
 
-// date is a value of the Date header.
 type date struct {
 	second int64
 	text   []byte

@@ -117,7 +117,6 @@ func (c *conn) handshake(t *tls.Conn) bool {
 	return true
 }
 
-// begin notes that a request begins.
 func (c *conn) begin() {
 	if c.l.limits.Whole > 0 {
 		c.begun = time.Now()
@@ -228,7 +227,6 @@ func (c *conn) closeIdle() {
 	}
 }
 
-// readBefore sets the deadline for reading.
 func (c *conn) readBefore(now time.Time, limit time.Duration) {
 	c.idling = false
 	var by time.Time
@@ -244,7 +242,6 @@ func (c *conn) readBefore(now time.Time, limit time.Duration) {
 // slack is added to idle deadlines, so that they need not be set again for each request.
 func slack(limit time.Duration) time.Duration { return min(time.Second, limit/8) }
 
-// readIdle sets the deadline for the next request.
 func (c *conn) readIdle(now time.Time) {
 	limit := c.l.limits.Idle
 	if c.idling && (limit <= 0 || now.Add(limit).Before(c.readBy)) {
@@ -254,7 +251,6 @@ func (c *conn) readIdle(now time.Time) {
 	c.idling = true
 }
 
-// writeSoon sets the deadline for writing.
 func (c *conn) writeSoon(now time.Time) {
 	limit := c.l.limits.Write
 	if limit <= 0 || now.Add(limit).Before(c.writeBy) {

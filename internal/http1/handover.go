@@ -76,17 +76,14 @@ type tcpConn struct {
 	unread unread
 }
 
-// Read reads the unread bytes, then from the connection.
 func (c *tcpConn) Read(p []byte) (int, error) {
 	return c.unread.read(c.TCPConn, p)
 }
 
-// SetReadDeadline sets the deadline.
 func (c *tcpConn) SetReadDeadline(t time.Time) error {
 	return c.TCPConn.SetReadDeadline(c.unread.firstDeadline(t))
 }
 
-// WriteTo writes the unread bytes, then those of the connection.
 func (c *tcpConn) WriteTo(w io.Writer) (n int64, err error) {
 	if rest := c.unread.rest; len(rest) > 0 {
 		c.unread.rest = nil
@@ -104,12 +101,10 @@ type tlsConn struct {
 	unread unread
 }
 
-// Read reads the unread bytes, then from the connection.
 func (c *tlsConn) Read(p []byte) (int, error) {
 	return c.unread.read(c.Conn, p)
 }
 
-// SetReadDeadline sets the deadline.
 func (c *tlsConn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(c.unread.firstDeadline(t))
 }
@@ -119,12 +114,10 @@ type anyConn struct {
 	unread unread
 }
 
-// Read reads the unread bytes, then from the connection.
 func (c *anyConn) Read(p []byte) (int, error) {
 	return c.unread.read(c.Conn, p)
 }
 
-// SetReadDeadline sets the deadline.
 func (c *anyConn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(c.unread.firstDeadline(t))
 }

@@ -99,7 +99,6 @@ func (l *Listener) run() {
 	}
 }
 
-// serve serves a connection.
 func (l *Listener) serve(nc net.Conn) {
 	c := &conn{l: l, nc: nc, since: time.Now(), parser: parser{clients: l.clients}}
 	l.mu.Lock()

@@ -66,7 +66,6 @@ func (c *pending) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write waits until it is known whether the server serves the connection.
 func (c *pending) Write(p []byte) (int, error) {
 	if !c.isHandedOver() {
 		return 0, net.ErrClosed
@@ -105,7 +104,6 @@ func (c *pending) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// SetDeadline sets both.
 func (c *pending) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err

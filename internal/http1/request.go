@@ -54,7 +54,6 @@ type parser struct {
 	clients []string // the names, in lower case, of headers that may have the client's address
 }
 
-// reset prepares for the next request.
 func (p *parser) reset() { p.at, p.named = 0, false }
 
 // parse parses what has arrived since the last call; b is all of the request so far. If the verdict is plain, the header is the
@@ -210,7 +209,6 @@ func (r *Request) once(s seen) bool {
 	return first
 }
 
-// takeLength parses the length of the body.
 func (r *Request) takeLength(digits []byte) bool {
 	n, err := strconv.ParseUint(string(digits), 10, 32)
 	r.Length = int(n)

@@ -82,14 +82,12 @@ var (
 	descBuild      = describeProcess("build_info", "1, with the version of the plugin.", "version")
 )
 
-// Describe implements [prometheus.Collector].
 func (collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range descriptions {
 		ch <- d
 	}
 }
 
-// Collect implements [prometheus.Collector].
 func (collector) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, c := range registry.Clusters() {
@@ -107,7 +105,6 @@ func (collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, instance.Version())
 }
 
-// sample takes the samples of one cluster.
 type sample struct {
 	ch      chan<- prometheus.Metric
 	cluster string
@@ -126,7 +123,6 @@ func (s sample) histogram(d *prometheus.Desc, h *engine.Histogram) {
 	s.ch <- prometheus.MustNewConstHistogram(d, count, sum, buckets, s.cluster)
 }
 
-// state samples the active node.
 func (s sample) state(state *engine.State, now time.Time) {
 	phase := state.PhaseAt(now)
 	s.gauge(descActive, bit(phase.HasTarget()))

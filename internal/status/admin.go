@@ -83,7 +83,6 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 // maxHistory is how many changes are shown at most, and without a limit.
 const maxHistory = 1000
 
-// serveHistory answers with the last changes of the active node.
 func serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if !ReadOnly(w, r) {
 		return nil
@@ -114,7 +113,6 @@ func ReadOnly(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// writeDocument answers with a document.
 func writeDocument(w http.ResponseWriter, document any) error {
 	body, err := json.MarshalIndent(document, "", "  ")
 	if err != nil {

@@ -91,7 +91,6 @@ func askAdmin(fs caddycmd.Flags, path string, to any) ([]byte, error) {
 	return answer, nil
 }
 
-// getAdmin gets a document from the admin API at an address.
 func getAdmin(address, path string) ([]byte, error) {
 	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, path, nil, nil)
 	switch {
@@ -120,7 +119,6 @@ func isSite(err error) bool {
 // maxDocument limits the size of a document, in bytes.
 const maxDocument = 64 << 20
 
-// runStatus shows the status.
 func runStatus(fs caddycmd.Flags) (int, error) {
 	deadline := time.Now().Add(fs.Duration("wait"))
 	for {
@@ -167,7 +165,6 @@ func askStatus(fs caddycmd.Flags) (d Document, raw []byte, err error) {
 	return d, raw, err
 }
 
-// runHistory shows the history.
 func runHistory(fs caddycmd.Flags) (int, error) {
 	query := url.Values{"limit": {fmt.Sprint(fs.Int("limit"))}}
 	if name := fs.String("cluster"); name != "" {

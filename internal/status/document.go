@@ -121,7 +121,6 @@ func Now() Document {
 	return d
 }
 
-// clusterOf returns the status of a cluster.
 func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 	s, stats := c.View.State(), c.View.Stats()
 	phase := s.PhaseAt(now)

@@ -17,7 +17,6 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
-// printStatus prints the status for a terminal.
 func printStatus(to io.Writer, d Document, now time.Time) error {
 	return printTable(to, func(w io.Writer) {
 		for i := range d.Clusters {
@@ -128,7 +127,6 @@ func (c *Cluster) dayText(now time.Time) string {
 		what, words.Plural(failovers, "failover"), words.Brief(without), words.Plural(c.Hold["released"], "request"), c.Requests["unavailable"])
 }
 
-// printHistory prints the history for a terminal.
 func printHistory(to io.Writer, list []Change) error {
 	return printTable(to, func(w io.Writer) {
 		printRow(w, "TIME", "CLUSTER", "EVENT", "FROM", "TO", "GAP", "REASON")
