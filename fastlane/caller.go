@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/http1"
@@ -36,8 +35,8 @@ type caller struct {
 	state *engine.State // the state in which last is always redirected; nil: none
 }
 
-// Caller implements [http1.Site].
-func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) http1.Caller {
+// caller is the [http1.Site] of the lane.
+func (l *FastLane) caller(c net.Conn, secure bool, serverName string) http1.Caller {
 	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, c.LocalAddr())
 	last := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if addr := c.RemoteAddr(); addr != nil {
@@ -48,21 +47,11 @@ func (l *FastLane) Caller(c net.Conn, secure bool, serverName string) http1.Call
 		last.TLS = overTLS
 		caller.strict, caller.name = l.server.StrictSNIHost != nil && *l.server.StrictSNIHost, serverName
 	}
-	return caller
+	return caller.redirect
 }
 
-// Panicked implements [http1.Site].
-func (l *FastLane) Panicked(c net.Conn, value any, stack []byte) {
-	l.logger.Error("panic while serving a connection", zap.Stringer("remote", c.RemoteAddr()), zap.Any("panic", value), zap.ByteString("stack", stack))
-}
-
-// AcceptFailed implements [http1.Site].
-func (l *FastLane) AcceptFailed(err error, pause time.Duration) {
-	l.logger.Debug("accepting a connection failed, trying again", zap.Error(err), zap.Duration("pause", pause))
-}
-
-// Redirect implements [http1.Caller].
-func (c *caller) Redirect(q *http1.Request, closing bool) *http1.Answer {
+// redirect is the [http1.Caller] of a connection.
+func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	l := c.lane
 	headers := l.headersNow()
 	if headers == nil || l.handler == nil || !c.isRedirected(q) {

@@ -174,7 +174,7 @@ func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
 			limits.Handshake = time.Duration(d)
 		}
 	}
-	return http1.Listen(ln, l, limits, l.clients)
+	return http1.Listen(ln, l.caller, l.logger, limits, l.clients)
 }
 
 // start is called when the config has started. Until then, Caddy's server answers all requests.
@@ -246,5 +246,4 @@ var (
 	_ caddy.CleanerUpper    = (*FastLane)(nil)
 	_ caddy.ListenerWrapper = (*FastLane)(nil)
 	_ caddyfile.Unmarshaler = (*FastLane)(nil)
-	_ http1.Site            = (*FastLane)(nil)
 )

@@ -22,7 +22,7 @@ const (
 func (c *conn) answer() result {
 	q := &c.request
 	closing := c.l.ending.Load()
-	a := c.caller.Redirect(q, closing)
+	a := c.caller(q, closing)
 	if a == nil {
 		return forServer
 	}

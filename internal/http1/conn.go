@@ -68,7 +68,7 @@ func (c *conn) run() net.Conn {
 	case interface{ ConnectionState() tls.ConnectionState }: // TLS of another package
 		return c.nc
 	default:
-		c.caller = c.l.site.Caller(nc, false, "")
+		c.caller = c.l.site(nc, false, "")
 	}
 	c.begin()
 	c.readBefore(time.Now(), c.l.limits.Header)
@@ -113,7 +113,7 @@ func (c *conn) handshake(t *tls.Conn) bool {
 		c.pending.resolve(nil)
 	}
 	c.l.mu.Unlock()
-	c.caller = c.l.site.Caller(t, true, state.ServerName)
+	c.caller = c.l.site(t, true, state.ServerName)
 	return true
 }
 

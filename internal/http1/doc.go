@@ -15,22 +15,13 @@ import (
 	"time"
 )
 
-// Site says how requests are answered.
-type Site interface {
-	// Caller returns the Caller that answers the requests of a connection. serverName is the name that the client sent as SNI.
-	Caller(c net.Conn, tls bool, serverName string) Caller
-	// Panicked is called after a panic, which has closed a connection.
-	Panicked(c net.Conn, value any, stack []byte)
-	// AcceptFailed is called when accepting has failed and is tried again after a pause.
-	AcceptFailed(err error, pause time.Duration)
-}
+// Site returns the Caller that answers the requests of a connection. serverName is the name that the client sent as SNI.
+type Site func(c net.Conn, tls bool, serverName string) Caller
 
-// Caller answers the requests of one connection, one after another.
-type Caller interface {
-	// Redirect returns the answer to a request, nil if the server must answer it. It counts the requests that it answers. The
-	// request is valid until it returns. closing says that the server shuts down, and that its own answers say so.
-	Redirect(r *Request, closing bool) *Answer
-}
+// Caller answers the requests of one connection, one after another. It returns nil if the server must answer a request, and counts
+// the requests that it answers. A request is valid until it returns. closing says that the server shuts down, and that its own
+// answers say so.
+type Caller func(r *Request, closing bool) *Answer
 
 // Answer is an answer, without the target of the request and without what net/http adds at the end.
 type Answer struct {

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // TestClose closes the listener at each state of a connection.
@@ -172,7 +174,7 @@ func TestAcceptFails(t *testing.T) {
 
 // TestNeverAccepted: a listener is closed before anything was accepted.
 func TestNeverAccepted(t *testing.T) {
-	l := Listen(newPipes(), everything{}, limits, nil)
+	l := Listen(newPipes(), everything, zap.NewNop(), limits, nil)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
@@ -204,22 +206,20 @@ func TestHalfHandedOver(t *testing.T) {
 	})
 }
 
-// closingSite answers as if the process were about to exit.
-type closingSite struct{ everything }
-
-func (s closingSite) Caller(net.Conn, bool, string) Caller { return s }
-
-func (s closingSite) Redirect(r *Request, closing bool) *Answer {
-	a := s.everything.Redirect(r, closing)
-	a.Close = true
-	return a
+// closing answers as if the process were about to exit.
+func closing(net.Conn, bool, string) Caller {
+	return func(r *Request, closing bool) *Answer {
+		a := redirectAll(r, closing)
+		a.Close = true
+		return a
+	}
 }
 
 // TestBodyOfTheLast: a body is read although the connection is closed after the answer, which comes first.
 func TestBodyOfTheLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
-		l := Listen(p, closingSite{}, limits, nil)
+		l := Listen(p, closing, zap.NewNop(), limits, nil)
 		go func() { _, _ = l.Accept() }()
 		c := p.dial()
 		send(t, c, "PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 20000\r\n\r\n")

@@ -12,17 +12,21 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // pipes is a listener whose connections are pipes.
 type pipes struct {
-	conns chan net.Conn
-	errs  chan error
-	done  chan struct{}
+	conns  chan net.Conn
+	errs   chan error
+	done   chan struct{}
+	logged *observer.ObservedLogs
 }
 
 func newPipes() *pipes {
-	return &pipes{make(chan net.Conn), make(chan error), make(chan struct{})}
+	return &pipes{conns: make(chan net.Conn), errs: make(chan error), done: make(chan struct{})}
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
@@ -45,18 +49,9 @@ func (p *pipes) dial() net.Conn {
 }
 
 // everything is a site that redirects all requests but those for /no.
-type everything struct{}
+func everything(net.Conn, bool, string) Caller { return redirectAll }
 
-func (everything) Caller(net.Conn, bool, string) Caller { return everything{} }
-
-func (everything) AcceptFailed(error, time.Duration) {}
-
-func (everything) Panicked(_ net.Conn, value any, _ []byte) { panics <- value }
-
-// panics has what connections panicked with.
-var panics = make(chan any, 1)
-
-func (everything) Redirect(r *Request, _ bool) *Answer {
+func redirectAll(r *Request, _ bool) *Answer {
 	if bytes.HasPrefix(r.Path, []byte("/no")) {
 		return nil
 	}
@@ -69,7 +64,9 @@ var limits = Limits{Header: 10 * time.Second, Idle: time.Minute, Body: 20 * time
 func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipes()
-		l := Listen(p, everything{}, limits, []string{"x-forwarded-for"})
+		core, logged := observer.New(zap.ErrorLevel)
+		p.logged = logged
+		l := Listen(p, everything, zap.New(core), limits, []string{"x-forwarded-for"})
 		l.begin.Do(func() { go l.run() })
 		f(t, l, p)
 		select {

@@ -10,12 +10,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Listener accepts the connections of another listener, serves them, and hands over those that its server must serve.
 type Listener struct {
 	net.Listener
 	site    Site
+	log     *zap.Logger
 	limits  Limits
 	clients []string
 
@@ -35,8 +38,8 @@ type Listener struct {
 }
 
 // Listen returns a listener on top of another. clients are the names of headers that may have the client's address.
-func Listen(ln net.Listener, site Site, limits Limits, clients []string) *Listener {
-	l := &Listener{Listener: ln, site: site, limits: limits, clients: clients, done: make(chan struct{}), conns: map[*conn]struct{}{}}
+func Listen(ln net.Listener, site Site, log *zap.Logger, limits Limits, clients []string) *Listener {
+	l := &Listener{Listener: ln, site: site, log: log, limits: limits, clients: clients, done: make(chan struct{}), conns: map[*conn]struct{}{}}
 	l.changed = sync.NewCond(&l.mu)
 	return l
 }
@@ -89,7 +92,7 @@ func (l *Listener) run() {
 			return
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		l.site.AcceptFailed(err, pause)
+		l.log.Debug("accepting a connection failed, trying again", zap.Error(err), zap.Duration("pause", pause))
 		select {
 		case <-time.After(pause):
 		case <-l.done:
@@ -122,7 +125,8 @@ func (l *Listener) runSafely(c *conn) (resumed net.Conn) {
 		if v := recover(); v != nil {
 			resumed = nil
 			if v != http.ErrAbortHandler {
-				l.site.Panicked(c.nc, v, debug.Stack())
+				l.log.Error("panic while serving a connection",
+					zap.Stringer("remote", c.nc.RemoteAddr()), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			}
 		}
 	}()
