@@ -10,7 +10,7 @@ FUZZTIME ?= 30s
 # The soak prints the seed of its faults; set it to make the same faults again.
 SOAK_DURATION ?= 10m
 SOAK_SEED ?= 0
-# Of each kind in each of three runs; flags such as -tls and "-storage consul" make tables of their own.
+# Of each kind in each of three runs; flags such as -tls, -busy and "-storage consul" make tables of their own, "-runs 1" is shorter.
 BENCH_FAILOVERS ?= 7
 BENCH_FLAGS ?=
 
@@ -124,7 +124,7 @@ bench: ## Benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem .
 
 .PHONY: bench-failover
-bench-failover: tools ## Failovers of real servers beside HAProxy, nginx, Consul DNS, into docs/benchmarks.md
+bench-failover: tools ## Failovers of real servers beside reverse_proxy, HAProxy, nginx, Consul DNS, into docs/benchmarks.md
 	cd bench && $(GO) build -o ../dist/benchfailover ./failover
 	@exec dist/benchfailover -n $(BENCH_FAILOVERS) $(BENCH_FLAGS) -out docs/benchmarks.md -log dist/benchfailover.jsonl
 

@@ -32,6 +32,10 @@ const (
 
 var ways = []string{stepDown, kill, stop}
 
+// restAfter is how long a failover lasts at least: a node that steps down is kept from its role for blocked, and one that was killed
+// stays in Consul until its check expires. One that is stopped leaves Consul by itself.
+var restAfter = map[string]time.Duration{stepDown: blocked + 500*time.Millisecond, kill: expiry, stop: 3 * time.Second}
+
 // round is one failover.
 type round struct {
 	how      string
@@ -40,6 +44,7 @@ type round struct {
 	gone     time.Time // when its connections broke, its listener closed, or it first said that it is not active: there is no earlier sign
 	new      string    // of the node that is active then
 	first200 time.Time // when that node said so first
+	end      time.Time // when the cluster was whole again
 	sights   map[*front]*sight
 }
 
@@ -48,13 +53,13 @@ func (r *round) summary() string {
 }
 
 // failover takes the active node away and returns when all is well again.
-func (b *bench) failover(ctx context.Context, how string) (*round, error) {
+func (b *bench) failover(ctx context.Context, p *phase, how string) (*round, error) {
 	old, err := b.cluster.Active(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := &round{how: how, old: old.Addr, sights: map[*front]*sight{}}
-	for _, f := range b.fronts {
+	for _, f := range p.fronts {
 		r.sights[f] = &sight{named: map[string]span{}, right: map[string]span{}}
 	}
 	b.current.Store(r)
@@ -79,11 +84,7 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	if err != nil && !errors.Is(err, errLate) { // one that is late is reported so
 		return nil, err
 	}
-	rest := expiry
-	if how == stepDown {
-		rest = blocked + 500*time.Millisecond
-	}
-	if err := wait.Sleep(ctx, time.Until(r.begin.Add(rest))); err != nil {
+	if err := wait.Sleep(ctx, time.Until(r.begin.Add(restAfter[how]))); err != nil {
 		return nil, err
 	}
 	b.current.Store(nil)
@@ -94,7 +95,9 @@ func (b *bench) failover(ctx context.Context, how string) (*round, error) {
 	}
 	healthy, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return r, b.cluster.WaitHealthy(healthy)
+	err = b.cluster.WaitHealthy(healthy)
+	r.end = time.Now()
+	return r, err
 }
 
 // takeAway does to the active node what the round is about.

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,23 +16,20 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // front is what clients ask for Vault.
 type front struct {
-	name      string
-	note      string // what it is, for the table
-	key       string // part of paths
-	url       string
-	redirects bool // it redirects, else it passes requests on
-	direct    bool // clients find the node by themselves
-	newClient func() *http.Client
-
-	lookClient func() *http.Client                                              // for look
-	look       func(context.Context, *http.Client) (nodes []string, right bool) // where it sends requests to
-	tally      tally
+	name       string
+	note       string // what it is, for the table
+	key        string // part of paths
+	url        string
+	proxies    bool                                                                 // it passes requests on, and so hides the node
+	dial       func(ctx context.Context, network, address string) (net.Conn, error) // of clients that find the node by themselves, else nil
+	serverName string                                                               // that clients expect over TLS; "" for that of the URL
+	look       func(context.Context, *http.Client) (nodes []string, right bool)     // where it sends requests to
+	lookEvery  time.Duration
 }
 
 // newFront adds a front that listens on a port of its own, unless it is not wanted.
@@ -41,10 +37,7 @@ func (b *bench) newFront(name, note string) *front {
 	if !b.only.MatchString(name) {
 		return nil
 	}
-	f := &front{
-		name: name, note: note, key: fmt.Sprintf("front%d", len(b.fronts)),
-		newClient: b.newHTTPClient, lookClient: b.newHTTPClient,
-	}
+	f := &front{name: name, note: note, key: fmt.Sprintf("front%d", len(b.fronts)), lookEvery: watchEvery}
 	f.url = fmt.Sprintf("%s://%s:%d", b.scheme(), b.cluster.IP(cluster.FirstFreeHost), 8001+len(b.fronts))
 	b.fronts = append(b.fronts, f)
 	return f
@@ -66,7 +59,7 @@ func (b *bench) withConsul() bool { return len(b.cluster.Consuls) > 0 }
 
 // startFronts returns when every front answers right.
 func (b *bench) startFronts(ctx context.Context) error {
-	starts := []func(context.Context) error{b.startPlugin, b.startHAProxies}
+	starts := []func(context.Context) error{b.startPlugins, b.startReverseProxies, b.startHAProxies}
 	if b.withConsul() {
 		starts = append(starts, b.startNginx, b.startDNS, b.startOriginal)
 	}
@@ -74,6 +67,9 @@ func (b *bench) startFronts(ctx context.Context) error {
 		if err := start(ctx); err != nil {
 			return err
 		}
+	}
+	if len(b.fronts) == 0 {
+		return fmt.Errorf("no front is left")
 	}
 	active, err := b.cluster.WaitActive(ctx)
 	if err != nil {
@@ -93,65 +89,6 @@ func (b *bench) startFronts(ctx context.Context) error {
 	return nil
 }
 
-// variant of the plugin, by what its block says besides discovery and scheme.
-type variant struct{ name, note, block string }
-
-// variants returns those of this cluster.
-func (b *bench) variants() []variant {
-	if !b.withConsul() {
-		return []variant{{"this plugin, `vault <url>...`", "the nodes are named, no other option is set", ""}}
-	}
-	return []variant{
-		{"this plugin, `vault_redirect`", "the default: no option is set", ""},
-		{"this plugin, `probe off`, `hold 5s`", "relies on Consul alone, and requests wait for 5 s at most", "probe off\nhold 5s"},
-	}
-}
-
-// discovery returns how the plugin finds the nodes, and to which scheme it redirects.
-func (b *bench) discovery() string {
-	if b.withConsul() {
-		return "consul " + b.consul() + "\nscheme " + b.scheme()
-	}
-	line := "vault"
-	for _, v := range b.cluster.Vaults {
-		line += " " + v.URL
-	}
-	return line
-}
-
-// startPlugin starts one Caddy for all variants.
-func (b *bench) startPlugin(ctx context.Context) error {
-	var file strings.Builder
-	file.WriteString("{\npersist_config off\nauto_https disable_redirects\ndefault_bind {ip}\n}\n")
-	sites := 0
-	for _, v := range b.variants() {
-		f := b.newFront(v.name, v.note)
-		if f == nil {
-			continue
-		}
-		sites++
-		f.redirects, f.look = true, lookRedirect(f)
-		certificate := ""
-		if b.tls {
-			cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
-			if err != nil {
-				return err
-			}
-			certificate = "tls " + cert + " " + key + "\n"
-		}
-		fmt.Fprintf(&file, "%s {\n%svault_redirect {\n%s\n%s\n}\n}\n", f.url, certificate, b.discovery(), v.block)
-	}
-	if sites == 0 {
-		return nil
-	}
-	caddy, err := harness.Start(ctx, harness.Options{IP: b.cluster.IP(cluster.FirstFreeHost), Caddyfile: file.String()})
-	if err != nil {
-		return err
-	}
-	b.closers = append(b.closers, func() error { return errors.Join(caddy.Ended(), caddy.Close()) })
-	return nil
-}
-
 // originalPoll is how often the original asks Consul.
 const originalPoll = 5 * time.Second
 
@@ -161,7 +98,7 @@ func (b *bench) startOriginal(ctx context.Context) error {
 	if f == nil {
 		return nil
 	}
-	f.redirects, f.look = true, lookRedirect(f)
+	b.lookAtRedirects(f)
 	client, err := api.NewClient(&api.Config{Address: b.consul()})
 	if err != nil {
 		return err
@@ -183,11 +120,6 @@ func (b *bench) startOriginal(ctx context.Context) error {
 			}
 		}
 	}()
-	listener, err := net.Listen("tcp", f.address())
-	if err != nil {
-		cancel()
-		return err
-	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if url := active.Load(); url != nil && *url != "" {
 			w.Header().Set("Location", *url+r.URL.RequestURI())
@@ -196,22 +128,30 @@ func (b *bench) startOriginal(ctx context.Context) error {
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})}
-	if b.tls {
-		cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
-		if err != nil {
-			cancel()
-			return errors.Join(err, listener.Close())
-		}
-		go func() { _ = server.ServeTLS(listener, cert, key) }()
-	} else {
-		go func() { _ = server.Serve(listener) }()
-	}
 	b.closers = append(b.closers, func() error {
 		cancel()
 		<-done
 		return server.Close()
 	})
+	listener, err := net.Listen("tcp", f.address())
+	if err != nil {
+		return err
+	}
+	if !b.tls {
+		go func() { _ = server.Serve(listener) }()
+		return nil
+	}
+	cert, key, err := b.certificate()
+	if err != nil {
+		return err
+	}
+	go func() { _ = server.ServeTLS(listener, cert, key) }()
 	return nil
+}
+
+// certificate returns the files of a certificate of the fronts' address.
+func (b *bench) certificate() (cert, key string, err error) {
+	return b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
 }
 
 // drain reads what is left of an answer, so that its connection can be used again.

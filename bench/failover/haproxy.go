@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
 // haproxies are the configurations, the one that most users have and a tuned one: what the backend says beside its check, and
@@ -71,7 +69,7 @@ backend vault
 
 // combined returns a file with a certificate of the fronts' address and its key, as HAProxy wants them.
 func (b *bench) combined() (string, error) {
-	cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
+	cert, key, err := b.certificate()
 	if err != nil {
 		return "", err
 	}

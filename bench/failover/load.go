@@ -4,18 +4,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/http/httptrace"
-	"net/url"
-	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,175 +15,131 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
-// clientTimeout is how long a client waits for one operation.
-const clientTimeout = 60 * time.Second
+// writesPerKey is how often a secret is written before the client takes another one, so that few versions have to be looked at.
+const writesPerKey = 25
 
-// failure is an operation that failed.
-type failure struct {
-	write bool
-	start time.Time
-	sent  time.Time // when its last request was written, to a node or to a proxy; zero: it was not
-	end   time.Time
-	node  string // host:port of the node that it was sent to, "" where a proxy hides that
-	text  string
+// operation is one read or write of a secret.
+type operation struct {
+	write      bool
+	key, value string // of a write
+	start, end time.Time
+	tries      []try
+	text       string // why it failed; "" if it did not
+	times      int    // how often the write was carried out, see countWrites
 }
 
-// tally is what the operations of one front came to.
-type tally struct {
-	mu       sync.Mutex
-	count    int
-	failures []failure
-	slowest  time.Duration
+func (o *operation) failed() bool { return o.text != "" }
+
+// went reports whether the operation sent a request to a node, or wanted to.
+func (o *operation) went(node string) bool {
+	return slices.ContainsFunc(o.tries, func(t try) bool { return t.address == node })
 }
 
-func (t *tally) add(start, end time.Time, f *failure) {
+// try is one request of an operation.
+type try struct {
+	address string    // host:port of the node, or of the front
+	begin   time.Time // when it wanted a connection
+	sent    time.Time // when it was written; zero: it was not
+}
+
+// trace notes the requests of an operation, those that a client repeats by itself included.
+type trace struct {
+	mu    sync.Mutex // it may be called late
+	tries []try
+}
+
+func (t *trace) last() *try { return &t.tries[len(t.tries)-1] }
+
+// in returns a context whose requests are noted.
+func (t *trace) in(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(address string) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.tries = append(t.tries, try{address: address, begin: time.Now()})
+		},
+		GotConn: func(i httptrace.GotConnInfo) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.last().address = i.Conn.RemoteAddr().String() // of a name, too
+		},
+		WroteRequest: func(i httptrace.WroteRequestInfo) {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			if i.Err == nil {
+				t.last().sent = time.Now()
+			}
+		},
+	})
+}
+
+func (t *trace) all() []try {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.count++
-	t.slowest = max(t.slowest, end.Sub(start))
-	if f != nil {
-		t.failures = append(t.failures, *f)
-	}
+	return slices.Clone(t.tries)
 }
 
-// worker is one client of a front. It writes and reads a secret of its own, in turn.
+// worker is one client of a front, with connections of its own. It writes and reads a secret in turn.
 type worker struct {
 	front  *front
-	client *http.Client
-	path   string
-	token  string
-	n      int
-	values map[string]bool // that a read may return: the last that was written, and those whose write failed since
+	client client
+	name   string // begin of the secrets' keys
+	shift  int    // every other client begins with a read
+	done   []*operation
+
+	key string
+	may map[string]bool // what a read may return: what was last written, and what writes that failed since may have written; "" for no secret
 }
 
-func newWorker(f *front, i int, token string) *worker {
-	return &worker{front: f, client: f.newClient(), path: fmt.Sprintf("/v1/bench/%s-%d", f.key, i), token: token, values: map[string]bool{}}
+func (b *bench) newWorker(p *phase, f *front, i int) (*worker, error) {
+	c, err := p.user.open(b, f)
+	if err != nil {
+		return nil, fmt.Errorf("%s, client %s: %w", f.name, p.user.name, err)
+	}
+	return &worker{front: f, client: c, name: fmt.Sprintf("%s-%s-%d", f.key, p.user.key, i), shift: i % 2}, nil
 }
 
-// run works until the context ends.
-func (w *worker) run(ctx context.Context, every, first time.Duration) {
-	defer w.client.CloseIdleConnections()
-	if wait.Sleep(ctx, first) != nil {
+// run works until it is told to stop, and finishes what it has begun then. ctx cuts that off, too.
+func (w *worker) run(ctx, working context.Context, every, first time.Duration) {
+	defer w.client.close()
+	if wait.Sleep(working, first) != nil {
 		return
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
+		case <-working.Done():
 			return
 		}
-		start := time.Now()
-		f := w.operate(ctx)
-		if ctx.Err() != nil {
-			return // cut off by the end of the run
-		}
-		w.front.tally.add(start, time.Now(), f)
+		w.done = append(w.done, w.operate(ctx, n))
 	}
 }
 
-// operate does one operation and returns nil if it succeeded.
-func (w *worker) operate(ctx context.Context) *failure {
-	f := &failure{write: w.n%2 == 0, start: time.Now()}
-	method, value := http.MethodGet, ""
-	var body []byte
-	if f.write {
-		method, value = http.MethodPut, strconv.Itoa(w.n)
-		body, _ = json.Marshal(map[string]string{"value": value})
-		w.values[value] = true
+// operate does the operation of number n, counted from 0.
+func (w *worker) operate(ctx context.Context, n int) *operation {
+	if n%(2*writesPerKey) == 0 {
+		w.key, w.may = w.name+"/"+strconv.Itoa(n/(2*writesPerKey)), map[string]bool{"": true}
 	}
-	w.n++
-	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
-	defer cancel()
-	code, location, answer, err := w.send(ctx, f, method, w.front.url+w.path, body)
-	if err == nil && code == http.StatusTemporaryRedirect { // a standby redirects, too, if it cannot forward
-		var u *url.URL
-		if u, err = url.Parse(location); err == nil {
-			f.node = u.Host
-			code, _, answer, err = w.send(ctx, f, method, location, body)
+	var t trace
+	o := &operation{write: (n+w.shift)%2 == 0, start: time.Now()}
+	var err error
+	if o.write {
+		o.key, o.value = w.key, strconv.Itoa(n)
+		w.may[o.value] = true
+		if err = w.client.write(t.in(ctx), o.key, o.value); err == nil {
+			w.may = map[string]bool{o.value: true}
+		}
+	} else {
+		var value string
+		if value, err = w.client.read(t.in(ctx), w.key); err == nil && !w.may[value] {
+			err = fmt.Errorf("wrong secret: %q", value)
 		}
 	}
-	f.end = time.Now()
-	switch {
-	case err != nil:
-		if failed := (*url.Error)(nil); errors.As(err, &failed) {
-			err = failed.Err
-		}
-		f.text = err.Error()
-		return f
-	case f.write && code == http.StatusNoContent:
-		w.values = map[string]bool{value: true}
-		return nil
-	case !f.write && code == http.StatusOK:
-		var secret struct{ Data struct{ Value string } }
-		if json.Unmarshal(answer, &secret) == nil && w.values[secret.Data.Value] {
-			return nil
-		}
-		f.text = "200 with a wrong body: "
-	default:
-		f.text = strconv.Itoa(code) + ": "
-	}
-	f.text += string(bytes.TrimSpace(answer[:min(len(answer), 200)]))
-	return f
-}
-
-// send sends one request and notes when it was written, and to which node.
-func (w *worker) send(ctx context.Context, f *failure, method, target string, body []byte) (code int, location string, answer []byte, err error) {
-	var mu sync.Mutex // the trace may be called late
-	var sent time.Time
-	var peer string
-	defer func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if f.sent = sent; w.front.direct {
-			f.node = peer
-		}
-	}()
-	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(i httptrace.GotConnInfo) {
-			mu.Lock()
-			defer mu.Unlock()
-			peer = i.Conn.RemoteAddr().String()
-		},
-		WroteRequest: func(i httptrace.WroteRequestInfo) {
-			mu.Lock()
-			defer mu.Unlock()
-			if sent.IsZero() && i.Err == nil {
-				sent = time.Now()
-			}
-		},
-	}), method, target, bytes.NewReader(body))
+	o.end, o.tries = time.Now(), t.all()
 	if err != nil {
-		return 0, "", nil, err
+		o.text = explain(err)
 	}
-	req.Header.Set("X-Vault-Token", w.token)
-	res, err := w.client.Do(req)
-	if err != nil {
-		return 0, "", nil, err
-	}
-	defer res.Body.Close()
-	answer, err = io.ReadAll(res.Body)
-	return res.StatusCode, res.Header.Get("Location"), answer, err
-}
-
-// newHTTPClient returns a client that keeps its connections and follows no redirect by itself.
-func (b *bench) newHTTPClient() *http.Client {
-	return &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: b.trust.Clone()}, // without HTTP/2: what fails is a request, not a connection
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// trusting returns the trust in one CA, without HTTP/2.
-func trusting(file string) (*tls.Config, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("no certificate in %s", file)
-	}
-	return &tls.Config{RootCAs: roots}, nil
+	return o
 }

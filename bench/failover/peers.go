@@ -12,13 +12,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
+	"strings"
 	"time"
 
-	"github.com/hashicorp/consul/api"
-
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 )
 
 // upstreamHeader is where the proxies say which node they have asked.
@@ -35,27 +33,66 @@ func (b *bench) peer(program, name, note string) (string, *front) {
 	}
 	f := b.newFront(name, note)
 	if f != nil {
-		f.look = lookProxy(f)
+		b.lookThrough(f)
 	}
 	return path, f
 }
 
-// startNginx starts nginx, and what consul-template would do for it.
+// startNginx starts nginx, and consul-template, which writes its upstreams and has it read them again.
 func (b *bench) startNginx(ctx context.Context) error {
-	path, f := b.peer("nginx", "nginx with consul-template (simulated)", "nginx is real; the benchmark writes its upstream file and reloads it")
+	path, f := b.peer("nginx", "nginx with consul-template", "the upstream is the passing service `active.vault`; nginx is reloaded whenever it changes")
 	if f == nil {
 		return nil
 	}
+	renderer, err := cluster.Program(ctx, "consul-template", func(format string, args ...any) { fmt.Printf(format+"\n", args...) })
+	if err != nil {
+		return err
+	}
+	config, err := b.nginxConfig(f)
+	if err != nil {
+		return err
+	}
+	template := filepath.Join(b.dir, "upstream.ctmpl")
+	if err := os.WriteFile(template, []byte(upstreamTemplate), 0o600); err != nil {
+		return err
+	}
+	nginx := []string{"-p", b.dir, "-e", "stderr", "-c", config}
+	flags := []string{"-consul-addr=" + b.consul(), "-template=" + template + ":" + filepath.Join(b.dir, upstreamFile)}
+	first := exec.CommandContext(ctx, renderer, append([]string{"-once"}, flags...)...)
+	first.Env = process.Environ(nil, "CONSUL_", "VAULT_")
+	if out, err := first.CombinedOutput(); err != nil {
+		return fmt.Errorf("consul-template: %w: %s", err, out)
+	}
+	if _, err := b.start("nginx", path, nginx...); err != nil {
+		return err
+	}
+	flags[1] += ":" + strings.Join(append([]string{path}, append(nginx, "-s", "reload")...), " ")
+	_, err = b.start("consul-template", renderer, flags...)
+	return err
+}
+
+// upstreamFile is what consul-template writes, by a template as Vault's users have it.
+const (
+	upstreamFile     = "upstream.conf"
+	upstreamTemplate = `upstream vault {
+  keepalive 32;
+{{ range service "active.vault" }}  server {{ .Address }}:{{ .Port }};
+{{ else }}  server 127.0.0.1:65535; # there is none: 502
+{{ end }}}
+`
+)
+
+// nginxConfig returns the file of nginx's configuration.
+func (b *bench) nginxConfig(f *front) (string, error) {
 	user := ""
 	if os.Getuid() == 0 {
 		user = "user root;" // the folder is not another user's
 	}
-	upstreams := filepath.Join(b.dir, "upstream.conf")
 	listen := f.address()
 	if b.tls {
-		cert, key, err := b.cluster.Cert(b.cluster.IP(cluster.FirstFreeHost))
+		cert, key, err := b.certificate()
 		if err != nil {
-			return err
+			return "", err
 		}
 		listen += fmt.Sprintf(" ssl;\n    ssl_certificate %s;\n    ssl_certificate_key %s", cert, key)
 	}
@@ -83,76 +120,15 @@ http {
     }
   }
 }
-`, user, b.dir, upstreams, listen, upstreamHeader, b.scheme())
+`, user, b.dir, filepath.Join(b.dir, upstreamFile), listen, upstreamHeader, b.scheme())
 	file := filepath.Join(b.dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return err
-	}
-	client, err := api.NewClient(&api.Config{Address: b.consul()})
-	if err != nil {
-		return err
-	}
-	written, index, err := render(ctx, client, upstreams, "", 0)
-	if err != nil {
-		return err
-	}
-	nginx, err := b.start("nginx", path, "-p", b.dir, "-e", "stderr", "-c", file)
-	if err != nil {
-		return err
-	}
-	rendering, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for rendering.Err() == nil {
-			text, next, err := render(rendering, client, upstreams, written, index)
-			if err != nil {
-				_ = wait.Sleep(rendering, 250*time.Millisecond)
-				continue
-			}
-			if index = next; text != written {
-				written = text
-				_ = nginx.Signal(syscall.SIGHUP) // what `nginx -s reload` does
-			}
-		}
-	}()
-	b.closers = append(b.closers, func() error {
-		cancel()
-		<-done
-		return nil
-	})
-	return nil
+	return file, os.WriteFile(file, []byte(config), 0o600)
 }
 
-// render waits for a change and writes the file of this template, as Vault's users have it:
-//
-//	upstream vault { {{ range service "active.vault" }} server {{ .Address }}:{{ .Port }}; {{ else }} ... {{ end }} }
-func render(ctx context.Context, client *api.Client, file, written string, index uint64) (text string, next uint64, err error) {
-	query := (&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute, AllowStale: true}).WithContext(ctx)
-	entries, meta, err := client.Health().Service("vault", "active", true, query)
-	if err != nil {
-		return "", 0, err
-	}
-	text = "upstream vault {\n  keepalive 32;\n"
-	for _, e := range entries {
-		text += fmt.Sprintf("  server %s:%d;\n", e.Service.Address, e.Service.Port)
-	}
-	if len(entries) == 0 {
-		text += "  server 127.0.0.1:65535; # none: force a 502\n"
-	}
-	text += "}\n"
-	if text == written {
-		return text, meta.LastIndex, nil
-	}
-	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
-		return "", 0, err
-	}
-	return text, meta.LastIndex, os.Rename(file+".new", file)
-}
-
-// startDNS makes clients look up Consul's name for the active node before each operation, as its TTL of 0 asks for.
+// startDNS makes clients look up Consul's name for the active node: those without retries before each operation, as its TTL of 0
+// asks for, and Vault's own whenever it connects.
 func (b *bench) startDNS(context.Context) error {
-	f := b.newFront("Consul DNS", "active.vault.service.consul, looked up for each operation")
+	f := b.newFront("Consul DNS", "`active.vault.service.consul`; Vault's own client looks it up when it connects, the other one each time")
 	if f == nil {
 		return nil
 	}
@@ -161,18 +137,8 @@ func (b *bench) startDNS(context.Context) error {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, server)
 	}}
-	dialer := &net.Dialer{Resolver: resolver}
-	f.url, f.direct = b.scheme()+"://"+host+":8200", true
-	f.newClient = func() *http.Client {
-		c := b.newHTTPClient()
-		transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
-		if b.tls {
-			transport.TLSClientConfig = b.trust.Clone()
-			transport.TLSClientConfig.ServerName = "localhost" // the nodes' certificates do not have the name in Consul
-		}
-		c.Transport = transport
-		return c
-	}
+	f.url, f.dial = b.scheme()+"://"+host+":8200", (&net.Dialer{Resolver: resolver, Timeout: 30 * time.Second}).DialContext
+	f.serverName = "localhost" // the nodes' certificates do not have the name in Consul
 	f.look = func(ctx context.Context, _ *http.Client) (nodes []string, right bool) {
 		ips, err := resolver.LookupHost(ctx, host)
 		for _, ip := range ips {

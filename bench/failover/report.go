@@ -7,35 +7,69 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
 // result is what a run found.
 type result struct {
-	rounds []*round
+	phases []*phase
 	losses []loss
 	seen   int // losses that a watcher saw
 	fronts []*front
 	left   []string
-	rows   []row
 }
 
-// row is a line of the table.
+// summary is what there is to tell of a run, also to a later process.
+type summary struct {
+	Fronts    []*frontSummary
+	Rows      []*row
+	Outages   map[string][]outage // by the kind of failover
+	Unplanned int                 // losses that the run has not brought about: under load, raft may lose its leader by itself
+	Left      []string            // programs that are not installed
+}
+
+// names are those of the fronts.
+func (s *summary) names() string {
+	var names []string
+	for _, f := range s.Fronts {
+		names = append(names, f.Name)
+	}
+	return strings.Join(names, "; ")
+}
+
+// frontSummary is how a front followed the active node.
+type frontSummary struct {
+	Name, Note string
+	Rights     []time.Duration // from the new node's first 200 to the front's first right answer
+	Never      int             // failovers that the front did not follow
+	Stopped    []time.Duration // for how long it named a node that had stopped
+	Killed     []time.Duration // for how long it named a node that was killed
+}
+
+// outage is how long the cluster was without an active node, from when the fault began.
+type outage struct{ Gone, Next time.Duration }
+
+// row is what became of the operations of one kind of client of one front. The maps are by the kind of failover.
 type row struct {
-	front    *front
-	inFlight map[string]int  // failed operations that were under way at the node that went, by the kind of failover
-	beyond   map[string]int  // all others
-	late     int             // those beyond that began more than lateAfter after a stopped node's listener closed
-	rights   []time.Duration // from the new node's first 200 to the front's first right answer
-	never    int             // failovers that the front did not follow
-	dead     []time.Duration // from the kill to the front's last use of the dead node
+	Front, Client string         // the client's key
+	Count         int            // all operations
+	Failed        map[string]int // all that failed
+	InFlight      map[string]int // those of them that were under way at the node that went
+	Reads         map[string]int // those of them that were reads
+	Repeated      map[string]int // writes that the front had carried out more than once
+	Resent        map[string]int // those that were carried out more than once because the client sent them again
+	Slowest       map[string]time.Duration
+	Vanished      int // writes that were acknowledged and are not there
+	Texts         map[string]int
 }
 
-// lateAfter is how long after a stopped node's listener closed clients and fronts may still not have noticed it.
-const lateAfter = 600 * time.Millisecond
-
-// lost is the number of all failed operations.
-func (r row) lost() int { return len(r.front.tally.failures) }
+func newRow(front, client string) *row {
+	return &row{
+		Front: front, Client: client, Failed: map[string]int{}, InFlight: map[string]int{}, Reads: map[string]int{}, Repeated: map[string]int{},
+		Resent: map[string]int{}, Slowest: map[string]time.Duration{}, Texts: map[string]int{},
+	}
+}
 
 // loss is the end of a node's time as the active one.
 type loss struct {
@@ -43,28 +77,39 @@ type loss struct {
 	at   time.Time // as round.gone
 }
 
-// unplanned is the number of losses that the run has not brought about: under load, raft may lose its leader by itself.
-func (r *result) unplanned() int { return max(0, r.seen-len(r.rounds)) }
+// rounds are the failovers of all phases.
+func (r *result) rounds() (rounds []*round) {
+	for _, p := range r.phases {
+		rounds = append(rounds, p.rounds...)
+	}
+	return rounds
+}
 
-// roundOf returns the failover that was the last to begin before an operation ended, nil if there is none.
-func (r *result) roundOf(f *failure) *round {
-	for _, round := range slices.Backward(r.rounds) {
-		if f.end.After(round.begin) {
-			return round
+// roundOf returns the failover to which an operation belongs: the one in whose time it began; else the one that began while it was
+// under way; else the last one before it; nil if there is none.
+func roundOf(rounds []*round, o *operation) *round {
+	var before *round
+	for _, r := range rounds {
+		switch {
+		case !o.start.Before(r.begin) && o.start.Before(r.end):
+			return r
+		case o.start.Before(r.begin) && !o.end.Before(r.begin):
+			return r
+		case !o.start.Before(r.end):
+			before = r
 		}
 	}
-	return nil
+	return before
 }
 
 // slack is how much later than clients this program may see a node go.
 const slack = 50 * time.Millisecond
 
-// inFlight reports whether a failed operation had begun before the node that it went to was gone, and ended thereafter.
-// What proxies had under way then counts as under way at that node.
-func (r *result) inFlight(f *front, o *failure) bool {
-	proxy := !f.redirects && !f.direct
+// inFlight reports whether a failed operation had begun before a node to which it went was gone, and ended thereafter. What proxies
+// had under way then counts as under way at that node.
+func (r *result) inFlight(f *front, o *operation) bool {
 	return slices.ContainsFunc(r.losses, func(l loss) bool {
-		return (proxy || o.node == l.node) && !o.start.After(l.at) && !o.end.Before(l.at.Add(-slack))
+		return (f.proxies || o.went(l.node)) && !o.start.After(l.at) && !o.end.Before(l.at.Add(-slack))
 	})
 }
 
@@ -73,7 +118,7 @@ func (r *result) inFlight(f *front, o *failure) bool {
 // takes on connections that are kept, until it is not active any more.
 func (r *result) correct() {
 	r.seen = len(r.losses)
-	for _, round := range r.rounds {
+	for _, round := range r.rounds() {
 		for i, l := range r.losses {
 			if round.how == kill && l.node == round.old && l.at.After(round.begin) && l.at.Before(round.first200) {
 				r.losses[i].at = round.gone
@@ -85,65 +130,130 @@ func (r *result) correct() {
 	}
 }
 
-// finish makes the rows, and writes the failures to a file if there is a name for it.
-func (r *result) finish(name string) error {
+// finish sums up the run, and writes its failures to a file if there is a name for it.
+func (r *result) finish(name string) (*summary, error) {
 	r.correct()
-	var failures []map[string]any
+	sum := &summary{Outages: map[string][]outage{}, Unplanned: max(0, r.seen-len(r.rounds())), Left: r.left}
+	for _, round := range r.rounds() {
+		sum.Outages[round.how] = append(sum.Outages[round.how], outage{round.gone.Sub(round.begin), round.first200.Sub(round.begin)})
+	}
 	for _, f := range r.fronts {
-		row := row{front: f, inFlight: map[string]int{}, beyond: map[string]int{}}
-		for _, o := range f.tally.failures {
-			round := r.roundOf(&o)
-			in := r.inFlight(f, &o)
-			row.count(round, &o, in)
-			failures = append(failures, r.describe(f, round, &o, in))
-		}
-		for _, round := range r.rounds {
-			if at := round.sights[f].firstRight(round.new); at.IsZero() {
-				row.never++
-			} else {
-				row.rights = append(row.rights, at.Sub(round.first200))
+		sum.Fronts = append(sum.Fronts, f.follow(r.rounds()))
+	}
+	var failures []map[string]any
+	for _, p := range r.phases {
+		for _, f := range p.fronts {
+			row := newRow(f.name, p.user.key)
+			for _, o := range p.tasks[f] {
+				round, in := roundOf(p.rounds, o), r.inFlight(f, o)
+				row.add(f, round, o, in)
+				if o.failed() || o.write && o.times != 1 {
+					failures = append(failures, p.describe(f, round, o, in))
+				}
 			}
-			if round.how == kill {
-				row.dead = append(row.dead, max(0, round.sights[f].lastNamed(round.old).Sub(round.begin)))
-			}
+			sum.Rows = append(sum.Rows, row)
 		}
-		r.rows = append(r.rows, row)
 	}
 	if name == "" {
-		return nil
+		return sum, nil
 	}
+	return sum, appendLines(name, failures)
+}
+
+// appendLines adds JSON lines to a file.
+func appendLines[T any](name string, lines []T) error {
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	for _, f := range failures {
-		if err := json.NewEncoder(file).Encode(f); err != nil {
+	for _, line := range lines {
+		if err := json.NewEncoder(file).Encode(line); err != nil {
 			return err
 		}
 	}
 	return file.Close()
 }
 
-// count counts a failure by the failover that was the last to begin; one before all of them counts as of the first kind.
-func (r *row) count(round *round, o *failure, inFlight bool) {
-	how := ways[0]
+// follow sums up how a front followed in those failovers in which it was looked at.
+func (f *front) follow(rounds []*round) *frontSummary {
+	sum := &frontSummary{Name: f.name, Note: f.note}
+	for _, r := range rounds {
+		s := r.sights[f]
+		if s == nil {
+			continue
+		}
+		if at := s.firstRight(r.new); at.IsZero() {
+			sum.Never++
+		} else {
+			sum.Rights = append(sum.Rights, at.Sub(r.first200))
+		}
+		named := max(0, s.lastNamed(r.old).Sub(r.gone))
+		switch r.how {
+		case stop:
+			sum.Stopped = append(sum.Stopped, named)
+		case kill:
+			sum.Killed = append(sum.Killed, named)
+		}
+	}
+	return sum
+}
+
+// beforeAll is the kind of failover of what happened before the first one.
+const beforeAll = "before"
+
+// add counts an operation by the failover to which it belongs.
+func (r *row) add(f *front, round *round, o *operation, inFlight bool) {
+	how := beforeAll
 	if round != nil {
 		how = round.how
 	}
+	r.Count++
+	r.Slowest[how] = max(r.Slowest[how], o.end.Sub(o.start))
 	switch {
-	case inFlight:
-		r.inFlight[how]++
-		return
-	case how == stop && o.start.After(round.gone.Add(lateAfter)):
-		r.late++
+	case !o.write || o.times < 2:
+	case o.times > f.arrivals(o):
+		r.Repeated[how]++
+	default:
+		r.Resent[how]++
 	}
-	r.beyond[how]++
+	if !o.failed() {
+		if o.write && o.times == 0 {
+			r.Vanished++
+		}
+		return
+	}
+	r.Failed[how]++
+	text := how + ", "
+	if inFlight {
+		r.InFlight[how]++
+		text += "in flight, "
+	}
+	if o.write {
+		text += "write: "
+	} else {
+		r.Reads[how]++
+		text += "read: "
+	}
+	r.Texts[text+o.text]++
 }
 
-// describe tells all of a failure; times are milliseconds from the begin of the failover.
-func (r *result) describe(f *front, round *round, o *failure, in bool) map[string]any {
-	d := map[string]any{"front": f.name, "write": o.write, "node": o.node, "text": o.text, "in_flight": in}
+// arrivals is how often the client itself sent an operation to where it may be carried out: to a proxy, or to a node.
+func (f *front) arrivals(o *operation) (n int) {
+	for _, t := range o.tries {
+		if f.proxies || t.address != f.address() {
+			n++
+		}
+	}
+	return n
+}
+
+// describe tells all of an operation; times are milliseconds from the begin of the failover.
+func (p *phase) describe(f *front, round *round, o *operation, in bool) map[string]any {
+	d := map[string]any{"front": f.name, "client": p.user.key, "write": o.write, "text": o.text, "in_flight": in}
+	if o.write {
+		d["key"], d["value"], d["times"] = o.key, o.value, o.times
+	}
 	if round == nil {
 		return d
 	}
@@ -153,8 +263,12 @@ func (r *result) describe(f *front, round *round, o *failure, in bool) map[strin
 		}
 		return float64(t.Sub(round.begin).Microseconds()) / 1000
 	}
-	d["round"], d["how"], d["old"], d["new"] = slices.Index(r.rounds, round)+1, round.how, round.old, round.new
-	d["start"], d["sent"], d["end"] = since(o.start), since(o.sent), since(o.end)
+	var tries []map[string]any
+	for _, t := range o.tries {
+		tries = append(tries, map[string]any{"address": t.address, "begin": since(t.begin), "sent": since(t.sent)})
+	}
+	d["round"], d["how"], d["old"], d["new"] = slices.Index(p.rounds, round)+1, round.how, round.old, round.new
+	d["start"], d["end"], d["tries"] = since(o.start), since(o.end), tries
 	d["gone"], d["first200"], d["right"] = since(round.gone), since(round.first200), since(round.sights[f].firstRight(round.new))
 	d["last_old"] = since(round.sights[f].lastNamed(round.old))
 	return d

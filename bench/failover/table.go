@@ -14,78 +14,131 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/bench/page"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
 // report is what several runs, one after another, have in common: the same fronts in the same order.
 type report struct {
 	machine *page.Machine
-	runs    []*result
+	runs    []*summary
 }
 
-// rows returns the row of a front in each run.
-func (r *report) rows(front int) []row {
-	rows := make([]row, len(r.runs))
-	for i, run := range r.runs {
-		rows[i] = run.rows[front]
+// table is one of the report.
+type table struct {
+	columns []string
+	lines   [][]string
+}
+
+// fronts are those of the first run, which have the names of all.
+func (r *report) fronts() []*frontSummary { return r.runs[0].Fronts }
+
+// rows returns the row of a front and a kind of client in each run that has one.
+func (r *report) rows(front string, user *clientKind) (rows []*row) {
+	for _, run := range r.runs {
+		for _, row := range run.Rows {
+			if row.Front == front && row.Client == user.key {
+				rows = append(rows, row)
+			}
+		}
 	}
 	return rows
 }
 
-// fronts is how many there are.
-func (r *report) fronts() int {
-	if len(r.runs) == 0 {
-		return 0
-	}
-	return len(r.runs[0].rows)
-}
-
-// rounds returns the failovers of all runs.
-func (r *report) rounds() (rounds []*round) {
+// outages are those of all runs, by the kind of failover.
+func (r *report) outages() map[string][]outage {
+	all := map[string][]outage{}
 	for _, run := range r.runs {
-		rounds = append(rounds, run.rounds...)
+		for how, of := range run.Outages {
+			all[how] = append(all[how], of...)
+		}
 	}
-	return rounds
+	return all
 }
 
-// columns of the table of failures.
-var columns = []string{"front", "step-down", "kill -9", "stop", "new active to first right answer, median (worst)", "note"}
-
-func (r *report) cells() [][]string {
-	var lines [][]string
-	for i := range r.fronts() {
-		rows := r.rows(i)
-		line := []string{rows[0].front.name}
-		for _, how := range ways {
-			line = append(line, r.fate(rows, how))
-		}
-		var rights []time.Duration
-		never := 0
-		for _, row := range rows {
-			rights, never = append(rights, row.rights...), never+row.never
-		}
-		right := fmt.Sprintf("%s (%s)", ms(median(rights)), ms(largest(rights)))
-		if never > 0 {
-			right += fmt.Sprintf("; %d times not within %s", never, limit)
-		}
-		lines = append(lines, append(line, right, rows[0].front.note))
-	}
-	return lines
+// users are the kinds of clients that have run.
+func (r *report) users() []*clientKind {
+	return slices.DeleteFunc(slices.Clone(clientKinds), func(k *clientKind) bool { return len(r.rows(r.fronts()[0].Name, k)) == 0 })
 }
 
-// fate tells what failed in one kind of failovers: the spread over the runs.
-func (r *report) fate(rows []row, how string) string {
-	if !slices.ContainsFunc(r.rounds(), func(round *round) bool { return round.how == how }) {
-		return "not run"
+// failures is the table of all failures.
+func (r *report) failures() table {
+	t := table{columns: []string{"front"}}
+	for _, user := range r.users() {
+		t.columns = append(t.columns, title(user))
 	}
-	text := spread(rows, func(row row) int { return row.beyond[how] }) + " + " + spread(rows, func(row row) int { return row.inFlight[how] })
-	if how == stop {
-		text += "; late: " + spread(rows, func(row row) int { return row.late })
+	t.columns = append(t.columns, "what it is")
+	for _, f := range r.fronts() {
+		line := []string{f.Name}
+		for _, user := range r.users() {
+			rows := r.rows(f.Name, user)
+			line = append(line, r.ofEach(func(how string) string { return spread(rows, func(r *row) int { return r.Failed[how] }) }))
+		}
+		t.lines = append(t.lines, append(line, f.Note))
+	}
+	return t
+}
+
+// title is the column of a kind of client.
+func title(user *clientKind) string {
+	if user.key == "vault" {
+		return "Vault's own client"
+	}
+	return "clients " + user.name
+}
+
+// details is the table of what else there is to say of the operations.
+func (r *report) details() table {
+	t := table{columns: []string{"front", "client", "in flight", "reads", "carried out twice", "slowest"}}
+	for _, f := range r.fronts() {
+		for _, user := range r.users() {
+			rows := r.rows(f.Name, user)
+			t.lines = append(t.lines, []string{
+				f.Name, user.name,
+				r.ofEach(func(how string) string { return spread(rows, func(r *row) int { return r.InFlight[how] }) }),
+				r.ofEach(func(how string) string { return spread(rows, func(r *row) int { return r.Reads[how] }) }),
+				r.ofEach(func(how string) string { return twice(rows, how) }),
+				r.ofEach(func(how string) string { return slowest(rows, how) }),
+			})
+		}
+	}
+	return t
+}
+
+// twice tells how many writes were carried out twice by the front, and how many because the client sent them again.
+func twice(rows []*row, how string) string {
+	text := spread(rows, func(r *row) int { return r.Repeated[how] })
+	if resent := spread(rows, func(r *row) int { return r.Resent[how] }); resent != "0" {
+		text += " + " + resent
 	}
 	return text
 }
 
+func slowest(rows []*row, how string) string {
+	most := time.Duration(0)
+	for _, row := range rows {
+		most = max(most, row.Slowest[how])
+	}
+	return ms(most)
+}
+
+// ofEach tells something of each kind of failover, in the order of ways.
+func (r *report) ofEach(of func(how string) string) string {
+	var parts []string
+	for _, how := range ways {
+		if len(r.outages()[how]) > 0 {
+			parts = append(parts, of(how))
+		} else {
+			parts = append(parts, "–")
+		}
+	}
+	return strings.Join(parts, " · ")
+}
+
 // spread tells the least and the most of a number in several runs.
-func spread(rows []row, of func(row) int) string {
+func spread(rows []*row, of func(*row) int) string {
+	if len(rows) == 0 {
+		return "–"
+	}
 	least, most := of(rows[0]), of(rows[0])
 	for _, row := range rows[1:] {
 		least, most = min(least, of(row)), max(most, of(row))
@@ -96,33 +149,44 @@ func spread(rows []row, of func(row) int) string {
 	return fmt.Sprintf("%d to %d", least, most)
 }
 
-// loadColumns of the table of the load.
-var loadColumns = []string{"front", "operations", "failed", "slowest", "dead node still named, median", "worst"}
-
-func (r *report) loadCells() [][]string {
-	var lines [][]string
-	for i := range r.fronts() {
-		var (
-			count   int
-			slowest time.Duration
-			dead    []time.Duration
-			rows    = r.rows(i)
-		)
-		for _, row := range rows {
-			count, slowest, dead = count+row.front.tally.count, max(slowest, row.front.tally.slowest), append(dead, row.dead...)
+// following is the table of how the fronts follow.
+func (r *report) following() table {
+	t := table{columns: []string{"front", "new active to first right answer", "stopped node still named", "killed node still named", "operations"}}
+	for i, f := range r.fronts() {
+		var all frontSummary
+		count := 0
+		for _, run := range r.runs {
+			of := run.Fronts[i]
+			all.Rights, all.Never = append(all.Rights, of.Rights...), all.Never+of.Never
+			all.Stopped, all.Killed = append(all.Stopped, of.Stopped...), append(all.Killed, of.Killed...)
+			for _, row := range run.Rows {
+				if row.Front == f.Name {
+					count += row.Count
+				}
+			}
 		}
-		lines = append(lines, []string{
-			rows[0].front.name, fmt.Sprint(count), spread(rows, row.lost), ms(slowest), ms(median(dead)), ms(largest(dead)),
-		})
+		right := usual(all.Rights)
+		if all.Never > 0 {
+			right += fmt.Sprintf("; %s not within %s", words.Plural(all.Never, "time"), limit)
+		}
+		t.lines = append(t.lines, []string{f.Name, right, usual(all.Stopped), usual(all.Killed), fmt.Sprint(count)})
 	}
-	return lines
+	return t
+}
+
+// usual tells the median and, in brackets, the 99th percentile.
+func usual(of []time.Duration) string {
+	if len(of) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%s (%s)", ms(median(of)), ms(percentile(of, 99)))
 }
 
 // write writes the tables to a terminal and, if that is wanted, to a file.
 func (r *report) write(w io.Writer, o options) error {
-	for _, table := range [][][]string{append([][]string{columns}, r.cells()...), append([][]string{loadColumns}, r.loadCells()...)} {
+	for _, t := range []table{r.failures(), r.details(), r.following()} {
 		tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		for _, line := range table {
+		for _, line := range append([][]string{t.columns}, t.lines...) {
 			fmt.Fprintln(tab, strings.Join(line, "\t"))
 		}
 		fmt.Fprintln(tab)
@@ -130,7 +194,7 @@ func (r *report) write(w io.Writer, o options) error {
 			return err
 		}
 	}
-	for _, line := range append(r.outages(), r.reasons()...) {
+	for _, line := range append(r.remarks(), r.reasons()...) {
 		fmt.Fprintln(w, line)
 	}
 	if o.out == "" {
@@ -139,56 +203,56 @@ func (r *report) write(w io.Writer, o options) error {
 	return page.Replace(o.out, o.name(), r.markdown(o))
 }
 
-// outages tells how long the cluster itself was without an active node.
-func (r *report) outages() []string {
+// remarks tells how long the cluster itself was without an active node, and what else the reader must know of the runs.
+func (r *report) remarks() []string {
 	var lines []string
 	for _, how := range ways {
-		var out, gone []time.Duration
-		for _, round := range r.rounds() {
-			if round.how == how {
-				out = append(out, round.first200.Sub(round.begin))
-				gone = append(gone, round.gone.Sub(round.begin))
-			}
+		var gone, next []time.Duration
+		for _, o := range r.outages()[how] {
+			gone, next = append(gone, o.Gone), append(next, o.Next)
 		}
-		if len(out) > 0 {
-			lines = append(lines, fmt.Sprintf("%s, %d times: until the old node was gone %s (worst %s), until the next was active %s (worst %s)",
-				how, len(out), ms(median(gone)), ms(largest(gone)), ms(median(out)), ms(largest(out))))
+		if len(next) > 0 {
+			lines = append(lines, fmt.Sprintf("%s, %s: until the old node was gone %s (worst %s), until the next was active %s (worst %s)",
+				how, words.Plural(len(next), "time"), ms(median(gone)), ms(percentile(gone, 100)), ms(median(next)), ms(percentile(next, 100))))
 		}
 	}
 	unplanned := 0
 	for _, run := range r.runs {
-		unplanned += run.unplanned()
+		unplanned += run.Unplanned
+		for _, row := range run.Rows {
+			if n := row.Failed[beforeAll]; n > 0 {
+				lines = append(lines, fmt.Sprintf("%s, client %s: %s failed before the first failover", row.Front, row.Client, words.Plural(n, "operation")))
+			}
+			if row.Vanished > 0 {
+				lines = append(lines, fmt.Sprintf("%s, client %s: of the writes that were acknowledged, %d are not there", row.Front, row.Client, row.Vanished))
+			}
+		}
 	}
 	if unplanned > 0 {
-		lines = append(lines, fmt.Sprintf("besides, the active node lost its role by itself, or did not answer for a second, %d times: the machine was busy", unplanned))
+		lines = append(lines, fmt.Sprintf("besides, the active node lost its role by itself, or did not answer for a second, %s: the machine was busy",
+			words.Plural(unplanned, "time")))
 	}
-	if len(r.runs) > 0 && len(r.runs[0].left) > 0 {
-		lines = append(lines, "left out, since not installed: "+strings.Join(r.runs[0].left, ", "))
+	if left := r.runs[0].Left; len(left) > 0 {
+		lines = append(lines, "left out, since not installed: "+strings.Join(left, ", "))
 	}
 	return lines
 }
 
-// reasons tells the commonest failures of each front beyond those in flight.
+// reasons tells the commonest failures of each front.
 func (r *report) reasons() []string {
 	var lines []string
-	for i := range r.fronts() {
-		counts := map[string]int{}
-		for _, run := range r.runs {
-			for _, o := range run.rows[i].front.tally.failures {
-				if run.inFlight(run.rows[i].front, &o) {
-					continue
+	for _, f := range r.fronts() {
+		for _, user := range r.users() {
+			counts := map[string]int{}
+			for _, row := range r.rows(f.Name, user) {
+				for text, n := range row.Texts {
+					counts[text] += n
 				}
-				how := "before"
-				if round := run.roundOf(&o); round != nil {
-					how = round.how
-				}
-				text, _, _ := strings.Cut(o.text, "\n")
-				counts[how+": "+text]++
 			}
-		}
-		texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(counts[b]-counts[a], strings.Compare(a, b)) })
-		for _, text := range texts[:min(4, len(texts))] {
-			lines = append(lines, fmt.Sprintf("  %s: %d x %s", r.runs[0].rows[i].front.name, counts[text], text))
+			texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(counts[b]-counts[a], strings.Compare(a, b)) })
+			for _, text := range texts[:min(6, len(texts))] {
+				lines = append(lines, fmt.Sprintf("  %s, %s: %d x %s", f.Name, user.name, counts[text], text))
+			}
 		}
 	}
 	return lines
@@ -213,9 +277,11 @@ func median(of []time.Duration) time.Duration {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-func largest(of []time.Duration) time.Duration {
+// percentile is the least that so many per cent do not exceed: of fewer than a hundred, 99 is the worst.
+func percentile(of []time.Duration, percent int) time.Duration {
 	if len(of) == 0 {
 		return 0
 	}
-	return slices.Max(of)
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[(len(sorted)*percent+99)/100-1]
 }

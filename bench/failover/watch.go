@@ -5,22 +5,26 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 )
 
-// watchEvery is how often nodes and fronts are looked at during a failover.
-const watchEvery = 5 * time.Millisecond
+// watchEvery is how often nodes and fronts are looked at during a failover; proxiesEvery is that of proxies, where each look is a
+// request at a node.
+const (
+	watchEvery   = 5 * time.Millisecond
+	proxiesEvery = 20 * time.Millisecond
+)
 
-// looking calls look every watchEvery.
-func looking(ctx context.Context, look func()) {
-	tick := time.NewTicker(watchEvery)
+// looking calls look again and again.
+func looking(ctx context.Context, every time.Duration, look func()) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -44,7 +48,7 @@ type nodeWatch struct {
 
 func (n *nodeWatch) run(ctx context.Context) {
 	defer n.client.CloseIdleConnections()
-	looking(ctx, func() {
+	looking(ctx, watchEvery, func() {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		code := 0
@@ -113,11 +117,11 @@ func (s *sight) lastNamed(node string) time.Time {
 }
 
 // watch looks where the front sends requests to.
-func (f *front) watch(ctx context.Context, current *atomic.Pointer[round]) {
-	client := f.lookClient()
+func (b *bench) watch(ctx context.Context, f *front) {
+	client := b.newHTTPClient()
 	defer client.CloseIdleConnections()
-	looking(ctx, func() {
-		r := current.Load()
+	looking(ctx, f.lookEvery, func() {
+		r := b.current.Load()
 		if r == nil {
 			return
 		}
@@ -129,9 +133,35 @@ func (f *front) watch(ctx context.Context, current *atomic.Pointer[round]) {
 	})
 }
 
-// lookRedirect asks where a redirector sends requests to.
-func lookRedirect(f *front) func(context.Context, *http.Client) ([]string, bool) {
+// lookHealth asks this plugin for its health document, which names the node: redirects make it probe more often.
+func lookHealth(f *front) func(context.Context, *http.Client) ([]string, bool) {
 	return func(ctx context.Context, client *http.Client) ([]string, bool) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/vault-redirector-health", nil)
+		if err != nil {
+			return nil, false
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			return nil, false
+		}
+		defer drain(res)
+		var document struct {
+			RedirectURL string `json:"redirect_url"`
+		}
+		if json.NewDecoder(res.Body).Decode(&document) != nil || document.RedirectURL == "" {
+			return nil, false
+		}
+		_, node, _ := strings.Cut(document.RedirectURL, "://")
+		return []string{node}, true
+	}
+}
+
+// lookAtRedirects makes a front be asked where it sends requests to.
+func (b *bench) lookAtRedirects(f *front) {
+	if b.redirects > 0 {
+		f.lookEvery = time.Second / time.Duration(b.redirects)
+	}
+	f.look = func(ctx context.Context, client *http.Client) ([]string, bool) {
 		_, u, err := get(ctx, client, f.url+"/v1/sys/health")
 		if err != nil || u == "" {
 			return nil, false
@@ -140,9 +170,10 @@ func lookRedirect(f *front) func(context.Context, *http.Client) ([]string, bool)
 	}
 }
 
-// lookProxy asks the node behind a proxy for its health; the proxy says in a header which one it was.
-func lookProxy(f *front) func(context.Context, *http.Client) ([]string, bool) {
-	return func(ctx context.Context, client *http.Client) ([]string, bool) {
+// lookThrough makes the node behind a proxy be asked for its health; the proxy says in a header which one it was.
+func (b *bench) lookThrough(f *front) {
+	f.proxies, f.lookEvery = true, proxiesEvery
+	f.look = func(ctx context.Context, client *http.Client) ([]string, bool) {
 		res, _, err := get(ctx, client, f.url+"/v1/sys/health")
 		if err != nil || res.Header.Get(upstreamHeader) == "" {
 			return nil, false
