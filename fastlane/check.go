@@ -49,14 +49,9 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 const ownMetrics = "its HTTP metrics are on (metrics), which would not count the requests of the lane; caddy_vault_redirect_requests_total does"
 
 func lastWrapper(raw []json.RawMessage) error {
-	for i, r := range raw {
-		name := moduleName(r, "wrapper")
-		if name != "vault_redirect" {
-			continue
-		}
-		if i < len(raw)-1 {
-			return fmt.Errorf("it must be the last of the listener wrappers: after it comes %s", moduleName(raw[i+1], "wrapper"))
-		}
+	i := slices.IndexFunc(raw, func(r json.RawMessage) bool { return moduleName(r, "wrapper") == "vault_redirect" })
+	if i >= 0 && i < len(raw)-1 {
+		return fmt.Errorf("it must be the last of the listener wrappers: after it comes %s", moduleName(raw[i+1], "wrapper"))
 	}
 	return nil
 }
@@ -122,53 +117,47 @@ func passesThru(r caddyhttp.Route) bool {
 
 // matchers checks the matchers of a route. Those of top-level routes have been loaded already.
 func (w *walk) matchers(r *caddyhttp.Route) error {
-	var sets []map[string]any
-	for _, set := range r.MatcherSets {
-		loaded := map[string]any{}
-		for _, m := range set {
-			loaded[caddy.GetModuleName(m)] = m
-		}
-		sets = append(sets, loaded)
-	}
-	for _, set := range r.MatcherSetsRaw {
-		raw := map[string]any{}
-		for name, value := range set {
-			raw[name] = value
-		}
-		sets = append(sets, raw)
-	}
-	if len(sets) == 0 {
+	sets := len(r.MatcherSets) + len(r.MatcherSetsRaw)
+	if sets == 0 {
 		return nil
 	}
-	if len(sets) > 1 || len(sets[0]) != 1 || w.matched {
-		return errors.New("it has several matchers, but may have one, which is host")
+	var names []string
+	var matcher any
+	for _, set := range r.MatcherSets {
+		for _, m := range set {
+			names, matcher = append(names, caddy.GetModuleName(m)), m
+		}
 	}
-	for name, m := range sets[0] {
-		if name != "host" {
-			return fmt.Errorf("it has the matcher %s, but may have none but host", name)
+	for _, set := range r.MatcherSetsRaw {
+		for name, m := range set {
+			names, matcher = append(names, name), m
 		}
-		switch m := m.(type) {
-		case *caddyhttp.MatchHost:
-			w.hosts = slices.Clone(*m)
-		case json.RawMessage:
-			if err := json.Unmarshal(m, &w.hosts); err != nil {
-				return err
-			}
-			if err := w.hosts.Provision(caddy.Context{}); err != nil {
-				return err
-			}
-		default:
-			return fmt.Errorf("it has a matcher host of another kind, %T", m)
+	}
+	switch {
+	case sets > 1, len(names) != 1, w.matched:
+		return errors.New("it has several matchers, but may have one, which is host")
+	case names[0] != "host":
+		return fmt.Errorf("it has the matcher %s, but may have none but host", names[0])
+	}
+	switch m := matcher.(type) {
+	case *caddyhttp.MatchHost:
+		w.hosts = slices.Clone(*m)
+	case json.RawMessage:
+		if err := json.Unmarshal(m, &w.hosts); err != nil {
+			return err
 		}
+		if err := w.hosts.Provision(caddy.Context{}); err != nil {
+			return err
+		}
+	default:
+		return fmt.Errorf("it has a matcher host of another kind, %T", m)
 	}
 	w.matched = true
 	if len(w.hosts) == 0 {
 		return errors.New("its host matcher has no names")
 	}
-	for _, host := range w.hosts {
-		if strings.ContainsAny(host, "*{}") {
-			return fmt.Errorf("its host matcher has %q, but may have plain names only", host)
-		}
+	if i := slices.IndexFunc(w.hosts, func(host string) bool { return strings.ContainsAny(host, "*{}") }); i >= 0 {
+		return fmt.Errorf("its host matcher has %q, but may have plain names only", w.hosts[i])
 	}
 	return nil
 }

@@ -115,12 +115,12 @@ func (c *Cluster) HoldLimit() (sum int64) {
 func (c *Cluster) Servers() []string {
 	names := []string{}
 	for _, u := range c.Users {
-		if u.Server != "" && !slices.Contains(names, u.Server) {
+		if u.Server != "" {
 			names = append(names, u.Server)
 		}
 	}
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }
 
 // maxLabel is the longest label, in bytes: as long as the longest host name.
