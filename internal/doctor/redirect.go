@@ -52,18 +52,10 @@ func (o *Observation) addressOption() string {
 
 // onlyLocal reports whether all clients of the sites are on this machine.
 func (o *Observation) onlyLocal() bool {
-	if len(o.Sites) == 0 {
-		return false
+	reachable := func(site Site) bool {
+		return slices.ContainsFunc(site.Listen, func(l Listen) bool { return !sanitize.Loopback(l.Host) })
 	}
-	for _, site := range o.Sites {
-		for _, l := range site.Listen {
-			ip, err := netip.ParseAddr(l.Host)
-			if l.Host != "localhost" && (err != nil || !ip.Unmap().IsLoopback()) {
-				return false
-			}
-		}
-	}
-	return true
+	return len(o.Sites) > 0 && !slices.ContainsFunc(o.Sites, reachable)
 }
 
 // leadsBack says which address of a site a redirect to the node leads back to; empty if it does not.

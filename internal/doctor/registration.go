@@ -5,6 +5,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -16,17 +17,13 @@ func (n *Node) isVault(o *Node) bool { return n.URL != "" && n.URL == o.URL }
 
 // vaults returns one registration of each Vault among nodes: the elected one, or else the first.
 func vaults(nodes []*Node) (list []*Node) {
-next:
 	for _, n := range nodes {
-		for i := range list {
-			if list[i].isVault(n) {
-				if n.Elected {
-					list[i] = n
-				}
-				continue next
-			}
+		switch i := slices.IndexFunc(list, n.isVault); {
+		case i < 0:
+			list = append(list, n)
+		case n.Elected:
+			list[i] = n
 		}
-		list = append(list, n)
 	}
 	return list
 }
