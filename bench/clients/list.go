@@ -7,10 +7,10 @@ package main
 
 import "context"
 
-const agentFault = "Vault's: what passes through its listener loses its body in a redirect. " +
+const agentFault = "In Vault: a request that passes through the agent's listener loses its body in a redirect. " +
 	"[The agent](https://github.com/hashicorp/vault/blob/v1.21.0/command/agentproxyshared/cache/api_proxy.go#L124) hands the body over as bytes, " +
-	"and [`ResetJSONBody`](https://github.com/hashicorp/vault/blob/v1.21.0/api/request.go#L58) of `vault/api` then makes it `null`. No issue of " +
-	"Vault's is known to us. A standby that redirects instead of forwarding meets the same."
+	"and [`ResetJSONBody`](https://github.com/hashicorp/vault/blob/v1.21.0/api/request.go#L58) of `vault/api` then makes it `null`. We know of no " +
+	"issue for it. Clients of a standby that redirects instead of forwarding are affected, too."
 
 // clients are those of the matrix, in its order.
 var clients = []client{
@@ -25,8 +25,8 @@ var clients = []client{
 		fault: "The same. Its own logins and, with Vault Agent, templates need no proxy; they have another `User-Agent`.",
 	},
 	{name: "consul-template", ops: []op{opTemplate}, open: openConsulTemplate},
-	{name: "Terraform", open: leftOut("as Go modules there are only releases of its provider up to 1.9.0, which speak a plugin protocol that " +
-		"Terraform has given up with 0.12; it uses `vault/api`")},
+	{name: "Terraform", open: leftOut("its provider is a Go module only up to release 1.9.0, whose plugin protocol Terraform no longer speaks since " +
+		"0.12; it uses `vault/api`")},
 	{name: "Go: `vault/api`", open: openGo("vault/api")},
 	{name: "Go: `vault-client-go`", open: openGo("vault-client-go")},
 	{name: "Go: `net/http`", open: openGo("net/http")},
@@ -36,7 +36,7 @@ var clients = []client{
 		open:  openCurl("Authorization: Bearer "),
 		fails: []op{opRead, opWrite, opList, opDelete, opBig, opWrap},
 		mend:  "proxy header Authorization *",
-		fault: "curl's, on purpose: it keeps this header from other hosts, unless told `--location-trusted` " +
+		fault: "In curl, by design: it does not send this header to another host without `--location-trusted` " +
 			"([curl](https://curl.se/docs/manpage.html#--location-trusted)). `X-Vault-Token` does not have that problem.",
 	},
 	{name: "Python: hvac", open: openPython("hvac")},
@@ -48,7 +48,7 @@ var clients = []client{
 		fails: []op{opWrite, opDelete, opBig, opWrap, opUserpass, opAppRole, opCert},
 		mend:  "proxy method POST PUT PATCH DELETE",
 		never: []op{opCert},
-		fault: "The client's: its library follows redirects of GET, HEAD and LIST only " +
+		fault: "In the client: its HTTP library follows redirects of GET, HEAD and LIST only " +
 			"([node-vault#23](https://github.com/nodevault/node-vault/issues/23)). 0.12 follows. A login with a certificate " +
 			"cannot be proxied, whatever the client: TLS has to end at Vault. With `requestOptions: {followAllRedirects: true}`, as in the " +
 			"next line of the tables, this one follows as well.",
@@ -65,7 +65,7 @@ var clients = []client{
 		open:  openBrowser,
 		fails: []op{opOther, opPreflight},
 		mend:  "proxy header Sec-Fetch-Mode cors",
-		fault: "Nobody's: the [Fetch standard](https://fetch.spec.whatwg.org/#cors-preflight-fetch) forbids redirects of preflights, and wants " +
+		fault: "By design: the [Fetch standard](https://fetch.spec.whatwg.org/#cors-preflight-fetch) forbids redirects of preflights, and wants " +
 			"CORS headers on every redirect of a request to another origin.",
 	},
 }

@@ -104,7 +104,7 @@ func (o *operator) status(ctx context.Context) (string, error) {
 	if fields := strings.Join(strings.Fields(out), " "); !strings.Contains(fields, "Sealed false") || !strings.Contains(fields, "HA Mode active") {
 		return "", fmt.Errorf("not the status of the active node:\n%s", out)
 	}
-	return "redirect: that of the active node, whichever else is sealed", nil
+	return "redirect: that of the active node, even if another node is sealed", nil
 }
 
 func (o *operator) initialise(ctx context.Context) (string, error) {

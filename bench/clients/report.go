@@ -25,7 +25,7 @@ func (m *matrix) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Made by `make clients` on %s. %s\n\n", m.machine.Date.UTC().Format(time.DateOnly), m.machine.Versions())
 	b.WriteString("- redirect: it works, by a redirect.\n- proxied: it works with a line in the redirector's configuration.\n" +
-		"- **no**: it does not work; see [below the tables](#those-that-cannot-follow).\n- –: the client has no call for that, or was not asked.\n\n")
+		"- **no**: it does not work; see [below the tables](#clients-that-do-not-follow).\n- –: the client has no call for that, or was not asked.\n\n")
 	b.WriteString(m.table("Secrets (kv-v2):", opRead, opWrite, opList, opDelete, opBig))
 	b.WriteString(m.table("Wrapped tokens and logins:", opWrap, opUserpass, opAppRole, opCert))
 	b.WriteString(m.table("What agents do by themselves (template: a file is rendered anew when the secret has changed, also after the failover; cache: "+
@@ -107,9 +107,9 @@ func (m *matrix) mends() string {
 	if lines == nil {
 		return ""
 	}
-	return "### Those that cannot follow\n\nWhat those who get a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, before and after " +
-		"the failover as well:\n\n" + page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) +
-		"\nWhose fault it is:\n\n" + faults.String()
+	return "### Clients that do not follow\n\nWhat users of the clients with a **no** see, and the line in `vault_redirect { … }` with which the same was tried again, " +
+		"also before and after the failover:\n\n" + page.Table([]string{"Client", "Cannot", "Its user sees", "Line", "With the line"}, lines) +
+		"\nThe causes:\n\n" + faults.String()
 }
 
 // title is the client's name with its version.
