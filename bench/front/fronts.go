@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/bench/load"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
@@ -140,7 +141,7 @@ func (b *bench) startCaddy(ctx context.Context, name, server, directive string) 
 		return nil, err
 	}
 	f.process = caddy.Process
-	f.process.Path, f.process.Args = "taskset", append([]string{"-c", serverCore, caddy.Path}, caddy.Args...)
+	load.OnServerCore(f.process)
 	b.closers = append(b.closers, caddy.Close)
 	return f, caddy.Start(ctx)
 }
@@ -200,9 +201,9 @@ func (b *bench) startPeer(program, name string, configure func(*front) (config s
 		return err
 	}
 	f.process = &process.Process{
-		Name: program, Path: "taskset", Args: append([]string{"-c", serverCore, path}, append(args, file)...),
-		LogFile: filepath.Join(b.dir, program+".log"),
+		Name: program, Path: path, Args: append(args, file), LogFile: filepath.Join(b.dir, program+".log"),
 	}
+	load.OnServerCore(f.process)
 	b.closers = append(b.closers, func() error { _ = f.process.StopOrKill(5 * time.Second); return nil })
 	return f.process.Start()
 }

@@ -12,7 +12,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -21,6 +20,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/vault-redirector/caddy-vault-redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/bench/load"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 )
 
@@ -61,21 +61,9 @@ func main() {
 	}
 }
 
-// The cores: servers have one, and the load, with this process, the other.
-const serverCore, loadCore = "0", "1"
-
-// pin confines this process, and what it starts from now on, to one core.
-func pin(ctx context.Context) error {
-	out, err := exec.CommandContext(ctx, "taskset", "-a", "-p", "-c", loadCore, fmt.Sprint(os.Getpid())).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("taskset: %w: %s", err, out)
-	}
-	return nil
-}
-
 // run measures all fronts, in turns.
 func run(ctx context.Context, o options) (r *result, err error) {
-	if err := pin(ctx); err != nil {
+	if err := load.Pin(ctx); err != nil {
 		return nil, err
 	}
 	b, err := newBench(ctx, o)

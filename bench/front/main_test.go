@@ -102,16 +102,3 @@ func TestWriteMarkdown(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
-
-// TestRates reads what the programs print.
-func TestRates(t *testing.T) {
-	if rate, err := rateIn(wrkRate, []byte("  100 requests in 1.00s, 1MB read\nRequests/sec:  81234.56\nTransfer/sec: 1MB\n")); err != nil || rate != 81234.56 {
-		t.Error(rate, err)
-	}
-	if rate, err := rateIn(h2loadRate, []byte("finished in 3.00s, 144980.33 req/s, 8.16MB/s\n")); err != nil || rate != 144980.33 {
-		t.Error(rate, err)
-	}
-	if _, err := rateIn(wrkRate, []byte("nothing")); err == nil {
-		t.Error("a rate of nothing")
-	}
-}

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -38,14 +37,9 @@ func (r *result) leftOut(program string) {
 	}
 }
 
-// cell is the median of a figure with the least and the most; "" where it was not measured.
+// cell is the median of a figure with the least and the most.
 func (r *result) cell(f *front, figure string, scale float64, digits int) string {
-	all := slices.Sorted(slices.Values(r.figures[f.name+"\x00"+figure]))
-	if len(all) == 0 {
-		return "–"
-	}
-	text := func(v float64) string { return fmt.Sprintf("%.*f", digits, math.Max(0, v/scale)) }
-	return fmt.Sprintf("%s (%s–%s)", text(all[len(all)/2]), text(all[0]), text(all[len(all)-1]))
+	return page.Median(r.figures[f.name+"\x00"+figure], scale, digits)
 }
 
 // tables are the columns of each table.

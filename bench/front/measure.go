@@ -8,6 +8,8 @@ import (
 	"crypto/tls"
 	"os/exec"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/bench/load"
 )
 
 // measure is one thing that is measured of each front.
@@ -76,7 +78,7 @@ var measures = []measure{
 			return err
 		}
 		defer c.Close()
-		if c.Conn.(*tls.Conn).ConnectionState().CurveID != config.CurvePreferences[0] {
+		if c.Conn.Conn.(*tls.Conn).ConnectionState().CurveID != config.CurvePreferences[0] {
 			return nil // the front does not know it
 		}
 		return visited(ctx, b, f, r, hybridCPU, config)
@@ -104,9 +106,9 @@ func (b *bench) cannot(m measure) string {
 }
 
 // rated takes how many requests a second a front answers, and what each costs it.
-func rated(f *front, r *result, rate, cost string, lasts time.Duration, load func() (float64, error)) error {
+func rated(f *front, r *result, rate, cost string, lasts time.Duration, measure func() (float64, error)) error {
 	var n float64
-	spent, err := spentOn(f, func() (err error) { n, err = load(); return err })
+	spent, err := load.CPU(f.process, func() (err error) { n, err = measure(); return err })
 	if err != nil {
 		return err
 	}
@@ -118,7 +120,7 @@ func rated(f *front, r *result, rate, cost string, lasts time.Duration, load fun
 // visited takes what clients cost that connect by TLS, ask once and leave.
 func visited(ctx context.Context, b *bench, f *front, r *result, figure string, config *tls.Config) error {
 	var n int
-	spent, err := spentOn(f, func() (err error) { n, err = b.comeAndGo(ctx, f, config); return err })
+	spent, err := load.CPU(f.process, func() (err error) { n, err = b.comeAndGo(ctx, f, config); return err })
 	if err != nil {
 		return err
 	}
@@ -126,21 +128,8 @@ func visited(ctx context.Context, b *bench, f *front, r *result, figure string, 
 	return nil
 }
 
-// spentOn returns the CPU time that a load costs a front.
-func spentOn(f *front, load func() error) (time.Duration, error) {
-	before, err := f.process.CPUTime()
-	if err != nil {
-		return 0, err
-	}
-	if err := load(); err != nil {
-		return 0, err
-	}
-	after, err := f.process.CPUTime()
-	return after - before, err
-}
-
 // keep opens idle connections, on each of which one request was answered.
-func (b *bench) keep(f *front, config *tls.Config) (clients []*client, err error) {
+func (b *bench) keep(f *front, config *tls.Config) (clients []client, err error) {
 	for range b.idle {
 		c, err := connect(f, config)
 		if err != nil {
@@ -154,7 +143,7 @@ func (b *bench) keep(f *front, config *tls.Config) (clients []*client, err error
 	return clients, nil
 }
 
-func closeAll(clients []*client) {
+func closeAll(clients []client) {
 	for _, c := range clients {
 		_ = c.Close()
 	}

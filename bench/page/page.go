@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,6 +126,16 @@ func Table(columns []string, lines [][]string) string {
 		text += fmt.Sprintf("| %s |\n", strings.Join(line, " | "))
 	}
 	return text
+}
+
+// Median returns the median of measured values with the least and the most, divided by a scale; "–" if there are none.
+func Median(of []float64, scale float64, digits int) string {
+	if len(of) == 0 {
+		return "–"
+	}
+	sorted := slices.Sorted(slices.Values(of))
+	text := func(v float64) string { return fmt.Sprintf("%.*f", digits, math.Max(0, v/scale)) }
+	return fmt.Sprintf("%s (%s–%s)", text(sorted[len(sorted)/2]), text(sorted[0]), text(sorted[len(sorted)-1]))
 }
 
 // Replace puts text into a page in place of what the run of that name wrote last, or at its end.

@@ -32,3 +32,12 @@ func TestTable(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestMedian(t *testing.T) {
+	if got := Median([]float64{5000, 1000, 4000, 3000, 2000}, 1000, 1); got != "3.0 (1.0–5.0)" {
+		t.Error(got)
+	}
+	if got := Median(nil, 1, 0); got != "–" {
+		t.Error(got)
+	}
+}
