@@ -138,6 +138,11 @@ bench-front: ## Redirects a second, CPU, latency, memory beside nginx and HAProx
 	cd bench && $(GO) build -o ../dist/benchfront ./front
 	@exec dist/benchfront $(BENCH_FLAGS) -out docs/benchmarks.md
 
+.PHONY: bench-latency
+bench-latency: ## What a redirect or a proxy costs a client, beside reverse_proxy, HAProxy, nginx, into docs/benchmarks.md (Linux, 2 cores)
+	cd bench && $(GO) build -o ../dist/benchlatency ./latency
+	@exec dist/benchlatency $(BENCH_FLAGS) -out docs/benchmarks.md
+
 # Clients that are not installed are built from Go modules or downloaded from npm; Python's are Debian's packages.
 .PHONY: clients
 clients: tools ## Real clients of Vault through redirects, before and after a failover, into docs/clients.md
