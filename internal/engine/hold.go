@@ -31,7 +31,7 @@ const shares = 10
 // Waiter is a request that may have to wait.
 type Waiter struct {
 	Client string    // address of its client, by which places are shared
-	Unseen bool      // nobody would notice that the client leaves
+	Unseen bool      // the client could leave unnoticed
 	Came   time.Time // hold counts from here, however often it waits; zero: from now
 	Begin  func()    // called when it has a place, before it waits, and must not wait itself; may be nil
 }

@@ -90,7 +90,7 @@ func (o ProbeOutcome) same(p ProbeOutcome) bool {
 const healthPath = "/v1/sys/health"
 
 // A redirector that is taken for a node answers a request that has the first header by one that has the second, so that a loop is
-// known by whoever probes, also through a balancer.
+// known to every prober, also through a balancer.
 const (
 	ProbeHeader      = "Vault-Redirect-Probe"
 	RedirectorHeader = "Vault-Redirector"

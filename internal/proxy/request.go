@@ -30,7 +30,7 @@ type request struct {
 	short   bool           // the body is read before the request is sent on
 	body    []byte         // the body, once it was read; nil: it is streamed
 	readErr error          // why it could not be read
-	read    chan struct{}  // closed once body and readErr are what they stay; nil: nobody reads it yet
+	read    chan struct{}  // closed once body and readErr are what they stay; nil: it is not read yet
 	came    time.Time      // when it came: hold starts then
 	target  *engine.Target // of this try
 	arrived atomic.Bool    // this try has written the request to a connection: the node may have received it
@@ -89,7 +89,7 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
 	}
 	if p.upload != nil {
-		defer p.upload.Close() //nolint:errcheck // it never fails: who still reads the body reads no more of it
+		defer p.upload.Close() //nolint:errcheck // it never fails: readers of the body get no more of it
 	}
 	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.begin}
 	if next != nil { // it gets the body, too

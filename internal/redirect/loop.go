@@ -53,7 +53,7 @@ func isSocket(addr netip.AddrPort, ctx context.Context) bool {
 }
 
 // clientScheme is the scheme of the URL that the client used, as far as can be seen from here.
-// X-Forwarded-Proto can be forged, but only to give oneself another answer.
+// X-Forwarded-Proto can be forged, but that affects only the forger's own answer.
 func clientScheme(r *http.Request) string {
 	if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
 		return "https"
@@ -132,7 +132,7 @@ func ClientAddress(r *http.Request) string {
 // See https://www.rfc-editor.org/rfc/rfc9110#section-7.6.3.
 var ViaMark = "1.1 vault-redirect-" + instance.ID
 
-// marked reports whether a request carries the mark. Whoever is in between may have put several into one line.
+// marked reports whether a request carries the mark. Proxies in between may have joined several marks in one line.
 func marked(r *http.Request) bool {
 	return slices.ContainsFunc(r.Header["Via"], func(line string) bool { return strings.Contains(line, ViaMark) })
 }
