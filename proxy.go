@@ -21,8 +21,9 @@ import (
 
 // Proxy selects requests that are proxied to the active node instead of redirected, by Caddy's own reverse proxy: for clients
 // that cannot follow a redirect. Both directions are streamed, websockets included. While there is no active node, these
-// requests wait as hold says, and if no connection can be made, they are retried until hold is over. A request that may have
-// arrived at a node that died is sent again only if it is a read: GET, HEAD or LIST, without a body.
+// requests wait as hold says. If no connection can be made, or Vault answers that the node is not active and did nothing, they are
+// sent again until hold is over. A request that may have been carried out by a node that died or is sealed is sent again only if
+// it is a read: GET, HEAD, LIST or OPTIONS, without a body.
 //
 // Tokens, and the secrets in Vault's answers, then pass through Caddy. Vault sees the address of Caddy, unless it trusts
 // Caddy's X-Forwarded-For (x_forwarded_for_authorized_addrs in Vault's listener). Proxy only the requests that need it.

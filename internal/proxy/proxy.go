@@ -8,6 +8,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -19,6 +20,10 @@ import (
 type Proxy struct {
 	*redirect.Redirector
 	byScheme map[string]*reverseproxy.Handler
+
+	// forwarding is since when, in nanoseconds since 1970, a node has been active that turned out to redirect to another one all the
+	// time: standbys may forward what is sent to it.
+	forwarding atomic.Int64
 }
 
 // New returns a proxy that answers as a redirector does if there is no active node. trust has the TLS settings for nodes.

@@ -4,7 +4,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
@@ -36,6 +37,11 @@ type request struct {
 	arrived atomic.Bool    // this try has written the request to a connection: the node may have received it
 	replied atomic.Bool    // the node has begun to answer this try
 	repeats int            // how often it was sent again although it may have arrived
+
+	since     time.Time      // since when the node of this try is active
+	redirects int            // by that node, in a row
+	forwards  bool           // standbys may forward this try
+	answer    *http.Response // the answer, without another try
 }
 
 // requestKey is the context key of a proxied request.
@@ -95,12 +101,16 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 	if next != nil { // it gets the body, too
 		waiter.Unseen, waiter.Begin = r.ProtoMajor == 1 && p.upload != nil, nil
 	}
+	var failed error // how the last try did
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := x.View.Await(r.Context(), x.Queue, waiter)
 		o.State, o.Held = s, redirect.HeldSince(p.came)
 		if v := redirect.Decide(s, r, redirect.ToProxy); !v.Goes() {
 			if passed = v.Answer == engine.Unavailable && next != nil && p.upload.giveBack(); passed {
 				return x.Pass(client, r, o, v, next)
+			}
+			if v.Answer == engine.Unavailable && p.passOn(x, w, failed) {
+				return nil
 			}
 			o.Answer = v.Answer
 			return x.Refuse(w, s, v)
@@ -109,8 +119,10 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 			o.Answer = engine.BadRequest
 			return refuseBrokenBody(w, p.readErr)
 		}
-		err := p.try(x, w, s)
-		if err == nil {
+		if failed != nil {
+			x.noteRetry(p, failed)
+		}
+		if failed = p.try(x, w, s); failed == nil {
 			if p.upload.err() != nil {
 				o.Answer = engine.BadRequest
 			}
@@ -120,11 +132,40 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 			o.Answer = engine.BadRequest
 			return refuseBrokenBody(w, cause)
 		}
-		if !p.mayRetry(err) || time.Since(p.came) >= x.Queue.Hold || !x.View.Pause(r.Context(), x.Queue, waiter, s, pause) {
+		if !p.mayRetry(failed) || time.Since(p.came) >= x.Queue.Hold || !x.View.Pause(r.Context(), x.Queue, waiter, s, pause) {
+			if p.passOn(x, w, failed) {
+				return nil
+			}
 			o.Answer = engine.Unavailable
-			return p.serveFailure(w, err, x.RetryAfter)
+			return p.serveFailure(w, failed, x.RetryAfter)
 		}
 	}
+}
+
+// noteRetry counts and logs that a request is sent again. Of the request, only the method is logged.
+func (x *Proxy) noteRetry(p *request, failed error) {
+	reason := engine.RetryUnconnected
+	var no *refusal
+	switch {
+	case errors.As(failed, &no):
+		reason = no.reason
+	case p.arrived.Load():
+		reason = engine.RetryBroken
+	}
+	x.View.Stats().Retried(reason)
+	if c := x.Log.Check(zapcore.DebugLevel, "sending a proxied request again"); c != nil {
+		c.Write(zap.Stringer("reason", reason), zap.String("method", p.out.Method), zap.String("last_url", p.target.URL), zap.Error(failed))
+	}
+}
+
+// passOn answers with what the node answered in the last try, as it came, if it did.
+func (p *request) passOn(x *Proxy, w http.ResponseWriter, failed error) bool {
+	var no *refusal
+	if !errors.As(failed, &no) || no.answer == nil {
+		return false
+	}
+	p.answer = no.answer
+	return x.byScheme[p.target.Scheme()].ServeHTTP(w, p.out, nil) == nil
 }
 
 // try sends the request to the node that is active in a state. An error means that nothing has been answered yet.
@@ -132,17 +173,19 @@ func (p *request) try(x *Proxy, w http.ResponseWriter, s *engine.State) error {
 	p.target = &s.Target
 	p.arrived.Store(false)
 	p.replied.Store(false)
+	if !s.Since.Equal(p.since) {
+		p.since, p.redirects = s.Since, 0
+	}
+	if p.redirects >= maxRedirects {
+		x.forwarding.Store(s.Since.UnixNano())
+	}
+	p.forwards = x.forwarding.Load() == s.Since.UnixNano()
 	ctx, cancel := context.WithCancelCause(p.out.Context())
 	defer cancel(nil)
 	go p.watch(ctx, cancel, x, s)
-	out := p.out.WithContext(ctx)
-	if p.body != nil {
-		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
-		out.Body, _ = out.GetBody()
-	}
 	proxy := x.byScheme[p.target.Scheme()]
 	defer proxy.Transport.(*transport).afterUse() // even if the reverse proxy panics
-	return proxy.ServeHTTP(w, out, nil)
+	return proxy.ServeHTTP(w, p.out.WithContext(ctx), nil)
 }
 
 // errNodeEnded ends a try: the node has not answered, and is no longer the active one.
@@ -182,33 +225,24 @@ func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *
 func (p *request) mayRetry(err error) bool {
 	var no *refusal
 	switch {
+	case errors.As(err, &no) && no.undone:
+		return !p.streamed()
 	case errors.As(err, &no):
-		return p.upload == nil || p.body != nil // a streamed body cannot be sent again
+		return p.repeatable()
 	case refused(err), p.misunderstood(err):
 		return false // it would fail again
 	case !p.arrived.Load():
 		return true
 	}
 	p.repeats++
-	return p.repeats <= maxRepeats && isRead(p.out.Method) && p.out.ContentLength == 0
+	return p.repeats <= maxRepeats && p.repeatable()
 }
 
-// refusal is an answer by which a node refuses a request without carrying it out.
-type refusal struct{ text string }
+// streamed reports whether the body of the request goes to the node as it comes, so that it cannot be sent again.
+func (p *request) streamed() bool { return p.upload != nil && p.body == nil }
 
-func (r *refusal) Error() string { return r.text }
-
-// refusalOf returns the refusal if an answer is one, else nil. A standby that does not forward requests redirects to the active
-// node, which the client of a proxy may not reach. Vault's other redirects stay on the same host.
-func refusalOf(resp *http.Response) *refusal {
-	if resp.StatusCode != http.StatusTemporaryRedirect {
-		return nil
-	}
-	if to, err := resp.Location(); err != nil || to.Host == resp.Request.URL.Host {
-		return nil
-	}
-	return &refusal{"the Vault node is a standby, and redirects instead of forwarding"}
-}
+// repeatable reports whether the request may be sent again although it may have been carried out.
+func (p *request) repeatable() bool { return isRead(p.out.Method) && p.out.ContentLength == 0 }
 
 // misunderstood reports whether the answer of a node is not HTTP, or has a header that is too long.
 func (p *request) misunderstood(err error) bool {
@@ -242,6 +276,8 @@ func (p *request) serveFailure(w http.ResponseWriter, err error, retryAfter []st
 	text := "the active Vault node could not be reached by the proxy: "
 	var no *refusal
 	switch {
+	case errors.As(err, &no) && !no.undone:
+		text = "a standby could not forward the request to the active Vault node, which may have carried it out: "
 	case errors.As(err, &no):
 		w.Header()["Retry-After"] = retryAfter
 		code, text = http.StatusServiceUnavailable, "the request was not carried out: "+no.text+": "

@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/tls"
@@ -69,6 +70,10 @@ type transport struct {
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	p := r.Context().Value(requestKey{}).(*request)
+	if p.answer != nil {
+		p.answer.Request = r
+		return p.answer, nil
+	}
 	ctx := connecting(r.Context(), p.target)
 	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// net/http gets another connection only if the request was not written to the last one.
@@ -88,20 +93,46 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	for name, values := range p.secrets {
 		sent.Header[name] = values
 	}
+	if !p.forwards {
+		sent.Header[noForwarding] = []string{"true"}
+	}
+	if p.body != nil {
+		sent.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }
+		sent.Body, _ = sent.GetBody()
+	}
 	forbidReplay(sent)
 	resp, err := t.HTTPTransport.RoundTrip(sent)
 	if err != nil {
-		if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would think that the client has left
-			err = errNodeEnded
-		}
-		return nil, err
+		return nil, p.failed(r, err)
+	}
+	resp.Request = r
+	no, err := p.refusalOf(resp)
+	switch {
+	case err != nil: // the answer is not complete
+		return nil, p.failed(r, err)
+	case no != nil && no.answer == nil:
+		return nil, errors.Join(no, resp.Body.Close())
+	case no != nil:
+		resp.Request, resp.TLS = nil, nil // it may be kept for a while
+		return nil, no
 	}
 	p.replied.Store(true)
-	resp.Request = r
-	if no := refusalOf(resp); no != nil {
-		return nil, errors.Join(no, resp.Body.Close())
-	}
 	return resp, nil
+}
+
+// errClosedIdle is the text of net/http's error for a kept connection that the node has closed. It is detected before anything is
+// written, and the connection is closed then, so that nothing of the request can have arrived.
+const errClosedIdle = "http: server closed idle connection"
+
+// failed returns the error of a try.
+func (p *request) failed(r *http.Request, err error) error {
+	if err.Error() == errClosedIdle && !p.streamed() {
+		p.arrived.Store(false)
+	}
+	if context.Cause(r.Context()) == errNodeEnded { // the reverse proxy would think that the client has left
+		return errNodeEnded
+	}
+	return err
 }
 
 // connecting returns the context of a request with its own variables and replacer. A dial may go on when the try that began it has

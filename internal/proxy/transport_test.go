@@ -4,6 +4,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,9 +14,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -128,5 +132,84 @@ func TestConnectsByItself(t *testing.T) {
 	own := dialed.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if got, _ := own.GetString(serverNameKey); got != "vault.test" {
 		t.Errorf("the certificate must be for %s", got)
+	}
+}
+
+// told is a connection that tells when this side closes it.
+type told struct {
+	net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (c *told) Close() error {
+	defer c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// A kept connection may turn out to be closed when a request has got it, and even after net/http has begun to write the request.
+// Nothing of that arrives, so any request is sent again.
+func TestNothingArrivesOverAClosedConnection(t *testing.T) {
+	var taken atomic.Int32
+	node := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		taken.Add(1)
+	}))
+	defer node.Close()
+	provisioned, end := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer end()
+	transport, err := newTransport(provisioned, "http", new(tls.Config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last *told
+	dial := transport.Transport.DialContext
+	transport.Transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		last = &told{Conn: c, closed: make(chan struct{})}
+		return last, err
+	}
+	send := func(closes bool) (p *request, written bool, err error) {
+		r := httptest.NewRequest("POST", node.URL, nil)
+		r.RequestURI = ""
+		p = &request{target: &engine.Target{}, body: []byte("a body"), upload: new(upload)}
+		r.ContentLength, r.Body = int64(len(p.body)), io.NopCloser(bytes.NewReader(p.body))
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			GotConn: func(httptrace.GotConnInfo) {
+				if closes {
+					node.CloseClientConnections()
+					<-last.closed
+				}
+			},
+			WroteHeaderField: func(string, []string) { written = true },
+		})
+		resp, err := transport.RoundTrip(r.WithContext(context.WithValue(ctx, requestKey{}, p)))
+		if err == nil {
+			resp.Body.Close()
+		}
+		return p, written, err
+	}
+	for range 200 {
+		if _, _, err := send(false); err != nil {
+			t.Fatal(err)
+		}
+		before := taken.Load()
+		p, written, err := send(true)
+		if err == nil || err.Error() != errClosedIdle || taken.Load() != before {
+			t.Fatalf("%v: it has arrived %d times", err, taken.Load()-before)
+		}
+		if p.arrived.Load() || !p.mayRetry(err) {
+			t.Fatalf("%v, written %t: it is taken to have arrived", err, written)
+		}
+		// If it is not written, net/http had noticed before. A body that is streamed may have been read.
+		p.arrived.Store(true)
+		if p.failed(httptest.NewRequest("POST", "/", nil), err); p.arrived.Load() {
+			t.Fatal("what was written in vain is taken to have arrived")
+		}
+		p.body = nil
+		p.arrived.Store(true)
+		if p.failed(httptest.NewRequest("POST", "/", nil), err); !p.arrived.Load() {
+			t.Fatal("a part of the body would be missing")
+		}
 	}
 }
