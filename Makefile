@@ -29,7 +29,7 @@ demo: dist/demo ## Show redirects following a failover, on stand-ins of Consul a
 	@exec dist/demo -caddy dist/caddy
 
 .PHONY: check-demo
-check-demo: ## Show what check prints of five mistakes that are made often: docs/check.md
+check-demo: ## Show what check prints for five common mistakes: docs/check.md
 	@$(GO) test -count=1 -run '^TestCheckPage$$' -v .
 
 .PHONY: demo-real

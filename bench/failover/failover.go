@@ -44,7 +44,6 @@ type round struct {
 	gone     time.Time // when its connections broke, its listener closed, or it first said that it is not active: there is no earlier sign
 	new      string    // of the node that is active then
 	first200 time.Time // when that node said so first
-	end      time.Time // when the cluster was whole again
 	sights   map[*front]*sight
 }
 
@@ -95,9 +94,7 @@ func (b *bench) failover(ctx context.Context, p *phase, how string) (*round, err
 	}
 	healthy, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err = b.cluster.WaitHealthy(healthy)
-	r.end = time.Now()
-	return r, err
+	return r, b.cluster.WaitHealthy(healthy)
 }
 
 // takeAway does to the active node what the round is about.

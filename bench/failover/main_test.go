@@ -150,7 +150,7 @@ func TestInFlight(t *testing.T) {
 
 func TestRoundOf(t *testing.T) {
 	at := at()
-	one, two := &round{how: kill, begin: at(1000), end: at(9000)}, &round{how: stop, begin: at(10_000), end: at(15_000)}
+	one, two := &round{how: kill, begin: at(1000)}, &round{how: stop, begin: at(10_000)}
 	for _, row := range []struct {
 		name       string
 		start, end int
@@ -160,9 +160,9 @@ func TestRoundOf(t *testing.T) {
 		{"under way as the first began", 990, 1010, one},
 		{"under way until long after the second began", 990, 12_000, one},
 		{"in the first", 1500, 1600, one},
-		{"begun in the first, ended in the second", 1500, 12_000, one},
+		{"stuck since the first, ended in the second", 1500, 12_000, one},
 		{"between both", 9500, 9510, one},
-		{"begun between both", 9500, 10_010, two},
+		{"under way as the second began", 9500, 12_010, two},
 		{"after all", 16_000, 16_010, two},
 	} {
 		if got := roundOf([]*round{one, two}, &operation{start: at(row.start), end: at(row.end)}); got != row.want {
@@ -175,8 +175,8 @@ func TestCorrect(t *testing.T) {
 	at := at()
 	r := &result{
 		phases: []*phase{
-			{rounds: []*round{{how: kill, old: "a", begin: at(0), gone: at(20), first200: at(2000), end: at(8500)}}},
-			{rounds: []*round{{how: stop, old: "b", begin: at(9000), gone: at(9010), first200: at(9900), end: at(12_000)}}},
+			{rounds: []*round{{how: kill, old: "a", begin: at(0), gone: at(20), first200: at(2000)}}},
+			{rounds: []*round{{how: stop, old: "b", begin: at(9000), gone: at(9010), first200: at(9900)}}},
 		},
 		losses: []loss{{"a", at(100)}, {"b", at(9400)}},
 	}

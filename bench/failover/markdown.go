@@ -131,8 +131,8 @@ How to read it:
 - An operation has failed if it ended with a transport error, a status other than 200 (or 404 for a secret that was never written), or a secret
   that is not the one written last; with Vault's own client, if its last try did.
 - A step-down is made by Vault's API, kill -9 ends the process, stop is SIGTERM, as an upgrade or systemctl sends it. After a kill
-  or a stop, the node is started again and unsealed before the next failover. An operation counts with the failover in which it began,
-  or which began while it was under way.
+  or a stop, the node is started again and unsealed before the next failover. An operation counts with the failover that began while
+  it was under way, unless it was stuck by then for 3 s; else with the last one that had begun.
 - In flight: failed operations that had begun before the active node was gone, and went to it. It is gone when its connections break
   (kill -9), when it closes its listener (stop), or when it first says that it is not active (step-down; stop, on connections that
   are kept). While Vault steps down, it leaves all requests unanswered, health checks included, and then fails them. A proxy does

@@ -85,21 +85,24 @@ func (r *result) rounds() (rounds []*round) {
 	return rounds
 }
 
-// roundOf returns the failover to which an operation belongs: the one in whose time it began; else the one that began while it was
-// under way; else the last one before it; nil if there is none.
+// stuck is how long an operation has been under way when something is wrong with it already.
+const stuck = 3 * time.Second
+
+// roundOf returns the failover to which an operation belongs: the one that began while it was under way, unless it was stuck by then;
+// else the last one that began before it; nil if there is none.
 func roundOf(rounds []*round, o *operation) *round {
-	var before *round
+	var last *round
 	for _, r := range rounds {
 		switch {
-		case !o.start.Before(r.begin) && o.start.Before(r.end):
+		case !r.begin.After(o.start):
+			last = r
+		case r.begin.After(o.end):
+			return last
+		case last == nil || r.begin.Sub(o.start) < stuck:
 			return r
-		case o.start.Before(r.begin) && !o.end.Before(r.begin):
-			return r
-		case !o.start.Before(r.end):
-			before = r
 		}
 	}
-	return before
+	return last
 }
 
 // slack is how much later than clients this program may see a node go.
