@@ -71,6 +71,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    proxy_tls {
 //	        ...
 //	    }
+//	    standby     <matcher> [<args>...]
 //	    hold        <duration>
 //	    hold_max    <number>
 //	    max_stale   <duration>
@@ -80,10 +81,11 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    pass_thru
 //	}
 //
-// Each option may be given once, except proxy, each of which adds a matcher. Any of Caddy's matchers works, such as
+// Each option may be given once, except proxy and standby, each of which adds a matcher. Any of Caddy's matchers works, such as
 //
 //	proxy path /v1/sys/storage/raft/snapshot*
 //	proxy header X-Vault-Proxy yes
+//	standby method GET LIST
 //
 // proxy all proxies every request, and takes no matcher beside it.
 //
@@ -139,12 +141,20 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			p.TLS = new(TLS)
 			return p.TLS.parse(d)
 		},
-		"pass_thru":   block.Flag(d, &h.PassThru),
+		"pass_thru": block.Flag(d, &h.PassThru),
+		"standby": func() error {
+			if h.Standby == nil {
+				h.Standby = new(Standby)
+			}
+			return h.Standby.parseMatcher(d)
+		},
 		"retry_after": block.Duration(d, &h.RetryAfter, time.Nanosecond),
-	}, "proxy")
+	}, "proxy", "standby")
 	switch {
 	case err != nil:
 		return err
+	case h.Standby.check(h) != nil:
+		return d.WrapErr(h.Standby.check(h))
 	case vault != nil && other:
 		return d.Err("consul and vault are mutually exclusive")
 	case vault != nil:

@@ -24,6 +24,7 @@ func TestFastLaneRefuses(t *testing.T) {
 	route := `{"handle": [` + handler + `]}`
 	passing := strings.TrimSuffix(handler, "}") + `, "pass_thru": true}`
 	proxied := `{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"match": [{"header": {"X": ["y"]}}]}}]}`
+	probed := strings.Replace(strings.TrimSuffix(handler, "}"), `"mode": "off"`, `"mode": "auto"`, 1)
 	sub := func(routes string) string { return `{"handle": [{"handler": "subroute", "routes": [` + routes + `]}]}` }
 	proxying := func(match string) string {
 		return laneWrapper + `, "routes": [{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"match": [` + match + `]}}]}]`
@@ -69,6 +70,8 @@ func TestFastLaneRefuses(t *testing.T) {
 		{name: "proxied by header", server: proxying(`{"header": {"X": ["y"]}}`), want: "the matcher header depends on more"},
 		{name: "proxied by a placeholder", server: proxying(`{"path": ["/{http.request.host}"]}`), want: "has a placeholder"},
 		{name: "all proxied", server: laneWrapper + `, "routes": [{"handle": [` + strings.TrimSuffix(handler, "}") + `, "proxy": {"all": true}}]}]`, want: "proxy all: no request is redirected"},
+		{name: "some reads to standbys", server: laneWrapper + `, "routes": [{"handle": [` + probed + `, "standby": {"match": [{"method": ["GET"], "path": ["/v1/a*"]}]}}]}]`},
+		{name: "reads to standbys by header", server: laneWrapper + `, "routes": [{"handle": [` + probed + `, "standby": {"match": [{"header": {"X": ["y"]}}]}}]}]`, want: "standby: the matcher header depends on more"},
 		{name: "options", server: `"listener_wrappers": [{"wrapper": "vault_redirect", "x": 1}], "routes": [` + route + `]`, want: "unknown field"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -7,15 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/block"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/match"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 )
 
@@ -44,12 +43,9 @@ var errAllAndSome = errors.New("all already proxies every request: remove all, o
 
 // provision sets up the proxy of a handler.
 func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
-	sets, err := ctx.LoadModule(p, "MatchersRaw")
-	if err != nil {
-		return fmt.Errorf("match: %w", err)
-	}
-	if err := p.matchers.FromInterface(sets); err != nil {
-		return fmt.Errorf("match: %w", err)
+	var err error
+	if p.matchers, err = match.Load(ctx, p, p.MatchersRaw); err != nil {
+		return err
 	}
 	switch {
 	case p.All && len(p.matchers) > 0:
@@ -99,23 +95,7 @@ func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	case name == "all":
 		return block.Flag(d, &p.All)()
 	}
-	module, err := caddy.GetModule("http.matchers." + name)
-	if err != nil {
-		return d.Errf("proxy: %q is not one of Caddy's request matchers, such as path or header", name)
-	}
-	matcher, ok := module.New().(caddyfile.Unmarshaler)
-	if !ok {
-		return d.Errf("proxy: the matcher %s cannot be used in a Caddyfile", name)
-	}
-	if err := matcher.UnmarshalCaddyfile(d.NewFromNextSegment()); err != nil {
-		return err
-	}
-	config := caddyconfig.JSON(matcher, nil)
-	if string(config) == "null" { // an empty list
-		return d.Errf("proxy: %s: arguments are missing: it would match nothing", name)
-	}
-	p.MatchersRaw = append(p.MatchersRaw, caddy.ModuleMap{name: config})
-	return nil
+	return match.Parse(d, "proxy", &p.MatchersRaw)
 }
 
 // trust returns the probes' settings of TLS without their client certificate, nil if there are none. Presented for proxied clients,
@@ -153,23 +133,14 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 
 // onlyByPath returns an error if no request is redirected, or if whether one is proxied depends on more than its path and method.
 func (p *Proxy) onlyByPath() error {
+	if p == nil {
+		return nil
+	}
 	if p.All {
 		return errors.New("proxy all: no request is redirected")
 	}
-	for _, set := range p.matchers {
-		for _, m := range set {
-			switch m := m.(type) {
-			case *caddyhttp.MatchMethod:
-			case *caddyhttp.MatchPath:
-				for _, pattern := range *m {
-					if strings.Contains(pattern, "{") {
-						return fmt.Errorf("proxy: the path %q has a placeholder", pattern)
-					}
-				}
-			default:
-				return fmt.Errorf("proxy: the matcher %s depends on more than path and method", caddy.GetModuleName(m))
-			}
-		}
+	if err := match.OnlyByPath(p.matchers); err != nil {
+		return fmt.Errorf("proxy: %w", err)
 	}
 	return nil
 }

@@ -103,6 +103,8 @@ type Handler struct {
 
 	// Proxy selects requests that are proxied instead of redirected. Default: none.
 	Proxy *Proxy `json:"proxy,omitempty"`
+	// Standby selects requests that a standby may answer, which are redirected to one. Default: none.
+	Standby *Standby `json:"standby,omitempty"`
 	// PassThru gives requests to the next handler that would get 503 otherwise, after they have waited as hold says: to
 	// another vault_redirect, for a cluster in another datacenter, or to an error page. The bodies of such requests are not read while
 	// they wait. Requests for the health endpoints, those that are no path (400) and redirect loops (508) are not passed on, nor
@@ -151,6 +153,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.warn(config)
+	if h.Standby != nil {
+		if err := h.Standby.provision(ctx); err != nil {
+			return fmt.Errorf("standby: %w", err)
+		}
+	}
 	if err := h.acquire(ctx, config); err != nil {
 		return err
 	}
@@ -162,15 +169,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	lane := fastlane.Handler{Redirector: h.redirector, Owns: func(path []byte) bool {
 		return bytes.HasPrefix(path, []byte(h.healthPath)) && h.healthEndpoint(string(path)) != nil
 	}}
-	if h.Proxy != nil {
-		lane.Proxies, lane.OnlyByPath = h.Proxy.matches, h.Proxy.onlyByPath()
+	if h.Proxy != nil || h.Standby != nil {
+		lane.KindOf, lane.OnlyByPath = h.kindOf, cmp.Or(h.Proxy.onlyByPath(), h.Standby.onlyByPath())
 	}
 	return fastlane.Join(ctx, lane)
 }
 
 // complete loads the discovery and completes the config. It acquires nothing that must be released.
 func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
-	config := engine.Config{MaxStale: orDefault(h.MaxStale, defaultMaxStale)}
+	config := engine.Config{MaxStale: orDefault(h.MaxStale, defaultMaxStale), Standbys: h.Standby != nil}
 	var err error
 	if config.Addressing, err = engine.NewAddressing(h.Scheme, h.RedirectTo, h.Port); err != nil {
 		return config, err
@@ -188,6 +195,9 @@ func (h *Handler) complete(ctx caddy.Context) (engine.Config, error) {
 	}
 	if config.Addressing.Leader() && config.Probe.Mode == engine.ProbeOff {
 		return config, errors.New("redirect_to: leader needs probes: only the nodes themselves know it")
+	}
+	if err := h.Standby.check(h); err != nil {
+		return config, err
 	}
 	if err := checkSelection(h.discoverer); err != nil {
 		return config, fmt.Errorf("discovery: %w", err)
@@ -334,17 +344,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !ok {
 		return h.redirector.RefuseBad(w, r, "the request target is not a path: there is nothing to redirect to")
 	}
-	proxied, err := h.Proxy.matches(r)
-	if h.Proxy != nil {
+	kind, err := h.kindOf(r)
+	if h.Proxy != nil || h.Standby != nil {
 		redirect.CloseIfReplaced(w, r) // a matcher may have done it
 	}
 	switch {
 	case err != nil: // it is not known whether the request must be proxied
 		return h.redirector.RefuseBad(w, r, "the request could not be matched")
-	case proxied:
+	case kind == redirect.ToProxy:
 		return h.proxied.Serve(w, r, next)
 	}
-	return h.redirector.Redirect(w, r, path, next)
+	return h.redirector.Redirect(w, r, path, kind, next)
+}
+
+// kindOf returns how a request gets to a node. An error means that it is not known whether it must be proxied.
+func (h *Handler) kindOf(r *http.Request) (redirect.Kind, error) {
+	proxied, err := h.Proxy.matches(r)
+	switch {
+	case proxied || err != nil:
+		return redirect.ToProxy, err
+	case h.Standby.matches(r):
+		return redirect.ToStandby, nil
+	}
+	return redirect.ToRedirect, nil
 }
 
 // Interface guards

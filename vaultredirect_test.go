@@ -232,6 +232,29 @@ func benchmarkRedirect(b *testing.B, instances int) {
 	}
 }
 
+// BenchmarkRedirectToStandby is the same for a read with a token, with three nodes, of which two serve reads.
+func BenchmarkRedirectToStandby(b *testing.B) {
+	c := standin.RunCluster(b, 3)
+	for _, v := range c.Vaults {
+		v.SetServesReads(true)
+	}
+	h := provision(b, c.Consul, `, "scheme": "http", "probe": {"interval": "10s"}, "standby": {"match": [{"method": ["GET", "LIST"]}]}`)
+	until(b, h, "standbys", func(s *engine.State) bool { return len(s.Standbys()) == 2 })
+	r := httptest.NewRequest("GET", "http://redirector.example.com/v1/secret/data/team/app?version=3", nil)
+	r.RemoteAddr = local
+	r.Header.Set("X-Vault-Token", "hvs.CAESIJlU02LQZq_0rYyvM7qXhK4fXW5yXxQkq5mJ0sT3wB2xGh4KHGh2cy5abcdefghijklmnopqrstuvwxyz")
+	w := &discard{header: http.Header{}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.ServeHTTP(w, r, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if location := w.header.Get("Location"); w.code != http.StatusTemporaryRedirect || strings.HasPrefix(location, c.Vaults[0].URL()) {
+		b.Fatalf("status %d, Location %s", w.code, location)
+	}
+}
+
 func BenchmarkRedirect(b *testing.B)              { benchmarkRedirect(b, 3) }
 func BenchmarkRedirect1000Instances(b *testing.B) { benchmarkRedirect(b, 1000) }
 

@@ -22,6 +22,7 @@ var checks = map[string]func(t *testing.T, text string){
 	"datacenters.Caddyfile":        datacenters,
 	"error-page.Caddyfile":         errorPage,
 	"proxy-all.Caddyfile":          proxyAll,
+	"reads.Caddyfile":              reads,
 	"status.Caddyfile":             status,
 	"events-exec.Caddyfile":        eventsCaddyfile,
 	"events-webhook.Caddyfile":     eventsCaddyfile,

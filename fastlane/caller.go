@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,20 +58,36 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	if headers == nil || l.handler == nil || !c.isRedirected(q) {
 		return nil
 	}
+	kind, r := c.kindOf(q)
+	if kind == redirect.ToProxy {
+		return nil
+	}
 	s := l.handler.Redirector.View.State()
 	if s != c.state || string(q.Host) != c.last.Host || q.Proto != nil || c.last.Header != nil || s.Phase().Situation != engine.Active {
 		if !c.wouldRedirect(s, q) {
 			return nil
 		}
 	}
-	if s.Target.Loopback && (q.Forwarded || l.trusting) {
+	o := redirect.Outcome{State: s, Answer: engine.Redirected}
+	if kind == redirect.ToStandby {
+		if q.Forwarded || l.trusting {
+			return nil // a header may have the client's address, by which a standby may be chosen
+		}
+		v := redirect.Decide(s, c.withSecrets(r, q), kind)
+		if !v.Goes() {
+			return nil
+		}
+		o.Answer, o.Standby = v.Answer, v.Standby
+	}
+	_, to := o.Destination()
+	if to.Loopback && (q.Forwarded || l.trusting) {
 		return nil // a header may have the client's address
 	}
-	l.handler.Redirector.View.Stats().Answered(engine.Redirected)
-	return l.answer(s, headers, !closing && caddy.Exiting())
+	l.handler.Redirector.View.Stats().Answered(o.Answer)
+	return l.answer(s, to, headers, !closing && caddy.Exiting())
 }
 
-// isRedirected reports whether the handler would redirect a request: it is not for the health endpoints, for Caddy itself, or for the proxy.
+// isRedirected reports whether the handler would redirect or proxy a request: it is not for the health endpoints, or for Caddy itself.
 func (c *caller) isRedirected(q *http1.Request) bool {
 	h := c.lane.handler
 	path := q.Path
@@ -84,20 +101,37 @@ func (c *caller) isRedirected(q *http1.Request) bool {
 	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers ACME challenges there
 		return false
 	}
-	if h.Owns(path) {
-		return false
-	}
-	if h.Proxies == nil {
-		return true
+	return !h.Owns(path)
+}
+
+// kindOf returns how a request gets to a node, ToProxy if the handler has to find out, and the request as matchers see it.
+func (c *caller) kindOf(q *http1.Request) (redirect.Kind, *http.Request) {
+	h := c.lane.handler
+	if h.KindOf == nil {
+		return redirect.ToRedirect, nil
 	}
 	target, err := url.ParseRequestURI(string(q.Target))
 	if err != nil {
-		return false
+		return redirect.ToProxy, nil
 	}
 	r := c.last.WithContext(context.WithValue(c.last.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
 	r.Method, r.URL = string(q.Method), target
-	proxied, err := h.Proxies(r)
-	return !proxied && err == nil
+	kind, err := h.KindOf(r)
+	if err != nil {
+		return redirect.ToProxy, nil
+	}
+	return kind, r
+}
+
+// withSecrets returns a request with the headers by which its standby is chosen, and by which a loop is found.
+func (c *caller) withSecrets(r *http.Request, q *http1.Request) *http.Request {
+	r.Host, r.Header = c.last.Host, http.Header{}
+	for name, value := range map[string][]byte{"X-Forwarded-Proto": q.Proto, "X-Vault-Token": q.Token, "Authorization": q.Authorization} {
+		if value != nil {
+			r.Header[name] = []string{string(value)}
+		}
+	}
+	return r
 }
 
 // wouldRedirect reports whether the handler would redirect a request in a state without waiting.
@@ -155,31 +189,39 @@ func (l *FastLane) headersNow() *serverHeaders {
 	return l.headers.Load()
 }
 
-// madeAnswer is an answer, with the state and headers that it was made from.
+// madeAnswer is an answer, with what it was made from.
 type madeAnswer struct {
 	http1.Answer
 	state   *engine.State
+	to      *engine.Target
 	headers *serverHeaders
 }
 
-// answer returns the answer in a state, which is made from what the handler itself writes.
-func (l *FastLane) answer(s *engine.State, with *serverHeaders, exiting bool) *http1.Answer {
-	if t := l.answers.Load(); t != nil && t.state == s && t.headers == with && t.Close == exiting {
-		return &t.Answer
+// answer returns the answer with a target of a state, which is made from what the handler itself writes.
+func (l *FastLane) answer(s *engine.State, to *engine.Target, with *serverHeaders, exiting bool) *http1.Answer {
+	var made []*madeAnswer
+	if list := l.answers.Load(); list != nil && (*list)[0].state == s && (*list)[0].headers == with {
+		made = *list
+	}
+	for _, t := range made {
+		if t.to == to && t.Close == exiting {
+			return &t.Answer
+		}
 	}
 	w := &headerOnly{header: with.header.Clone()}
 	if exiting {
 		redirect.CloseConnection(w.header)
 	}
-	_ = redirect.WriteRedirect(w, &http.Request{URL: new(url.URL)}, &s.Target, "")
+	_ = redirect.WriteRedirect(w, &http.Request{URL: new(url.URL)}, to, "")
 	b := bytes.NewBufferString("HTTP/1.1 307 Temporary Redirect\r\n")
 	_ = w.header.Write(b)
-	before, after, _ := bytes.Cut(b.Bytes(), []byte("\r\nLocation: "+s.Target.URL+"\r\n"))
-	t := &madeAnswer{state: s, headers: with, Answer: http1.Answer{
-		Before: append(bytes.Clone(before), "\r\nLocation: "+s.Target.URL...),
+	before, after, _ := bytes.Cut(b.Bytes(), []byte("\r\nLocation: "+to.URL+"\r\n"))
+	t := &madeAnswer{state: s, to: to, headers: with, Answer: http1.Answer{
+		Before: append(bytes.Clone(before), "\r\nLocation: "+to.URL...),
 		After:  append([]byte("\r\n"), after...),
 		Close:  exiting,
 	}}
-	l.answers.Store(t)
+	made = append(slices.Clip(made), t)
+	l.answers.Store(&made)
 	return &t.Answer
 }

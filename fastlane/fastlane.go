@@ -50,8 +50,8 @@ type FastLane struct {
 	clients  []string // the names, in lower case, of headers that may have the client's address
 	trusting bool     // the server trusts the headers of unix sockets, which have no address
 	headers  atomic.Pointer[serverHeaders]
-	answers  atomic.Pointer[madeAnswer]
-	started  atomic.Pointer[time.Time] // when the config had started
+	answers  atomic.Pointer[[]*madeAnswer] // with the last state and headers
+	started  atomic.Pointer[time.Time]     // when the config had started
 	asking   atomic.Bool
 }
 
@@ -107,9 +107,9 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 // Handler is the handler that the lane answers for.
 type Handler struct {
 	Redirector *redirect.Redirector
-	Owns       func(path []byte) bool              // the path is that of a health endpoint
-	Proxies    func(r *http.Request) (bool, error) // the request must be proxied; nil: none is
-	OnlyByPath error                               // nil if Proxies depends on path and method only
+	Owns       func(path []byte) bool                       // the path is that of a health endpoint
+	KindOf     func(r *http.Request) (redirect.Kind, error) // how the request gets to a node; nil: all are redirected to the active one
+	OnlyByPath error                                        // nil if KindOf depends on path and method only
 }
 
 // Join connects a handler with the lane of its server, if the server has one. Other handlers of the server come after the first one, and

@@ -17,6 +17,9 @@ type Request struct {
 	Host   []byte // a name or an address, perhaps with a port; never empty
 	Proto  []byte // X-Forwarded-Proto; nil if there is none
 
+	Token         []byte // X-Vault-Token; nil if there is none
+	Authorization []byte // Authorization; nil if there is none
+
 	Escaped   bool // the path has an escape
 	Forwarded bool // it has one of the headers that may have the client's address
 	Close     bool // the client wants the connection closed
@@ -33,6 +36,8 @@ const (
 	seenLength
 	seenConnection
 	seenProto
+	seenToken
+	seenAuthorization
 )
 
 // maxBody is how long a body may be: net/http closes the connection rather than discard a longer one.
@@ -191,6 +196,12 @@ func (r *Request) takeField(line []byte, clients []string) bool {
 		if !r.once(seenProto) {
 			return false
 		}
+	case is(name, "x-vault-token"):
+		r.Token = value
+		return r.once(seenToken)
+	case is(name, "authorization"):
+		r.Authorization = value
+		return r.once(seenAuthorization)
 	case is(name, "transfer-encoding"), is(name, "expect"), is(name, "upgrade"), is(name, "http2-settings"), is(name, "trailer"), is(name, "vault-redirect-probe"):
 		return false
 	}

@@ -5,20 +5,31 @@ package redirect
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
 // Outcome is how one request was answered.
 type Outcome struct {
-	State  *engine.State
-	Answer engine.Answer
-	Held   time.Duration // how long it waited
+	State   *engine.State
+	Answer  engine.Answer
+	Standby *engine.Standby // to which it was sent; nil: to the active node, if there is one
+	Held    time.Duration   // how long it waited
+}
+
+// Destination returns the node to which the request was sent, and where that is reached.
+func (o *Outcome) Destination() (node *discovery.Node, to *engine.Target) {
+	if o.Standby != nil {
+		return &o.Standby.Node, &o.Standby.Target
+	}
+	return &o.State.Node, &o.State.Target
 }
 
 // HeldSince returns for how long a request that came at a time was held: 0 below a millisecond.
@@ -50,16 +61,23 @@ func (d *Redirector) Note(r *http.Request, o Outcome) {
 	}
 }
 
-// placeholders returns the values for an Outcome. Redirects to the same node share them.
+// placeholders returns the values for an Outcome. Redirects to the same node in the same State share them.
 func (d *Redirector) placeholders(o Outcome) caddy.ReplacerFunc {
-	last := d.last.Load()
-	if last == nil || last.of != o {
-		last = &placeholders{o, d.valuesOf(o)}
-		if o.Held == 0 {
-			d.last.Store(last)
+	var shared []placeholders
+	if list := d.shared.Load(); list != nil && (*list)[0].of.State == o.State {
+		shared = *list
+	}
+	for i := range shared {
+		if shared[i].of == o {
+			return shared[i].values
 		}
 	}
-	return last.values
+	values := d.valuesOf(o)
+	if o.Held == 0 {
+		shared = append(slices.Clip(shared), placeholders{o, values})
+		d.shared.Store(&shared)
+	}
+	return values
 }
 
 // unlessLater returns placeholders for which the values of a handler that gets the request later take precedence. A replacer uses the
@@ -86,9 +104,11 @@ func (d *Redirector) valuesOf(o Outcome) caddy.ReplacerFunc {
 		case "http.vault_redirect.cluster":
 			return d.View.Name, true
 		case "http.vault_redirect.node":
-			return o.State.Node.Name, true
+			node, _ := o.Destination()
+			return node.Name, true
 		case "http.vault_redirect.url":
-			return o.State.Target.URL, true
+			_, to := o.Destination()
+			return to.URL, true
 		case "http.vault_redirect.reason":
 			return string(o.State.ReasonAt(time.Now())), true
 		case "http.vault_redirect.result":
@@ -107,8 +127,8 @@ func logFields(r *http.Request, o Outcome) {
 		return
 	}
 	extra.Set(zap.String("vault_result", o.Answer.String()))
-	if o.State != nil && o.State.Node.Name != "" {
-		extra.Set(zap.String("vault_node", o.State.Node.Name))
+	if node, _ := o.Destination(); node.Name != "" {
+		extra.Set(zap.String("vault_node", node.Name))
 	}
 	if o.Held > 0 {
 		extra.Set(zap.Duration("vault_held", o.Held))

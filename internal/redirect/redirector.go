@@ -26,27 +26,29 @@ type Redirector struct {
 	Log        *zap.Logger
 	AccessLog  bool // the server has access logs
 
-	last       atomic.Pointer[placeholders] // of the last request that did not wait
-	nobodyNext sync.Once                    // it was logged that no handler comes next
+	shared     atomic.Pointer[[]placeholders] // of requests that did not wait, in the last State
+	nobodyNext sync.Once                      // it was logged that no handler comes next
 }
 
-// Kind is how a request gets to the active node.
+// Kind is how a request gets to a node.
 type Kind int
 
 // The kinds.
 const (
-	ToRedirect Kind = iota // the client goes to the node
-	ToProxy                // the request is proxied
+	ToRedirect Kind = iota // the client goes to the active node
+	ToStandby              // the client goes to a standby that serves reads, or to the active node if none does
+	ToProxy                // the request is proxied to the active node
 )
 
 // Verdict says how a request is answered in a State.
 type Verdict struct {
-	Answer engine.Answer    // Redirected or Proxied if it may go to the node, else Unavailable or Loop
-	Reason discovery.Reason // why it may not
-	Proven bool             // the loop does not only follow from what the client sent, which may be forged
+	Answer  engine.Answer    // Redirected, SentToStandby or Proxied if it may go to a node, else Unavailable or Loop
+	Standby *engine.Standby  // to which it goes; nil: to the active node
+	Reason  discovery.Reason // why it may not go anywhere
+	Proven  bool             // the loop does not only follow from what the client sent, which may be forged
 }
 
-// Decide says whether a request may go to the active node of a State.
+// Decide says where a request goes in a State.
 func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
 	switch {
 	case s.Loop != "":
@@ -64,6 +66,11 @@ func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
 		}
 		return Verdict{Answer: engine.Proxied, Reason: discovery.ReasonOK}
 	}
+	if kind == ToStandby {
+		if to := standbyFor(s, r); to != nil {
+			return Verdict{Answer: engine.SentToStandby, Standby: to, Reason: discovery.ReasonOK}
+		}
+	}
 	switch loop, proven := leadsBack(&s.Target, r); {
 	case loop:
 		return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: proven}
@@ -73,8 +80,10 @@ func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
 	return Verdict{Answer: engine.Redirected, Reason: discovery.ReasonOK}
 }
 
-// Goes reports whether the request may go to the node.
-func (v Verdict) Goes() bool { return v.Answer == engine.Redirected || v.Answer == engine.Proxied }
+// Goes reports whether the request may go to a node.
+func (v Verdict) Goes() bool {
+	return v.Answer == engine.Redirected || v.Answer == engine.SentToStandby || v.Answer == engine.Proxied
+}
 
 // Text says why a request may not go to the active node of a State.
 func (v Verdict) Text(s *engine.State) string {
@@ -84,9 +93,9 @@ func (v Verdict) Text(s *engine.State) string {
 	return Explain(v.Reason)
 }
 
-// Redirect answers a request by a redirect of its path to the active node, for which it may wait, or by an error. If next is not nil, it
-// gets the request in place of a 503.
-func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string, next caddyhttp.Handler) error {
+// Redirect answers a request by a redirect of its path to a node, for which it may wait, or by an error. If next is not nil, it gets the
+// request in place of a 503.
+func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path string, kind Kind, next caddyhttp.Handler) error {
 	if r.Header[engine.ProbeHeader] != nil { // by a redirector that takes this one for a node of Vault
 		RefuseBody(w, r)
 		w.Header().Set(engine.RedirectorHeader, "1")
@@ -96,7 +105,7 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	var held time.Duration
 	if next != nil { // it gets the body, too: nothing may read that before
 		o := d.await(r, nil)
-		if v := Decide(o.State, r, ToRedirect); v.Answer == engine.Unavailable {
+		if v := Decide(o.State, r, kind); v.Answer == engine.Unavailable {
 			return d.Pass(w, r, o, v, next)
 		}
 		held = o.Held
@@ -105,13 +114,14 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	readBeforeReply(w, r)
 	o := d.await(r, discardWhileWaiting)
 	o.Held += held
-	v := Decide(o.State, r, ToRedirect)
-	o.Answer = v.Answer
+	v := Decide(o.State, r, kind)
+	o.Answer, o.Standby = v.Answer, v.Standby
 	d.Note(r, o)
 	if !v.Goes() {
 		return d.Refuse(w, o.State, v)
 	}
-	return WriteRedirect(w, r, &o.State.Target, path)
+	_, to := o.Destination()
+	return WriteRedirect(w, r, to, path)
 }
 
 // await waits, if need be, until a node is active. It returns the state then, and how long the request was held. While the request

@@ -20,7 +20,7 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v.mu.Lock()
-	g, active, sealed := v.group, v.active, v.sealed
+	g, active, sealed, reads := v.group, v.active, v.sealed, v.reads
 	v.mu.Unlock()
 
 	switch r.URL.Path {
@@ -42,11 +42,13 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		v.leader(w, g)
 		return
 	}
-	if !active {
+	if !active && !(reads && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == "LIST")) {
 		v.forward(w, r, g)
 		return
 	}
 	switch {
+	case r.URL.Path == "/v1/sys/internal/ui/mounts":
+		reply(w, http.StatusOK, map[string]any{"data": map[string]any{"auth": map[string]any{}, "secret": map[string]any{"secret/": map[string]any{"type": "kv"}}}})
 	case r.URL.Path == "/v1/sys/step-down" && (r.Method == http.MethodPut || r.Method == http.MethodPost):
 		g.mu.Lock()
 		stepDown := g.stepDown
@@ -81,6 +83,7 @@ func (v *Vault) health(w http.ResponseWriter, r *http.Request) {
 	default:
 		code = http.StatusTooManyRequests
 	}
+	cluster := v.cluster
 	v.mu.Unlock()
 
 	replication := "disabled"
@@ -88,6 +91,7 @@ func (v *Vault) health(w http.ResponseWriter, r *http.Request) {
 		replication = "secondary"
 	}
 	document := map[string]any{
+		"cluster_id":                   cluster,
 		"initialized":                  code != http.StatusNotImplemented,
 		"sealed":                       code == http.StatusServiceUnavailable || code == http.StatusNotImplemented,
 		"standby":                      code != http.StatusOK && code != 472,

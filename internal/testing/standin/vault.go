@@ -26,6 +26,8 @@ type Vault struct {
 	since    time.Time // of active
 	sealed   bool
 	forced   int
+	reads    bool   // it serves reads as a standby
+	cluster  string // cluster_id
 	hang     bool
 	requests []VaultRequest
 }
@@ -54,7 +56,7 @@ func NewVault(addr, name string) (*Vault, error) { return NewVaultTLS(addr, name
 
 // NewVaultTLS is NewVault over TLS. A nil config means plain HTTP.
 func NewVaultTLS(addr, name string, config *tls.Config) (*Vault, error) {
-	v := &Vault{name: name}
+	v := &Vault{name: name, cluster: "stand-in"}
 	v.group = &group{nodes: []*Vault{v}}
 	v.server = newServer(addr, config, v, &v.stir)
 	if err := v.server.start(); err != nil {
@@ -127,6 +129,20 @@ func (v *Vault) SetHealth(code int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.forced = code
+}
+
+// SetServesReads makes the node, while it is a standby, serve reads itself, as OpenBao's do, or not, as those of Vault.
+func (v *Vault) SetServesReads(on bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.reads = on
+}
+
+// SetClusterID changes the cluster_id, which is the same for all nodes by default.
+func (v *Vault) SetClusterID(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.cluster = id
 }
 
 // Hang makes the node accept requests and not answer them. They are answered when the hang is taken back.
