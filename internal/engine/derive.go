@@ -101,7 +101,7 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 	}
 	next.members = slices.Clone(v.members)
 	switch {
-	case node == nil && next.reason == discovery.ReasonNoActive && worth == whole && v.nothingMarks():
+	case node == nil && next.reason == discovery.ReasonNoActive && worth == whole && NothingMarks(v.selection, v.watcher.report.nodes):
 		next.Detail = "nothing marks an active node: the instances have no checks"
 	case next.Detail != "" || node == nil:
 	case LacksPort(&node.node, node.target.URL):
@@ -112,15 +112,6 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 		next.Detail = "all nodes are registered with the same address, " + node.target.URL + ": api_addr has to be each node's own"
 	}
 	return next
-}
-
-// nothingMarks reports whether nothing that is registered could mark an active node.
-func (v *View) nothingMarks() bool {
-	nodes := make([]discovery.Node, len(v.members))
-	for i := range v.members {
-		nodes[i] = v.members[i].node
-	}
-	return len(nodes) > 0 && NothingMarks(v.selection, nodes)
 }
 
 // withoutPort says that api_addr has no port.

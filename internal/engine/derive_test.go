@@ -195,7 +195,7 @@ func TestExpiryIsTold(t *testing.T) {
 			t.Errorf("%d lines, want 1", n)
 		}
 		last := w.History()[0]
-		if last.Active || last.Reason != discovery.ReasonStaleExpired || last.Previous != "a" || time.Since(last.At) != 0 {
+		if last.Kind != ActiveLost || last.Reason != discovery.ReasonStaleExpired || last.Previous != "a" || time.Since(last.At) != 0 {
 			t.Errorf("%+v", last)
 		}
 		if s := w.State(); s.phase != (Phase{None, time.Now()}) || !s.Since.Equal(time.Now()) {

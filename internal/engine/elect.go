@@ -159,7 +159,6 @@ func (v *View) applyProbes(now time.Time) {
 		return
 	}
 	claimed := slices.ContainsFunc(v.members, func(m member) bool { return m.probed != nil && m.probed.verdict.kind == verdictActive })
-	policy := policy{v.selection, v.Addressing}
 	for i := range v.members {
 		m := &v.members[i]
 		n := m.probed
@@ -177,7 +176,7 @@ func (v *View) applyProbes(now time.Time) {
 		if m.claims() && !m.unclear.IsZero() && now.Sub(m.unclear) >= v.MaxStale {
 			m.verdict = verdict{kind: verdictNotActive}
 		}
-		policy.locate(m)
+		v.Addressing.locate(m)
 	}
 	v.members = slices.DeleteFunc(v.members, func(m member) bool {
 		return m.gone != nil && m.verdict.kind != verdictActive && m.verdict.kind != verdictPending

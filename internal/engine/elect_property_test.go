@@ -25,17 +25,17 @@ func TestElectProperties(t *testing.T) {
 	}
 	r, elected := rand.New(rand.NewPCG(seed, 0)), 0
 	for i := range 1000 {
-		sel := discovery.Selection{Mode: []string{"auto", "tag", "check"}[r.IntN(3)], CheckID: []string{"", "", "api"}[r.IntN(3)]}
-		p, nodes := electPolicy(t, sel), randomCluster(r)
+		sel := discovery.Selection{Mode: []string{"auto", "tag", "check"}[r.IntN(3)], CheckID: []string{"", "", "api"}[r.IntN(3)], Tag: "active", Service: "vault"}
+		p, nodes := electMembers(t, sel), randomCluster(r)
 		incumbent := nodes[r.IntN(len(nodes))].Identity()
-		want, reasons := electOracle(nodes, p.selection, incumbent)
+		want, reasons := electOracle(nodes, sel, incumbent)
 		var first election
 		for order := range 4 {
-			e := elect(p.members(nodes), incumbent, false)
+			e := elect(p(nodes), incumbent, false)
 			got := e.identity()
 			if got != want || !slices.Contains(reasons, e.reason) {
 				t.Fatalf("ELECT_SEED=%d cluster %d order %d, %+v, incumbent %s: elected %q (%s), want %q %v\n%+v",
-					seed, i, order, p.selection, incumbent, got, e.reason, want, reasons, nodes)
+					seed, i, order, sel, incumbent, got, e.reason, want, reasons, nodes)
 			}
 			if order == 0 {
 				first = e
@@ -55,7 +55,7 @@ func TestElectProperties(t *testing.T) {
 		if want != (discovery.Identity{}) {
 			elected++
 		}
-		if again := elect(p.members(nodes), want, false); again.identity() != want {
+		if again := elect(p(nodes), want, false); again.identity() != want {
 			t.Fatalf("ELECT_SEED=%d cluster %d: %s did not stay, %s took over", seed, i, want, again.identity())
 		}
 	}

@@ -44,14 +44,14 @@ func withSealedCheck(st string) func(*discovery.Node) {
 func withAPICheck(st string) func(*discovery.Node) { return withCheck("api", st, 5) }
 func withOwnCheck(st string) func(*discovery.Node) { return withCheck("service:vault", st, 5) }
 
-func electPolicy(t testing.TB, s discovery.Selection) policy {
+func electMembers(t testing.TB, s discovery.Selection) func([]discovery.Node) []member {
 	t.Helper()
 	a, err := NewAddressing("https", "auto", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Tag, s.Service = cmp.Or(s.Tag, "active"), "vault"
-	return policy{selection: s, addressing: a}
+	return func(nodes []discovery.Node) []member { return membersOf(nodes, s, a) }
 }
 
 var (
@@ -79,9 +79,9 @@ func runElectRows(t *testing.T, rows []electRow) {
 	t.Helper()
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			p := electPolicy(t, row.sel)
+			p := electMembers(t, row.sel)
 			for range 2 {
-				checkElection(t, elect(p.members(row.nodes), discovery.Identity{Name: row.incumbent, ID: "vault"}, false), row.want, row.reason)
+				checkElection(t, elect(p(row.nodes), discovery.Identity{Name: row.incumbent, ID: "vault"}, false), row.want, row.reason)
 				slices.Reverse(row.nodes)
 			}
 		})
@@ -202,7 +202,7 @@ var wordRows = []wordRow{
 func TestElectByWord(t *testing.T) {
 	for _, row := range wordRows {
 		t.Run(row.name, func(t *testing.T) {
-			members := electPolicy(t, byTag).members(row.nodes)
+			members := electMembers(t, byTag)(row.nodes)
 			for i := range members {
 				if say := row.words[members[i].node.Name]; say != nil {
 					say(&members[i])
@@ -223,7 +223,7 @@ func TestElectByWord(t *testing.T) {
 // Two clusters under one service name are told from a cluster in which two nodes think that they are active.
 func TestElectSeesDifferentClusters(t *testing.T) {
 	for ids, want := range map[[2]string]bool{{"x", "y"}: true, {"x", "x"}: false, {"x", ""}: false} {
-		members := electPolicy(t, byTag).members(nodesAB(opts{isActive}, opts{isActive}))
+		members := electMembers(t, byTag)(nodesAB(opts{isActive}, opts{isActive}))
 		for i := range members {
 			saysActive(&members[i])
 			ofCluster(ids[i])(&members[i])
@@ -295,7 +295,7 @@ func TestElectOneVaultRegisteredTwice(t *testing.T) {
 		{"the same, a standby in maintenance", []discovery.Node{electNode("v1", isStandby, at("lb"), withNodeCheck("_node_maintenance", "critical")), electNode("v2", isActive, at("lb"))}, "v2", 1, discovery.ReasonOK},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			e := elect(electPolicy(t, byAuto).members(row.nodes), discovery.Identity{}, false)
+			e := elect(electMembers(t, byAuto)(row.nodes), discovery.Identity{}, false)
 			if e.identity().Name != row.want || e.reason != row.reason || len(e.candidates) != row.candidates {
 				t.Errorf("elected %q (%s: %s), candidates %q", e.identity().Name, e.reason, e.detail, e.candidates)
 			}

@@ -25,11 +25,11 @@ func TestHistory(t *testing.T) {
 		w.say(answerOf(8, "a"))
 		at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
 		const a, b = "http://a:8200", "http://b:8200"
-		want := []Transition{
-			{At: at(5), Active: true, Node: "a", URL: a, Previous: "b", PrevURL: b, Reason: discovery.ReasonOK, Gap: 3 * time.Second, By: BySource},
-			{At: at(2), Previous: "b", PrevURL: b, Reason: discovery.ReasonNoActive},
-			{At: at(1), Active: true, Node: "b", URL: b, Previous: "a", PrevURL: a, Reason: discovery.ReasonOK, By: BySource},
-			{At: at(0), Active: true, Node: "a", URL: a, Reason: discovery.ReasonOK, By: BySource},
+		want := []Event{
+			{Kind: ActiveChanged, At: at(5), Changes: 3, Node: "a", URL: a, Previous: "b", PreviousURL: b, Reason: discovery.ReasonOK, Gap: 3 * time.Second, By: BySource},
+			{Kind: ActiveLost, At: at(2), Active: time.Second, Changes: 2, Previous: "b", PreviousURL: b, Reason: discovery.ReasonNoActive},
+			{Kind: ActiveChanged, At: at(1), Changes: 2, Node: "b", URL: b, Previous: "a", PreviousURL: a, Reason: discovery.ReasonOK, By: BySource},
+			{Kind: ActiveChanged, At: at(0), Changes: 1, Node: "a", URL: a, Reason: discovery.ReasonOK, By: BySource},
 		}
 		got := w.History()
 		if len(got) != len(want) {

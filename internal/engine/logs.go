@@ -16,74 +16,11 @@ import (
 // loggers are those of the configs that use a view or a watcher now. Log lines go to the latest one, since the files of a logger are
 // closed with its config, while views and watchers go on.
 type loggers struct {
-	mu      sync.Mutex
-	list    []*zap.Logger
-	written []time.Time // when the last lines were written, at most linesPerPeriod
-	held    []*logLine  // the last line of each message for which there was no room yet
-}
+	mu   sync.Mutex
+	list []*zap.Logger
 
-// What changes all the time fills no log: in any period, so many lines of one view, or of one watcher, are written. Of the others,
-// the last one of each message follows as soon as there is room.
-const (
-	logPeriod      = 10 * time.Second
-	linesPerPeriod = 3
-)
-
-// logLine is a line of the log.
-type logLine struct {
-	level    zapcore.Level
-	message  string
-	fields   []zap.Field
-	repeated int // how many lines of this message were not written before it
-}
-
-// hold keeps a line if there is no room for it; write then writes it later.
-func (l *loggers) hold(line *logLine, write func(*logLine)) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now, first := time.Now(), len(l.held) == 0
-	if first && l.room(now) <= 0 {
-		l.count(now)
-		return false
-	}
-	if i := slices.IndexFunc(l.held, func(o *logLine) bool { return o.message == line.message }); i >= 0 {
-		line.repeated = l.held[i].repeated + 1
-		l.held = slices.Delete(l.held, i, i+1)
-	}
-	if l.held = append(l.held, line); first {
-		l.later(now, write)
-	}
-	return true
-}
-
-// room returns after how long there is room for a line.
-func (l *loggers) room(now time.Time) time.Duration {
-	if len(l.written) < linesPerPeriod {
-		return 0
-	}
-	return l.written[0].Add(logPeriod).Sub(now)
-}
-
-// count counts a line that is written.
-func (l *loggers) count(now time.Time) {
-	if l.written = append(l.written, now); len(l.written) > linesPerPeriod {
-		l.written = slices.Delete(l.written, 0, 1)
-	}
-}
-
-// later writes the lines that are held, one by one, when there is room.
-func (l *loggers) later(now time.Time, write func(*logLine)) {
-	time.AfterFunc(l.room(now), func() {
-		l.mu.Lock()
-		line, now := l.held[0], time.Now()
-		l.held = slices.Delete(l.held, 0, 1)
-		l.count(now)
-		if len(l.held) > 0 {
-			l.later(now, write)
-		}
-		l.mu.Unlock()
-		write(line)
-	})
+	written [linesPerPeriod]time.Time // when the last lines were written; the log queue's
+	count   int                       // of all that were
 }
 
 func (l *loggers) add(log *zap.Logger) {
@@ -110,36 +47,35 @@ func (l *loggers) latest() *zap.Logger {
 }
 
 // logQueue writes log lines in a goroutine of its own, so that a slow log blocks neither the watch loop nor probes nor reloads.
+//
+// What changes all the time fills no log: in any period, so many lines of one view, or of one watcher, are written. Of the others,
+// the last one of each message follows as soon as there is room.
 type logQueue struct {
 	once  sync.Once
-	lines chan func()
+	lines chan *logLine
 }
 
-// logQueueLength is how many lines may wait; more are discarded.
-const logQueueLength = 256
+const (
+	logQueueLength = 256 // lines may wait; more are discarded
+	logPeriod      = 10 * time.Second
+	linesPerPeriod = 3
+)
 
-func newLogQueue() *logQueue { return &logQueue{lines: make(chan func(), logQueueLength)} }
+// logLine is a line of the log.
+type logLine struct {
+	to       *loggers
+	level    zapcore.Level
+	message  string
+	fields   []zap.Field
+	repeated int // how many lines of this message were not written before it
+}
 
-// log queues a line for the latest logger, at once or when there is room. It never blocks.
+func newLogQueue() *logQueue { return &logQueue{lines: make(chan *logLine, logQueueLength)} }
+
+// log queues a line for the latest logger. It never blocks.
 func (q *logQueue) log(to *loggers, level zapcore.Level, message string, fields ...zap.Field) {
-	write := func(line *logLine) { q.put(to, line) }
-	if line := (&logLine{level: level, message: message, fields: fields}); !to.hold(line, write) {
-		write(line)
-	}
-}
-
-// put queues a line.
-func (q *logQueue) put(to *loggers, line *logLine) {
-	if line.repeated > 0 {
-		line.fields = append(line.fields, zap.Int("repeated", line.repeated))
-	}
-	write := func() {
-		if c := to.latest().Check(line.level, line.message); c != nil {
-			c.Write(line.fields...)
-		}
-	}
 	select {
-	case q.lines <- write:
+	case q.lines <- &logLine{to: to, level: level, message: message, fields: fields}:
 	default:
 	}
 }
@@ -149,11 +85,46 @@ func (q *logQueue) start(ctx context.Context) { q.once.Do(func() { go q.run(ctx)
 
 // run writes until the context ends, and then what is left in the queue.
 func (q *logQueue) run(ctx context.Context) {
+	var held []*logLine // in the order in which they came
 	for ctx.Err() == nil || len(q.lines) > 0 {
+		var room <-chan time.Time
+		if len(held) > 0 {
+			var next time.Duration
+			held, next = write(held)
+			room = time.After(next)
+		}
 		select {
-		case write := <-q.lines:
-			write()
+		case line := <-q.lines:
+			if i := slices.IndexFunc(held, func(o *logLine) bool { return o.to == line.to && o.message == line.message }); i >= 0 {
+				line.repeated = held[i].repeated + 1
+				held = slices.Delete(held, i, i+1)
+			}
+			held = append(held, line)
+		case <-room:
 		case <-ctx.Done():
 		}
 	}
+	_, _ = write(held) // the last one
+}
+
+// write writes the lines for which there is room now. It returns the others, and after what time there is room for one of them.
+func write(lines []*logLine) (held []*logLine, next time.Duration) {
+	next = logPeriod
+	for _, line := range lines {
+		to, now := line.to, time.Now()
+		oldest := &to.written[to.count%linesPerPeriod]
+		if room := oldest.Add(logPeriod).Sub(now); room > 0 {
+			held, next = append(held, line), min(next, room)
+			continue
+		}
+		if c := to.latest().Check(line.level, line.message); c != nil {
+			if line.repeated > 0 {
+				line.fields = append(line.fields, zap.Int("repeated", line.repeated))
+			}
+			*oldest = now
+			to.count++
+			c.Write(line.fields...)
+		}
+	}
+	return held, next
 }

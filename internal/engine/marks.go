@@ -12,22 +12,16 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// policy is all that an election depends on besides the nodes. It is comparable.
-type policy struct {
-	selection  discovery.Selection
-	addressing Addressing
-}
-
-// members returns the nodes with what discovery says of them.
-func (p policy) members(nodes []discovery.Node) []member {
-	marks := marksOf(p.selection, nodes)
+// membersOf returns the nodes with what discovery says of them.
+func membersOf(nodes []discovery.Node, s discovery.Selection, a Addressing) []member {
+	marks := marksOf(s, nodes)
 	members := make([]member, len(nodes))
 	for i := range nodes {
 		m := &members[i]
 		m.node = nodes[i]
 		m.index, m.marked = marks(&m.node)
 		m.health, m.own = healthOf(&m.node)
-		p.locate(m)
+		a.locate(m)
 	}
 	spreadMaintenance(members)
 	return members
@@ -46,26 +40,6 @@ func spreadMaintenance(members []member) {
 		if m := &members[i]; !same && m.bad == "" && out[m.target.URL] {
 			m.health, m.own = healthMaintenance, healthMaintenance
 		}
-	}
-}
-
-// locate finds where a member is probed, which is its own address, and where it is reached. With redirect_to leader, that is the
-// address that the node named last, also while its next answer is pending; its own until it has named one.
-func (p policy) locate(m *member) {
-	t, err := p.addressing.target(&m.node, "")
-	m.target, m.direct, m.bad = t, t, ""
-	if err != nil {
-		m.bad = err.Error()
-		return
-	}
-	if !p.addressing.Leader() || m.leader == "" {
-		return
-	}
-	switch t, err = p.addressing.target(&m.node, m.leader); {
-	case err == nil:
-		m.target = t
-	case m.claims():
-		m.bad = err.Error()
 	}
 }
 
@@ -196,7 +170,7 @@ func healthOf(n *discovery.Node) (all, own health) {
 // NothingMarks reports whether the instances have neither tags nor checks that could mark an active node.
 func NothingMarks(s discovery.Selection, nodes []discovery.Node) bool {
 	mode, _ := MarkedBy(s, nodes)
-	return mode == discovery.ByCheck && !slices.ContainsFunc(nodes, HasCheck)
+	return len(nodes) > 0 && mode == discovery.ByCheck && !slices.ContainsFunc(nodes, HasCheck)
 }
 
 // HasCheck reports whether an instance has a check of its own.

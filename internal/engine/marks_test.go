@@ -88,13 +88,13 @@ func originalCluster(active string) []discovery.Node {
 }
 
 func TestMarksOfTheOriginal(t *testing.T) {
-	p := electPolicy(t, byAuto)
-	e := elect(p.members(originalCluster("node2")), discovery.Identity{}, false)
+	p := electMembers(t, byAuto)
+	e := elect(p(originalCluster("node2")), discovery.Identity{}, false)
 	checkElection(t, e, "node2", discovery.ReasonOK)
 	if e.elected.target.URL != "https://node2:8200" || len(e.candidates) != 1 {
 		t.Errorf("target %q, candidates %q", e.elected.target.URL, e.candidates)
 	}
-	checkElection(t, elect(p.members(originalCluster("")), discovery.Identity{Name: "node2", ID: "vault"}, false), "", discovery.ReasonNoActive)
+	checkElection(t, elect(p(originalCluster("")), discovery.Identity{Name: "node2", ID: "vault"}, false), "", discovery.ReasonNoActive)
 }
 
 // Two instances whose name and ID give the same text when they are put together are still two.

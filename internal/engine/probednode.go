@@ -70,15 +70,6 @@ type findings struct {
 	reads   reading                       // what it does with reads, since it is a standby
 }
 
-// schedule says when a node is probed, and which of its probes count.
-type schedule struct {
-	asap      bool      // the next probe is due
-	busy      bool      // a probe is under way
-	asked     time.Time // when the last probe began
-	sent      float64   // requests that clients have been sent to it with since, as far as is known
-	notBefore time.Time // a probe that began earlier does not count
-}
-
 // silence says how long and how often a node leaves probes unanswered.
 type silence struct {
 	unanswered  int           // probes in a row
@@ -87,13 +78,13 @@ type silence struct {
 	breaks      int           // of its connection in a row that were no death
 }
 
-// mark says whether discovery marks a node as the active one, and how long a node that is marked but not trusted is waited for
-// while it says that it is not active.
+// mark says how long requests wait for a node that discovery marks as the active one and that is not trusted, while it says that it
+// is not active: it may have been marked too early, or is about to lose its mark. So an impostor can delay requests, but neither
+// attract nor refuse them.
 type mark struct {
-	active     bool
-	waitFrom   time.Time // start of readyWait; zero: no wait
-	waitedLoss bool      // there was a wait when the node stopped saying that it is active: one for each mark
-	saidActive bool      // the last thing that the node said, without being trusted, is that it is active
+	until      time.Time // end of the wait
+	again      bool      // there is another wait when it stops saying that it is active: one for each mark
+	saidActive bool      // the last thing that it said is that it is active
 }
 
 const (
@@ -108,7 +99,7 @@ const (
 // newProbedNode returns a node that is due to be probed.
 func newProbedNode(key nodeKey, d *dialer, marked bool, now time.Time) *probedNode {
 	return &probedNode{
-		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{active: marked},
+		key: key, dialer: d, schedule: schedule{asap: true, notBefore: now}, mark: mark{again: marked},
 		findings: findings{verdict: verdict{verdictPending, now.Add(firstWait)}},
 	}
 }
@@ -172,28 +163,26 @@ func (n *probedNode) forget(now time.Time) {
 // that is not trusted cannot prove that it is ready, but is asked.
 func (n *probedNode) setMark(active bool, now time.Time) {
 	n.forget(now)
-	n.mark = mark{active: active, saidActive: n.mark.saidActive}
+	n.mark.again, n.mark.until = active, time.Time{}
 	if !active {
 		return
 	}
-	n.mark.waitFrom = now
+	n.mark.until = now.Add(readyWait)
 	if n.verdict.kind == verdictAliveOnly {
-		n.verdict = verdict{verdictPending, now.Add(readyWait)}
+		n.verdict = verdict{verdictPending, n.mark.until}
 	}
 }
 
-// unready reports whether requests wait for the node, which is not trusted and says that it is not active: it may have been marked
-// too early, or is about to lose its mark. They wait for readyWait after it was marked, and once more when it stops saying that
-// it is active. So an impostor can delay requests, but neither attract nor refuse them.
-func (n *probedNode) unready(o ProbeOutcome) bool {
-	m, denies := &n.mark, o.Unproven.denies()
-	if denies && m.saidActive && m.active && !m.waitedLoss {
-		m.waitFrom, m.waitedLoss = o.At, true
+// unready reports whether requests wait for the node, which is not trusted, by what it says.
+func (m *mark) unready(o ProbeOutcome) bool {
+	denies := o.Unproven.denies()
+	if denies && m.saidActive && m.again {
+		m.until, m.again = o.At.Add(readyWait), false
 	}
 	if o.Unproven != ResultNone {
 		m.saidActive = !denies
 	}
-	return denies && !m.waitFrom.IsZero() && o.At.Before(m.waitFrom.Add(readyWait))
+	return denies && o.At.Before(m.until)
 }
 
 // expire ends a wait that has a limit: for the first answer, since the node may not be reachable from here, and for a node that
@@ -245,8 +234,8 @@ func (n *probedNode) apply(o ProbeOutcome) (news bool) {
 		switch {
 		case strict:
 			n.verdict = verdict{kind: verdictNotActive}
-		case n.unready(o):
-			n.verdict = verdict{verdictPending, n.mark.waitFrom.Add(readyWait)}
+		case n.mark.unready(o):
+			n.verdict = verdict{verdictPending, n.mark.until}
 		default:
 			n.verdict = verdict{kind: verdictAliveOnly}
 		}

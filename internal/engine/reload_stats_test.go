@@ -110,7 +110,7 @@ func TestReloadInAnOutageRemembersWhoWasActive(t *testing.T) {
 		if got := next.State().Changes; got != changes || !next.State().Active() {
 			t.Errorf("%d changes, want %d", got, changes)
 		}
-		if h := next.History(); len(h) == 0 || h[0].Previous != "a" || !h[0].Active || h[0].Gap != time.Second {
+		if h := next.History(); len(h) == 0 || h[0].Previous != "a" || h[0].Kind != ActiveChanged || h[0].Gap != time.Second {
 			t.Errorf("the history, the newest first: %+v", h)
 		}
 	})

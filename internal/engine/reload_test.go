@@ -300,14 +300,14 @@ func TestReloadToAConfigWithoutAnAddressIsTold(t *testing.T) {
 		if n := wrong.lines("no active node"); n != 1 {
 			t.Errorf("%d lines, want one", n)
 		}
-		if h := wrong.History(); len(h) != 2 || h[0].Active || h[0].Reason != discovery.ReasonBadAddress || h[0].Previous != "a" {
+		if h := wrong.History(); len(h) != 2 || h[0].Kind != ActiveLost || h[0].Reason != discovery.ReasonBadAddress || h[0].Previous != "a" {
 			t.Errorf("the history, the newest first: %+v", h)
 		}
 		right := reload{config: func(c *Config) { c.Addressing = to(t, ToNodeName) }}.run(t, wrong)
 		right.Start()
 		wrong.release()
 		settle(time.Second)
-		if h := right.History(); len(h) != 3 || !h[0].Active || h[0].Gap != time.Second {
+		if h := right.History(); len(h) != 3 || h[0].Kind != ActiveChanged || h[0].Gap != time.Second {
 			t.Errorf("the history, the newest first: %+v", h)
 		}
 		if n, without := right.Stats().Losses(discovery.ReasonBadAddress), right.WithoutActive(time.Now()); n != 1 || without != time.Second {

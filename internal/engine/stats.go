@@ -164,15 +164,15 @@ func (s *Stats) probed(o ProbeOutcome) {
 }
 
 // changedBy counts a change of the active node.
-func (s *Stats) changedBy(t Transition) {
-	s.changed.Store(t.At.UnixNano())
-	if !t.Active {
-		s.losses[indexOf(LossReasons, t.Reason)].Add(1)
+func (s *Stats) changedBy(e Event) {
+	s.changed.Store(e.At.UnixNano())
+	if e.Kind == ActiveLost {
+		s.losses[indexOf(LossReasons, e.Reason)].Add(1)
 		return
 	}
-	if t.Gap > 0 {
-		s.Failovers.Observe(t.Gap)
-		s.without.Add(int64(t.Gap))
+	if e.Gap > 0 {
+		s.Failovers.Observe(e.Gap)
+		s.without.Add(int64(e.Gap))
 	}
 }
 

@@ -128,6 +128,26 @@ func (a Addressing) target(n *discovery.Node, leader string) (Target, error) {
 	return t, nil
 }
 
+// locate finds where a member is probed, which is its own address, and where it is reached. With redirect_to leader, that is the
+// address that the node named last, also while its next answer is pending; its own until it has named one.
+func (a Addressing) locate(m *member) {
+	t, err := a.target(&m.node, "")
+	m.target, m.direct, m.bad = t, t, ""
+	if err != nil {
+		m.bad = err.Error()
+		return
+	}
+	if !a.Leader() || m.leader == "" {
+		return
+	}
+	switch t, err = a.target(&m.node, m.leader); {
+	case err == nil:
+		m.target = t
+	case m.claims():
+		m.bad = err.Error()
+	}
+}
+
 // pick returns the host, not yet validated, and the registered port.
 func (a Addressing) pick(n *discovery.Node) (host string, port int, err error) {
 	switch a.redirectTo {

@@ -115,7 +115,7 @@ func TestProbesOfLeadersKeepTheirName(t *testing.T) {
 	m := member{
 		node: discovery.Node{ServiceAddress: "vault-1.example.com", Port: 8200}, findings: findings{verdict: verdict{kind: verdictActive}, leader: "https://10.0.0.1:8200"},
 	}
-	policy{addressing: a}.locate(&m)
+	a.locate(&m)
 	if m.target.Host != "10.0.0.1" || m.direct.URL != "https://vault-1.example.com:8200" || m.direct.ServerName != "vault-1.example.com" {
 		t.Errorf("to %s, probed at %s for %s", m.target.URL, m.direct.URL, m.direct.ServerName)
 	}

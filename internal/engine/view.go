@@ -59,14 +59,11 @@ type usage struct {
 
 // derivation is what a view remembers from one state to the next, besides the state. It is guarded by the cluster.
 type derivation struct {
-	began      time.Time // when it was started; zero: not yet
-	members    []member
-	lost       time.Time          // when the last active node was lost
-	lostNode   discovery.Identity // which one, until another node is active
-	candidates []string           // the last ones that were warned about
-	unproven   discovery.Identity // the last active node that was warned about because probes cannot verify it
-	departed   discovery.Identity // the same, because it is not registered any more
-	oneAddress bool               // it was warned about that all nodes have one address
+	began    time.Time // when it was started; zero: not yet
+	members  []member
+	lost     time.Time          // when the last active node was lost
+	lostNode discovery.Identity // which one, until another node is active
+	warned   map[string]string  // about what, by what was wrong
 }
 
 // started reports whether the view probes, logs and counts. Until then its config may come to nothing.
@@ -221,7 +218,7 @@ func (v *View) findNodes(last *View, now time.Time) {
 		before = byIdentity(last.members)
 	}
 	r := &v.watcher.report
-	members := policy{v.selection, v.Addressing}.members(r.all())
+	members := membersOf(r.all(), v.selection, v.Addressing)
 	for i := range members {
 		m := &members[i]
 		m.hidden = i >= len(r.nodes)

@@ -7,6 +7,7 @@ package status
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -174,15 +175,11 @@ func nodeOf(n engine.NodeStatus) Node {
 // changesOf returns the changes of the active node, the newest first.
 func changesOf(c *registry.Cluster) []Change {
 	list := []Change{}
-	for _, t := range c.View.History() {
-		e := Change{
-			At: t.At.UTC(), Cluster: c.Name, Event: "active_lost", Node: t.Node, URL: t.URL, PreviousNode: t.Previous,
-			PreviousURL: t.PrevURL, Reason: t.Reason, GapSeconds: t.Gap.Seconds(), By: t.By,
-		}
-		if t.Active {
-			e.Event = "active_changed"
-		}
-		list = append(list, e)
+	for _, e := range c.View.History() {
+		list = append(list, Change{
+			At: e.At.UTC(), Cluster: c.Name, Event: strings.TrimPrefix(string(e.Kind), "vault_"), Node: e.Node, URL: e.URL, PreviousNode: e.Previous,
+			PreviousURL: e.PreviousURL, Reason: e.Reason, GapSeconds: e.Gap.Seconds(), By: e.By,
+		})
 	}
 	return list
 }
