@@ -18,7 +18,7 @@ func markdown(o options, m *page.Machine, costs [2][]cost, loads [2][]load, span
 	fmt.Fprintf(&b, "## What many redirectors cost\n\nMade by `benchprobe` on %s.\n\n", m.Date.UTC().Format(time.DateOnly))
 	fmt.Fprintf(&b, "CPU time that the probes of so many redirectors take at a Vault node, in per cent of one core, beyond what the node uses "+
 		"without them; each over %s, with the default probes and no other traffic: twice a second at the active node, every 5 s at each standby, each over "+
-		"a new connection, over TLS with sessions resumed:\n\n", o.span)
+		"a new connection, over TLS with sessions resumed. A standby that serves reads (option `standby`) is probed like the active node:\n\n", o.span)
 	var lines [][]string
 	for i, plain := range costs[0] {
 		secure := costs[1][i]

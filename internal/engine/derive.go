@@ -100,18 +100,25 @@ func (v *View) next(prev *State, e election, now time.Time) *State {
 		next.standbys = v.findStandbys(node)
 	}
 	next.members = slices.Clone(v.members)
+	next.Detail = v.detail(next, node, worth)
+	return next
+}
+
+// detail returns more on the reason of a state, or on what is odd about its active node, for people.
+func (v *View) detail(next *State, node *member, worth evidence) string {
 	switch {
 	case node == nil && next.reason == discovery.ReasonNoActive && worth == whole && NothingMarks(v.selection, v.watcher.report.nodes):
-		next.Detail = "nothing marks an active node: the instances have no checks"
+		return "nothing marks an active node: the instances have no checks"
 	case next.Detail != "" || node == nil:
+		return next.Detail
 	case LacksPort(&node.node, node.target.URL):
-		next.Detail = "node " + node.node.Name + ": " + withoutPort(&node.node)
+		return "node " + node.node.Name + ": " + withoutPort(&node.node)
 	case node.gone != nil:
-		next.Detail = "node " + node.node.Name + " is no longer registered, and says that it is active: its configuration may lack service_registration \"consul\" {}"
+		return "node " + node.node.Name + " is no longer registered, and says that it is active: its configuration may lack service_registration \"consul\" {}"
 	case v.haveOneAddress():
-		next.Detail = "all nodes are registered with the same address, " + node.target.URL + ": api_addr has to be each node's own"
+		return "all nodes are registered with the same address, " + node.target.URL + ": api_addr has to be each node's own"
 	}
-	return next
+	return ""
 }
 
 // withoutPort says that api_addr has no port.

@@ -516,3 +516,19 @@ func checkStandbys(t *testing.T, w *watched, maintained map[string]bool) {
 		}
 	}
 }
+
+// While the active node leaves a probe unanswered, standbys go on serving reads: they have answered theirs.
+func TestStandbysWhileTheActiveNodeIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := readingCluster(t)
+		n.node("a").hangs(true)
+		settle(2 * time.Second)
+		if p := w.State().Phase(); p.Situation != Silent {
+			t.Fatalf("phase %v", p)
+		}
+		wantStandbys(t, w, "b c")
+		settle(2 * time.Second)
+		w.expect(t, "", discovery.ReasonUnhealthy)
+		wantStandbys(t, w, "")
+	})
+}
