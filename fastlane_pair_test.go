@@ -21,10 +21,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 func init() {
@@ -161,17 +158,7 @@ func newPairsOf(t testing.TB, consul *standin.Consul, kinds []kind) *pairs {
 	config := fmt.Sprintf(`{"admin": {"disabled": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "PANIC"}}},
 		"apps": {"tls": {"certificates": {"load_files": [{"certificate": %q, "key": %q}]}}, "http": {"http_port": 1, "https_port": 2, "servers": {%s}}}}`,
 		cert, key, strings.Join(servers, ","))
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := caddy.Load([]byte(config), true); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range registry.Clusters() {
-		wait.Until(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
-	}
+	runJSON(t, config)
 	return p
 }
 

@@ -23,7 +23,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
@@ -41,7 +40,7 @@ func loadTLS(t *testing.T, port, consul string) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatal(err)
 	}
-	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	awaitActive(t)
 }
 
 // dialLane returns a connection that is on the lane, the only one. Right after a reload, Linux may have put one into the queue
@@ -154,7 +153,7 @@ func TestFastLaneOfClientsElsewhere(t *testing.T) {
 	if err := caddy.Load(laneServer(port, handlerJSON(consul.Addr(), `, "hold": 0`), ""), true); err != nil {
 		t.Fatal(err)
 	}
-	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+	awaitActive(t)
 	for header, want := range map[string]int{
 		"X-Other: 203.0.113.7": http.StatusTemporaryRedirect, "X-Forwarded-For: 203.0.113.7": http.StatusServiceUnavailable,
 		"X-Real-IP: 203.0.113.7": http.StatusServiceUnavailable, "forwarded: for=203.0.113.7": http.StatusServiceUnavailable,
@@ -187,7 +186,7 @@ func TestFastLaneOfUnknownClients(t *testing.T) {
 		if err := caddy.Load([]byte(config), true); err != nil {
 			t.Fatal(err)
 		}
-		wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
+		awaitActive(t)
 		c, err := net.Dial("unix", socket)
 		if err != nil {
 			t.Fatal(err)

@@ -22,8 +22,10 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // TestMain keeps tests on this machine: names are looked up in dns, and no proxy is used.
@@ -97,6 +99,28 @@ func provisionJSON(t testing.TB, raw string) *Handler {
 	h := load[*Handler](t, ctx, handlerID, raw)
 	start(t, ctx)
 	return h
+}
+
+// runJSON runs Caddy with a config until the test ends, and waits until all its clusters are known.
+func runJSON(t testing.TB, config string) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := caddy.Load([]byte(config), true); err != nil {
+		t.Fatalf("%v: %s", err, config)
+	}
+	for _, c := range registry.Clusters() {
+		wait.Until(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
+	}
+}
+
+// awaitActive waits until the one cluster that is served has an active node.
+func awaitActive(t testing.TB) {
+	t.Helper()
+	wait.Until(t, "an active node", func() bool { c := registry.Clusters(); return len(c) == 1 && c[0].View.State().Active() })
 }
 
 // What the proxy promises: how long a body may be that it reads before it sends the request on, and how often it sends a read

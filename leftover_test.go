@@ -6,7 +6,6 @@ package vaultredirect
 import (
 	"bufio"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -16,13 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
-	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
 // rudeNode is a node that treats the body of a request as the end of the request's path says:
@@ -160,20 +154,7 @@ func newLeftovers(t testing.TB) *leftovers {
 	config := fmt.Sprintf(`{"admin": {"disabled": true, "config": {"persist": false}}, "logging": {"logs": {"default": {"level": "PANIC"}}},
 		"apps": {"tls": {"certificates": {"load_files": [{"certificate": %q, "key": %q}]}}, "http": {"http_port": 1, "https_port": 2, "servers": {%s}}}}`,
 		cert, key, strings.Join(servers, ","))
-	if !json.Valid([]byte(config)) {
-		t.Fatal(config)
-	}
-	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := caddy.Load([]byte(config), true); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range registry.Clusters() {
-		wait.Until(t, "an answer of Consul", func() bool { return c.View.State().Phase().Situation != engine.Starting })
-	}
+	runJSON(t, config)
 	return l
 }
 
@@ -422,7 +403,7 @@ func TestRestOfAReplacedBodyIsNoRequest(t *testing.T) {
 				return fmt.Sprintf(`%s {"handler": "vault_redirect", "scheme": "http", "discovery": {"source": "consul", "address": %q},
 					"probe": {"mode": "off"}, "proxy": {"match": [%s]}}`, row.before, consul.Addr(), row.match)
 			})
-			wait.Until(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
+			awaitActive(t)
 			for _, path := range []string{"/v1/p/read", "/v1/q", defaultHealthPath} {
 				for _, b := range bodies {
 					if b.half || row.match == body && path == defaultHealthPath || row.before != "" && !b.whole { // what breaks before it comes to this handler is Caddy's

@@ -61,7 +61,7 @@ func proxyTrusting(t *testing.T, node *httptest.Server, trust, more, server stri
 			t.Errorf("the token is logged: %s", lines[0])
 		}
 	})
-	wait.Until(t, "active", func() bool { return registry.Clusters()[0].View.State().Active() })
+	awaitActive(t)
 	return p
 }
 

@@ -7,9 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,22 +14,15 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // haproxy runs HAProxy in front of copies, without retries: what fails is seen.
 func haproxy(t *testing.T, copies ...*server) (ip string) {
 	t.Helper()
-	path, err := exec.LookPath("haproxy")
-	if err != nil {
-		t.Skip("there is no haproxy on PATH (Debian's package haproxy): drained restarts behind it are not tested")
-	}
-	if ip, err = harness.Loopback(); err != nil {
-		t.Skip(err)
-	}
-	var config strings.Builder
-	fmt.Fprintf(&config, `global
+	return runInFront(t, "haproxy", func(ip, _ string) string {
+		var config strings.Builder
+		fmt.Fprintf(&config, `global
   maxconn 2000
 defaults
   mode http
@@ -54,26 +44,11 @@ backend copies
   http-check expect status 200
   default-server check inter 200ms fall 2 rise 2
 `, ip, harness.HealthPath)
-	for i, c := range copies {
-		fmt.Fprintf(&config, "  server copy-%d %s:8080\n", i, c.IP)
-	}
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &process.Process{Name: "haproxy", Path: path, Args: []string{"-db", "-f", file}, LogFile: filepath.Join(t.TempDir(), "haproxy.log")}
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.StopOrKill(10 * time.Second); err != nil {
-			t.Error(err)
+		for i, c := range copies {
+			fmt.Fprintf(&config, "  server copy-%d %s:8080\n", i, c.IP)
 		}
-		if t.Failed() {
-			t.Logf("HAProxy's log:\n%s", p.Tail(40))
-		}
-	})
-	return ip
+		return config.String()
+	}, "-db", "-f")
 }
 
 // up tells whether an HAProxy takes a copy for ready, by its table of statistics.

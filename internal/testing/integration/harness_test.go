@@ -12,6 +12,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ import (
 
 	_ "github.com/vault-redirector/caddy-vault-redirect"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
@@ -61,6 +64,36 @@ func (s *server) await(what string, ok func() bool) {
 		}
 		return ok()
 	})
+}
+
+// runInFront runs a program with a config in front of Caddy, on an address of its own. The file of the config is its last argument.
+func runInFront(t *testing.T, name string, config func(ip, dir string) string, args ...string) (ip string) {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Skipf("there is no %s on PATH (Debian's package of that name): Caddy behind it is not tested", name)
+	}
+	if ip, err = harness.Loopback(); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, name+".conf")
+	if err := os.WriteFile(file, []byte(config(ip, dir)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process.Process{Name: name, Path: path, Args: append(args, file), Dir: dir, LogFile: filepath.Join(dir, name+".log")}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.StopOrKill(10 * time.Second); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the log of %s:\n%s", name, p.Tail(40))
+		}
+	})
+	return ip
 }
 
 // countFromEnv returns how often a test does something: as often as an environment variable says, if it is set.

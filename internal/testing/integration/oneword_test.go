@@ -178,21 +178,28 @@ func TestOneWordLosesOnlyWhatIsInFlight(t *testing.T) {
 	}
 }
 
+// readSteadily starts readers once every node votes and the site redirects to the active one, which it returns.
+func readSteadily(t *testing.T, c *cluster.Cluster, caddy *server, site string) (active *cluster.Vault, r *readers) {
+	t.Helper()
+	if err := c.WaitHealthy(timeout(t)); err != nil {
+		t.Fatal(err)
+	}
+	active, err := c.WaitActive(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caddy.awaitTarget(site, active.URL)
+	r = startReaders(t, c, site)
+	r.more(t, 60)
+	return active, r
+}
+
 // oneWordFailover makes one failover under load. A read may fail only if it was in flight at the node that went away: sent
 // to that node, and begun before it was gone, or so soon afterwards that it could not be known yet. A machine that delays
 // all processes gets that time added: a process that is not run notices nothing.
 func oneWordFailover(t *testing.T, c *cluster.Cluster, caddy *server, site, name string, bound time.Duration, fault goneAfter) {
 	t.Helper()
-	if err := c.WaitHealthy(timeout(t)); err != nil { // every node votes
-		t.Fatal(err)
-	}
-	old, err := c.WaitActive(timeout(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	caddy.awaitTarget(site, old.URL)
-	r := startReaders(t, c, site)
-	r.more(t, 60)
+	old, r := readSteadily(t, c, caddy, site)
 	if failed := r.take(); len(failed) > 0 {
 		t.Errorf("%s: %d reads failed before: %v", name, len(failed), failed[0].err)
 	}

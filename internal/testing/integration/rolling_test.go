@@ -61,16 +61,7 @@ func TestRollingUpgrade(t *testing.T) {
 	mountKV(t, c)
 	caddy := runCaddy(t, "", "http://{ip}:8080 {\n\tvault_redirect "+c.Consuls[0].HTTPAddr+" {\n\t\tscheme http\n\t}\n}")
 	site := "http://" + caddy.IP + ":8080"
-	if err := c.WaitHealthy(timeout(t)); err != nil {
-		t.Fatal(err)
-	}
-	old, err := c.WaitActive(timeout(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	caddy.awaitTarget(site, old.URL)
-	r := startReaders(t, c, site)
-	r.more(t, 60)
+	old, r := readSteadily(t, c, caddy, site)
 	r.worst.Store(0)
 
 	var watch sync.WaitGroup

@@ -12,9 +12,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +21,6 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/harness"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/process"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
@@ -33,15 +29,8 @@ import (
 // 8081 once it has all of them.
 func nginx(t *testing.T, caddy string) (ip string) {
 	t.Helper()
-	path, err := exec.LookPath("nginx")
-	if err != nil {
-		t.Skip("there is no nginx on PATH (Debian's package nginx): uploads through kept connections are not tested")
-	}
-	if ip, err = harness.Loopback(); err != nil {
-		t.Skip(err)
-	}
-	dir := t.TempDir()
-	config := fmt.Sprintf(`daemon off; master_process off; worker_processes 1; pid %[1]s/nginx.pid;
+	return runInFront(t, "nginx", func(ip, dir string) string {
+		return fmt.Sprintf(`daemon off; master_process off; worker_processes 1; pid %[1]s/nginx.pid;
 events { worker_connections 1000; }
 http {
   access_log off; error_log stderr crit; client_max_body_size 0; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -51,23 +40,7 @@ http {
   server { listen %[3]s:8081; location / { proxy_pass http://redirector; } }
 }
 `, dir, caddy, ip)
-	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &process.Process{Name: "nginx", Path: path, Args: []string{"-p", dir, "-e", "stderr", "-c", file}, LogFile: filepath.Join(dir, "nginx.log")}
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.StopOrKill(10 * time.Second); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("nginx's log:\n%s", p.Tail(40))
-		}
-	})
-	return ip
+	}, "-p", "./", "-e", "stderr", "-c")
 }
 
 // The tokens of the two clients, whose paths begin with /v1/a/ and /v1/b/.
