@@ -4,9 +4,9 @@
 // Package engine knows which node of a Vault cluster is active.
 //
 // What is known flows one way. A watcher queries a [discovery.Source] and reports the full set of nodes to its [Cluster]. The
-// cluster probes the nodes and owns all that is known of them. A [View] is a cluster and a config: it elects one node, derives
-// the phase (see [Phase]) and publishes an immutable [State], which readers get with one atomic load. Requests that find no
-// active node wait until the cluster changes.
+// cluster probes the nodes and owns all that is known of them. A [View] is a cluster and a config: it elects one node, finds the
+// standbys that serve reads beside it (see [Standby]), derives the phase (see [Phase]) and publishes an immutable [State], which
+// readers get with one atomic load. Requests that find no active node wait until the cluster changes.
 //
 // A reload gives handlers other views of the same cluster. It must lose nothing of what is known:
 //
