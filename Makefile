@@ -72,7 +72,7 @@ lint: ## Check formatting, vet, staticcheck, tidiness of the modules
 	cd examples/twelve-factor/todo && $(GO) vet ./... && $(GO) mod tidy -diff
 
 .PHONY: formats
-formats: ## Read Dockerfile, Compose, Nomad and Kubernetes examples with the libraries of those who use them
+formats: ## Read Dockerfile, Compose, Nomad and Kubernetes examples with the libraries of the programs that read them
 	cd tools/formats && $(GO) test -count=1 ./...
 
 # Apart from lint, since all of Caddy is compiled for each.
