@@ -23,7 +23,7 @@ const maxBuffered = 32 << 10
 // a kept connection turns out to be closed. Over HTTP/3, only reading shows that a request has no body.
 func isShort(r *http.Request) bool {
 	short := r.ContentLength > 0 && r.ContentLength <= maxBuffered
-	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && isRead(r.Method)
+	unsaid := r.ContentLength < 0 && r.ProtoMajor == 3 && (isRead(r.Method) || r.Method == http.MethodDelete)
 	return (short || unsaid) && r.Header.Get("Expect") == "" && len(r.Trailer) == 0
 }
 

@@ -22,6 +22,7 @@ func TestBuffersBodiesOfUnknownLength(t *testing.T) {
 		{"LIST", 3, 10, 10},
 		{"GET", 3, maxBuffered, maxBuffered},
 		{"GET", 3, maxBuffered + 1, -1},
+		{"DELETE", 3, 0, 0},
 		{"POST", 3, 10, -1},
 		{"GET", 1, 10, -1},
 	} {

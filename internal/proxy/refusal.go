@@ -30,6 +30,8 @@ func (r *refusal) Error() string { return r.text }
 // Performance standbys of Vault Enterprise ignore it, by their manual.
 const noForwarding = "X-Vault-No-Request-Forwarding"
 
+var yes = []string{"true"} // its value, which nobody changes
+
 // maxRedirects is how many redirects of a node are taken for those of a failover: for 2.5 s. A node that still redirects, and is still
 // believed to be active, is a standby that is marked as active, or a balancer in front of all nodes. Then standbys may forward.
 const maxRedirects = 6

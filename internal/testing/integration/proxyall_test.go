@@ -6,7 +6,9 @@ package integration
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
 
@@ -260,6 +263,74 @@ func proxyAll(t *testing.T, c *cluster.Cluster, site string) {
 	for line := range strings.Lines(metrics) {
 		if strings.HasPrefix(line, "caddy_vault_redirect_proxy_retries_total") {
 			t.Log(strings.TrimSpace(line))
+		}
+	}
+}
+
+// Over each version of HTTP, what was refused is sent again in one piece, if it was read before it was sent on.
+func TestRefusalsOverAllOfHTTP(t *testing.T) {
+	t.Parallel()
+	const refusal = `{"errors":["local node not active but active cluster node not found"]}`
+	var mu sync.Mutex
+	times := map[string]int{}
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		if times[r.URL.Path]++; times[r.URL.Path] == 1 {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, refusal)
+			return
+		}
+		fmt.Fprintf(w, "%s %s", r.Method, body)
+	}))
+	t.Cleanup(node.Close)
+	at := node.Listener.Addr().(*net.TCPAddr)
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address(at.IP.String()), standin.Port(at.Port)))
+	options := consul.Addr() + " {\n\t\tscheme http\n\t\tprobe off\n\t\tproxy all\n\t}\n}\n"
+	caddy := runCaddy(t, "\tskip_install_trust\n\tauto_https disable_redirects", "\nhttps://{ip}:8443 {\n\ttls internal\n\tvault_redirect "+options+"http://{ip}:8080 {\n\tvault_redirect "+options)
+	caddy.await("healthy", func() bool { return readHealth(t, "http://"+caddy.IP+":8080").Healthy })
+	for proto, client := range clientsOf(t, caddy) {
+		site := "https://" + caddy.IP + ":8443"
+		if proto == "HTTP/1.1" {
+			site = "http://" + caddy.IP + ":8080"
+		}
+		wait.Until(t, proto+" works", func() bool {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", site+ownPath, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.RoundTrip(req)
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		})
+		for i, row := range []struct {
+			method string
+			body   io.Reader
+			code   int
+			want   string
+		}{
+			{"GET", nil, http.StatusOK, "GET "},
+			{"LIST", nil, http.StatusOK, "LIST "},
+			{"DELETE", nil, http.StatusOK, "DELETE "},
+			{"PUT", strings.NewReader("a body"), http.StatusOK, "PUT a body"},
+			{"PUT", io.MultiReader(strings.NewReader("a body")), http.StatusInternalServerError, refusal},
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), row.method, fmt.Sprintf("%s/v1/%s/%d", site, proto[5:], i), row.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.RoundTrip(req)
+			if err != nil {
+				t.Fatalf("%s %s: %v", proto, row.method, err)
+			}
+			body := readAll(t, resp)
+			if resp.Proto != proto || resp.StatusCode != row.code || body != row.want {
+				t.Errorf("%s %s %d: %s, status %d: %s", proto, row.method, i, resp.Proto, resp.StatusCode, body)
+			}
 		}
 	}
 }
