@@ -80,7 +80,7 @@ func TestAdminShapes(t *testing.T) {
 	one := check("a cluster", firstOf(t, top["clusters"]), clusterKeys)
 	check("active", one["active"], "by changes id node since url")
 	source := check("discovery", one["discovery"], "active_by endpoint failing_since failures index last_success service source up")
-	check("a node", firstOf(t, one["nodes"]), "elected failing_checks id marked node probe since state url why")
+	check("a node", firstOf(t, one["nodes"]), "elected failing_checks id marked node probe reads since state url why why_no_reads")
 	check("requests", one["requests"], "bad_request loop passed proxied redirected standby unavailable")
 	check("hold", one["hold"], "abandoned expired limit overflow released shutdown waiting")
 	const historyKeys = "at by cluster event gap_seconds node previous_node previous_url reason url"

@@ -139,6 +139,7 @@ func numbersOf(c *status.Cluster) []figure {
 		class  string
 	}{
 		{"redirected", c.Requests["redirected"], true, ""},
+		{"redirected to standbys", c.Requests["standby"], false, ""},
 		{"proxied", c.Requests["proxied"], false, ""},
 		{"rejected (503)", c.Requests["unavailable"], true, "bad"},
 		{"redirect loop (508)", c.Requests["loop"], false, "bad"},

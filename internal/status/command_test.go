@@ -178,6 +178,22 @@ func TestHistoryCommand(t *testing.T) {
 	}
 }
 
+func TestWhyText(t *testing.T) {
+	for want, n := range map[string]Node{
+		"":             {Elected: true},
+		"429, standby": {Why: "429, standby"},
+		"429, standby; reads are redirected to it":                  {Why: "429, standby", Reads: true},
+		"429, standby; no reads: forwards reads to the active node": {Why: "429, standby", WhyNoReads: "forwards reads to the active node"},
+		"probe: 503, sealed":                                        {Why: "probe: 503, sealed", WhyNoReads: "probe: 503, sealed"},
+		"probe: 503, sealed; not passing: a, b":                     {Why: "probe: 503, sealed", WhyNoReads: "probe: 503, sealed", FailingChecks: []string{"a", "b"}},
+		"429, standby; not passing: a; reads are redirected to it":  {Why: "429, standby", Reads: true, FailingChecks: []string{"a"}},
+	} {
+		if got := n.WhyText(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestStatusCommandWaits(t *testing.T) {
 	var asked atomic.Int32
 	document := func() any {

@@ -82,7 +82,9 @@ type Node struct {
 	Since         *time.Time       `json:"since"`
 	Elected       bool             `json:"elected"`
 	Marked        bool             `json:"marked"`
-	Why           string           `json:"why"` // why it is not elected
+	Why           string           `json:"why"`          // why it is not elected
+	Reads         bool             `json:"reads"`        // reads are redirected to it, by the option standby
+	WhyNoReads    string           `json:"why_no_reads"` // why not; empty for the active node, and without that option
 	FailingChecks []string         `json:"failing_checks"`
 	Probe         *Probe           `json:"probe"`
 }
@@ -164,7 +166,7 @@ func discoveryOf(c *registry.Cluster) Discovery {
 func nodeOf(n engine.NodeStatus) Node {
 	d := Node{
 		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: TimeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
-		Why: n.Why, FailingChecks: append([]string{}, n.Failing...),
+		Why: n.Why, Reads: n.Reads, WhyNoReads: n.WhyNoReads, FailingChecks: append([]string{}, n.Failing...),
 	}
 	if n.Probe.Result != engine.ResultNone {
 		d.Probe = &Probe{n.Probe.Result, n.Probe.Code, n.Probe.Detail, n.Probe.At.UTC(), n.Probe.Took.Seconds()}

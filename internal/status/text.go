@@ -107,11 +107,17 @@ func (p *Probe) Text() string {
 	return string(p.Result)
 }
 
-// WhyText says why the node is not elected.
+// WhyText says why the node is not elected, and whether it gets reads.
 func (n *Node) WhyText() string {
 	text := n.Why
 	if len(n.FailingChecks) > 0 && !strings.Contains(text, "critical") {
 		text = strings.TrimPrefix(text+"; not passing: "+strings.Join(n.FailingChecks, ", "), "; ")
+	}
+	switch {
+	case n.Reads:
+		text += "; reads are redirected to it"
+	case n.WhyNoReads != "" && n.WhyNoReads != n.Why:
+		text += "; no reads: " + n.WhyNoReads
 	}
 	return text
 }
