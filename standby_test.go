@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/hashicorp/consul/api"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
@@ -323,5 +324,35 @@ func TestStandbyOnTheFastLane(t *testing.T) {
 	}
 	if n := onLane(); n != 1 {
 		t.Errorf("%d connections on the lane", n)
+	}
+}
+
+// TestCheckOfReads: check says of each node whether it gets reads, why not, and what matchers let writes through.
+func TestCheckOfReads(t *testing.T) {
+	c := standIns(t)
+	file := func(matchers string) string {
+		return configFile(t, c.Consul.Addr(), "http://127.0.0.1:18200 {\nbind 127.0.0.1\nvault_redirect {consul} {\nscheme http\n"+matchers+"\n}\n}\n")
+	}
+	list, code := findingsOf(t, "--config", file("standby method GET LIST"))
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for _, v := range c.Vaults[1:] {
+		wantFinding(t, list, "reads", doctor.OK, v.Name(), "gets no reads: forwards reads to the active node", "")
+	}
+	wantFinding(t, list, "reads", doctor.Warning, "vault", "the option standby does nothing", "remove it")
+	for _, v := range c.Vaults {
+		v.SetServesReads(true)
+	}
+	c.Vaults[2].SetClusterID("other")
+	list, _ = findingsOf(t, "--config", file("standby method GET\nstandby path /v1/secret/* /v1/database/creds/*\nstandby expression \"method('GET') && path('/v1/a/*')\""))
+	wantFinding(t, list, "reads", doctor.OK, "vault-1", "serves reads", "")
+	wantFinding(t, list, "reads", doctor.Warning, "vault-2", "gets no reads: of another Vault cluster", "")
+	wantFinding(t, list, "reads", doctor.Warning, "vault", "each request is a write: /v1/database/creds/*", "standby method GET LIST")
+	for _, args := range [][]string{{"--config", file("")}, {c.Consul.Addr(), "--scheme", "http"}} {
+		list, _ = findingsOf(t, args...)
+		if slices.ContainsFunc(list, func(f doctor.Finding) bool { return f.Check == "reads" }) {
+			t.Errorf("without the option: %s", dump(list))
+		}
 	}
 }

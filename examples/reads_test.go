@@ -11,9 +11,9 @@ import (
 func reads(t *testing.T, text string) {
 	setFiles(t)
 	caddyfile(t, text)
-	some := strings.Replace(strings.Replace(text, "\t\tstandby method GET LIST\n", "", 1), "# standby path", "standby path", 1)
-	if !strings.Contains(some, "\n\t\tstandby path") {
-		t.Fatal("standby path is not found")
+	some := strings.Replace(strings.Replace(text, "\t\tstandby method GET LIST\n", "", 1), "# standby expression", "standby expression", 1)
+	if !strings.Contains(some, "\n\t\tstandby expression") {
+		t.Fatal("standby expression is not found")
 	}
 	caddyfile(t, some)
 }

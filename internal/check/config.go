@@ -140,6 +140,9 @@ type object struct {
 		All   bool             `json:"all"`
 		Match []map[string]any `json:"match"`
 	} `json:"proxy"`
+	Standby struct {
+		Match []map[string]json.RawMessage `json:"match"`
+	} `json:"standby"`
 }
 
 type route struct {
@@ -165,10 +168,29 @@ func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, 
 	if len(s.listen) > 0 {
 		// A set of matchers without a matcher matches every request.
 		all := o.Proxy.All || slices.ContainsFunc(o.Proxy.Match, func(set map[string]any) bool { return len(set) == 0 })
-		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: all}}
+		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: all, Reads: matchersOf(o.Standby.Match)}}
 	}
 	f.found = append(f.found, h)
 	return nil
+}
+
+// matchersOf returns what sets of matchers say of methods and paths.
+func matchersOf(sets []map[string]json.RawMessage) (list []doctor.Matcher) {
+	for _, set := range sets {
+		var m doctor.Matcher
+		for name, raw := range set {
+			switch name {
+			case "method":
+				_ = json.Unmarshal(raw, &m.Methods) // if it is none, loading the handler fails
+			case "path":
+				_ = json.Unmarshal(raw, &m.Paths)
+			default:
+				m.More = true
+			}
+		}
+		list = append(list, m)
+	}
+	return list
 }
 
 // enter returns the scope inside an object: a server says where it listens, a route for which hosts it is.

@@ -7,12 +7,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 )
 
 // fakeHandler stands for the handler in Caddyfiles.
@@ -76,5 +79,22 @@ func TestCheckKnowsProxies(t *testing.T) {
 		if err != nil || len(found) != 1 || len(found[0].sites) != 1 || found[0].sites[0].Proxy != all {
 			t.Errorf("%s: %v: %+v", proxy, err, found)
 		}
+	}
+}
+
+func TestCheckKnowsReads(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	text := `{"listen": [":80"], "routes": [{"handle": [{"handler": "vault_redirect", "standby": {"match": [
+		{"method": ["GET", "LIST"]}, {"path": ["/v1/a/*"]}, {"header": {"X-Read": ["yes"]}}]}}]}]}`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, err := handlersByConfig(file, "")
+	if err != nil || len(found) != 1 || len(found[0].sites) != 1 {
+		t.Fatal(err, found)
+	}
+	want := []doctor.Matcher{{Methods: []string{"GET", "LIST"}}, {Paths: []string{"/v1/a/*"}}, {More: true}}
+	if got := found[0].sites[0].Reads; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
 	}
 }

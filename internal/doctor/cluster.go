@@ -20,6 +20,7 @@ func (o *Observation) Findings() []Finding {
 	}
 	list = append(list, o.registrations()...)
 	list = append(list, o.mark(), o.active(), o.probe(), o.standby())
+	list = append(list, o.reads()...)
 	list = append(list, o.schemes()...)
 	list = append(list, o.versions()...)
 	list = append(list, o.clocks()...)

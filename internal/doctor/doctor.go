@@ -89,7 +89,7 @@ func (d *Doctor) Observe(ctx context.Context, timeout time.Duration) []Observati
 }
 
 // settle waits until discovery has answered or failed, and each node was probed: once, or as often as makes it dead if it does not
-// answer in time.
+// answer in time. If standbys are to get reads, it also waits until they have told whether they serve these, for as long.
 func (c *cluster) settle(ctx context.Context) {
 	for began, changed := time.Now(), c.view.Changed(); !c.settled(time.Since(began)); changed = c.view.Changed() {
 		select {
@@ -113,7 +113,7 @@ func (c *cluster) settled(after time.Duration) bool {
 		switch {
 		case n.URL == "":
 		case n.Probe.Result == engine.ResultNone,
-			n.Probe.Result == engine.ResultTimeout && after < time.Duration(probe.Fall)*probe.Timeout:
+			(n.Probe.Result == engine.ResultTimeout || n.WhyNoReads == engine.UnknownReads) && after < time.Duration(probe.Fall)*probe.Timeout:
 			return false
 		}
 	}
@@ -128,7 +128,7 @@ func (c *cluster) observe(ctx context.Context, timeout time.Duration) Observatio
 	state, status := c.view.State(), c.view.Discovery()
 	o := Observation{
 		Name: c.config.Name, Endpoint: status.Endpoint, Selection: c.discoverer.Selection(), Mode: c.config.Probe.Mode,
-		Verify: c.config.Probe.Verifies(), Sites: c.sites, Here: machine.Own(),
+		Verify: c.config.Probe.Verifies(), Standbys: c.config.Standbys, Sites: c.sites, Here: machine.Own(),
 		Reason: state.ReasonAt(time.Now()), Detail: state.Detail, By: state.By, Candidates: state.Candidates,
 	}
 	if n, ok := c.discoverer.Discoverer.(discovery.SourceNamer); ok {

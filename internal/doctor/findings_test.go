@@ -64,6 +64,29 @@ func TestFindingsOfAHealthyCluster(t *testing.T) {
 	}
 }
 
+// reading makes the standbys get reads, or not for a reason, of what a matcher selects.
+func reading(why string, matchers ...Matcher) func(*Observation) {
+	return func(o *Observation) {
+		o.Standbys = true
+		o.Sites[0].Reads = matchers
+		for i := range o.Nodes[1:] {
+			o.Nodes[i+1].Reads, o.Nodes[i+1].WhyNoReads = why == "", why
+		}
+	}
+}
+
+// Matchers that are known to let no writes through are not warned about.
+func TestReadsWithoutAWarning(t *testing.T) {
+	o := healthy()
+	reading("", Matcher{Methods: []string{"GET", "LIST"}}, Matcher{Methods: []string{"get"}, Paths: []string{"/v1/secret/*"}},
+		Matcher{Paths: []string{"/v1/transit/encrypt/*", "/v1/kms/Decrypt/key"}}, Matcher{More: true}, Matcher{More: true, Paths: []string{"/v1/secret/*"}})(o)
+	for _, f := range o.Findings() {
+		if f.Severity != OK {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 func TestFindings(t *testing.T) {
 	for _, row := range []struct {
 		name                    string
@@ -156,6 +179,14 @@ func TestFindings(t *testing.T) {
 		}, "standby", OK, "", "", ""},
 		{"all is proxied", func(o *Observation) { o.Sites = append(o.Sites[:0], Site{TLS: true, Proxy: true}) }, "redirect", OK, "vault-1", "all requests are proxied to https://vault-1", ""},
 		{"versions", func(o *Observation) { o.Nodes[2].Health.Version = "1.20.4" }, "version", Warning, "vault", "1.20.4 (vault-3), 1.21.0 (vault-1, vault-2)", "upgrade"},
+		{"reads are served", reading(""), "reads", OK, "vault-2", "serves reads", ""},
+		{"reads are forwarded", reading(engine.ForwardsReads), "reads", OK, "vault-2", "gets no reads: forwards reads", ""},
+		{"all reads are forwarded", reading(engine.ForwardsReads), "reads", Warning, "vault", "does nothing", "OpenBao from 2.5"},
+		{"reads are not served", reading("probe: 503, sealed"), "reads", Warning, "vault-2", "gets no reads: probe: 503, sealed", "see its other lines"},
+		{"a matcher for all", reading("", Matcher{}), "reads", Warning, "vault", "lets every method through for all paths", "standby method GET LIST"},
+		{"a matcher for writes", reading("", Matcher{Methods: []string{"GET", "PUT"}}), "reads", Warning, "vault", "lets GET, PUT through", "standby method GET LIST"},
+		{"a matcher of paths", reading("", Matcher{Paths: []string{"/v1/secret/*", "/v1/transit/encrypt/*"}}), "reads", Warning, "vault", "lets every method through for /v1/secret/*:", "standby method GET LIST"},
+		{"a matcher of leases", reading("", Matcher{Methods: []string{"GET"}, Paths: []string{"/v1/database/creds/*"}}), "reads", Warning, "vault", "each request is a write: /v1/database/creds/*:", "standby method GET LIST"},
 		{"clusters", func(o *Observation) { o.Nodes[2].Health.ClusterID = "c2" }, "cluster", Wrong, "vault", "c2 (vault-3)", "service of its own"},
 		{"clock ahead", func(o *Observation) { o.Nodes[2].Health.Ahead = 45 * time.Second }, "clock", Warning, "vault", "vault-3 is 45s ahead", "NTP"},
 		{"clock behind", func(o *Observation) { o.Nodes[2].Health.Ahead = -time.Hour }, "clock", Warning, "vault", "vault-3 is 1h0m0s behind", "NTP"},

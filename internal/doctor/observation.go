@@ -21,6 +21,7 @@ type Observation struct {
 	Selection discovery.Selection
 	Mode      engine.Mode // of the probes
 	Verify    bool        // the probes verify certificates
+	Standbys  bool        // standbys are to get reads
 	Sites     []Site      // that redirect to the cluster; none if no config was given
 	Here      machine.Addresses
 	Now       time.Time
@@ -43,9 +44,10 @@ type Observation struct {
 // Site is a server in a config that redirects or proxies to the cluster.
 type Site struct {
 	Listen []Listen
-	Hosts  []string // by which clients address it
-	TLS    bool     // it serves https
-	Proxy  bool     // it proxies rather than redirects, so that clients do not see where to
+	Hosts  []string  // by which clients address it
+	TLS    bool      // it serves https
+	Proxy  bool      // it proxies rather than redirects, so that clients do not see where to
+	Reads  []Matcher // of the requests that a standby may answer
 }
 
 // Listen is where a site listens.

@@ -23,6 +23,12 @@ type Standby struct {
 // standbySeed makes the choice of standbys differ from process to process, so that no client can choose its standby.
 var standbySeed = maphash.MakeSeed()
 
+// Reasons for which a standby gets no reads.
+const (
+	ForwardsReads = "forwards reads to the active node"
+	UnknownReads  = "does not tell whether it serves reads itself" // perhaps it has not been asked yet
+)
+
 // findStandbys finds the standbys that are fit to serve reads beside the active node, sorted by identity, and notes of each member
 // whether it is one of them.
 func (v *View) findStandbys(active *member) (standbys []Standby) {
@@ -79,9 +85,9 @@ func (m *member) whyUnfit(active *member) string {
 	case m.silent:
 		return "does not answer its probe"
 	case m.reads == readsForwarded:
-		return "forwards reads to the active node"
+		return ForwardsReads
 	case m.reads != readsServed:
-		return "does not tell whether it serves reads itself"
+		return UnknownReads
 	}
 	return ""
 }
