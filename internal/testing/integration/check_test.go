@@ -80,6 +80,12 @@ func TestCheckCommand(t *testing.T) {
 	k.must(err)
 	k.ends("healthy", 0, ", "+active.URL+": it says so itself", "0 warning, 0 wrong", "nothing was hidden", "all nodes that say it are of one cluster")
 
+	config, err := os.ReadFile(k.config)
+	k.must(err)
+	k.write(k.config, strings.Replace(string(config), "scheme http", "scheme http\n\t\tstandby method GET LIST", 1))
+	k.ends("reads for standbys that forward", 0, "gets no reads: forwards reads to the active node", "the option standby does nothing: no standby serves reads itself", "1 warning, 0 wrong")
+	k.write(k.config, string(config))
+
 	standby := k.c.Vaults[slices.IndexFunc(k.c.Vaults, func(v *cluster.Vault) bool { return v != active })]
 	k.must(standby.Seal(timeout(t)))
 	k.ends("a standby is sealed", 0, "sealed (503)", "vault operator unseal -address="+standby.URL, ", 0 wrong")

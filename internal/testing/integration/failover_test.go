@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/cluster"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
@@ -88,12 +90,13 @@ type operations struct {
 	group sync.WaitGroup
 	mu    sync.Mutex
 	total int
+	nodes map[string]bool // that have answered
 	event time.Time
 }
 
 // start starts four clients that read and write.
 func (o *operations) start() {
-	o.over = make(chan struct{})
+	o.over, o.nodes = make(chan struct{}), map[string]bool{}
 	for i := range 4 {
 		o.group.Go(func() {
 			client := oneRedirect(o.t)
@@ -118,6 +121,9 @@ func (o *operations) add(began time.Time, node string, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.total++
+	if err == nil {
+		o.nodes[node] = true
+	}
 	if err != nil && (node != o.old.Addr || !o.event.IsZero() && began.After(o.event.Add(o.quick))) {
 		o.t.Errorf("%s: an operation at %s, begun %s after the event: %v", o.name, node, began.Sub(o.event), err)
 	}
@@ -146,6 +152,7 @@ func (o *operations) stop() {
 	o.t.Logf("%s: %d operations", o.name, o.total)
 }
 
+// TestFailoverWithoutAFailedRequest also names all reads by standby: those of Vault forward, so the active node gets the reads, too.
 func TestFailoverWithoutAFailedRequest(t *testing.T) {
 	t.Parallel()
 	c := cluster.Run(t, cluster.Options{})
@@ -159,15 +166,20 @@ http://{ip}:8080 {
 			timeout 250ms
 		}
 		hold 30s
+		standby method GET LIST
 	}
 }`)
 	site := "http://" + caddy.IP + ":8080"
 	caddy.await("healthy", func() bool { return readHealth(t, site).Healthy })
 
+	standbyOf := func(active *cluster.Vault) *cluster.Vault {
+		return c.Vaults[slices.IndexFunc(c.Vaults, func(v *cluster.Vault) bool { return v != active })]
+	}
 	for _, fault := range []struct {
 		name string
 		do   func(*cluster.Vault) error
 	}{
+		{"kill -9 of a standby", nil},
 		{"step-down", func(v *cluster.Vault) error { return v.StepDown(timeout(t)) }},
 		{"kill -9", (*cluster.Vault).Kill},
 	} {
@@ -176,22 +188,36 @@ http://{ip}:8080 {
 			t.Fatal(err)
 		}
 		caddy.awaitTarget(site, old.URL)
+		caddy.await("the standbys have said that they forward reads", func() bool {
+			reading, forwarding := nodesBy(caddy, engine.ForwardsReads)
+			return reading == 0 && forwarding == 2
+		})
 		o := &operations{t: t, name: fault.name, site: site, token: c.RootToken, old: old, quick: 2*probe + time.Second}
+		next, victim := old, old
+		if fault.do == nil {
+			victim = standbyOf(old)
+		}
 		o.start()
 		o.more("some operations", 20)
 		o.happens()
-		if err := fault.do(old); err != nil {
-			t.Error(err)
+		if fault.do == nil {
+			err = victim.Kill()
+		} else if err = fault.do(old); err == nil {
+			next, err = c.WaitActive(timeout(t), old)
 		}
-		next, err := c.WaitActive(timeout(t), old)
 		if err != nil {
 			t.Fatal(err)
 		}
 		caddy.awaitTarget(site, next.URL)
 		o.more("more operations", 40)
 		o.stop()
-		if !old.Running() {
-			if err := old.Restart(timeout(t)); err != nil {
+		for node := range o.nodes {
+			if node != old.Addr && node != next.Addr {
+				t.Errorf("%s: an operation at %s, which was not active", fault.name, node)
+			}
+		}
+		if !victim.Running() {
+			if err := victim.Restart(timeout(t)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -199,6 +225,32 @@ http://{ip}:8080 {
 			t.Fatal(err)
 		}
 	}
+}
+
+// nodesBy returns how many nodes get reads, and how many do not for a reason, as the status of the only cluster says.
+func nodesBy(caddy *server, why string) (reading, because int) {
+	caddy.t.Helper()
+	var status struct {
+		Clusters []struct {
+			Nodes []struct {
+				Reads      bool
+				WhyNoReads string `json:"why_no_reads"`
+			}
+		}
+	}
+	code, text := caddy.admin("GET", "/vault_redirect/status", "", "")
+	if err := json.Unmarshal([]byte(text), &status); code != http.StatusOK || err != nil || len(status.Clusters) != 1 {
+		caddy.t.Fatalf("%d %v: %s", code, err, text)
+	}
+	for _, n := range status.Clusters[0].Nodes {
+		if n.Reads {
+			reading++
+		}
+		if n.WhyNoReads == why {
+			because++
+		}
+	}
+	return reading, because
 }
 
 func TestProxyForClientsThatCannotFollow(t *testing.T) {

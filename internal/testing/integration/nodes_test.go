@@ -4,6 +4,7 @@
 package integration
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -70,7 +71,53 @@ func TestOpenBao(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	readsOnOpenBao(t, c)
 	discoveryWithoutConsul(t, c)
+}
+
+// readsOnOpenBao has the standbys of OpenBao answer reads, which they do themselves.
+func readsOnOpenBao(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	caddy := runCaddy(t, "", byVaults(c, "\t\tscheme http\n\t\tstandby method GET LIST"))
+	site := "http://" + caddy.IP + ":8080"
+	active, err := c.WaitActive(timeout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caddy.await("two nodes get reads", func() bool { reading, _ := nodesBy(caddy, ""); return reading == 2 })
+	ask := func(method, url, token string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Vault-Token", token)
+		req.Header.Set("X-Vault-No-Request-Forwarding", "true")
+		resp, err := client.Do(req) // follows nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	standbys := map[string]bool{}
+	for i := range 20 {
+		standbys[ask("GET", site+"/v1/secret/data/x", fmt.Sprint("token-", i)).Header.Get("Location")] = true
+	}
+	if len(standbys) != 2 || standbys[active.URL+"/v1/secret/data/x"] {
+		t.Errorf("reads are redirected to %v", standbys)
+	}
+	for url := range standbys {
+		if resp := ask("GET", url, c.RootToken); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %d by itself", url, resp.StatusCode)
+		}
+	}
+	for _, line := range []string{"POST /v1/secret/data/x", "GET /v1/sys/mounts"} {
+		method, path, _ := strings.Cut(line, " ")
+		if got := ask(method, site+path, c.RootToken).Header.Get("Location"); got != active.URL+path {
+			t.Errorf("%s is redirected to %s", line, got)
+		}
+	}
 }
 
 // discoveryWithoutConsul takes a cluster through its failovers.
