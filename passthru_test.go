@@ -276,3 +276,18 @@ func TestPassThruDatacenters(t *testing.T) {
 		return len(site.logged(t, `"vault_result":"redirected","vault_node":"vault-2"`)) >= 5 && len(site.logged(t, `"vault_result":"passed"`)) == 0
 	})
 }
+
+// TestPassThruOnTheFastLane: the lane redirects as ever, and leaves what is passed on to Caddy's server.
+func TestPassThruOnTheFastLane(t *testing.T) {
+	consul := standin.RunConsul(t, standin.Active("vault-1", standin.Address("127.10.0.1")))
+	site := run(t, ", "+laneWrapper, func(int) string { return passing(consul, `, "hold": 0`) })
+	wait.Until(t, "a node is active", func() bool { return strings.Contains(site.health(t), `"healthy": true`) })
+	if resp, _ := site.get(t, "x"); resp.Header.Get("Location") != "https://127.10.0.1:8200/v1/sys/health" {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	consul.Set("vault")
+	wait.Until(t, "no node is active", func() bool { return strings.Contains(site.health(t), `"healthy": false`) })
+	if resp, _ := site.get(t, "x"); resp.StatusCode != http.StatusTeapot {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/doctor"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/registry"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/status"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
 )
@@ -179,6 +180,39 @@ func TestStandbySpreadsReads(t *testing.T) {
 	// The addresses are of loopback, which mean another machine to a client on another one; the active node's is no better.
 	if resp := r.askFrom(remote, "GET", "/v1/secret/data/x", "t"); resp.StatusCode != 503 {
 		t.Errorf("a client on another machine: status %d, Location %q", resp.StatusCode, resp.Header.Get("Location"))
+	}
+}
+
+// TestStandbyIsNamed: placeholders and the access log name the standby that was chosen, and no token.
+func TestStandbyIsNamed(t *testing.T) {
+	c := newTestCaddy(t)
+	cluster := standin.RunCluster(t, 2)
+	cluster.Vaults[1].SetServesReads(true)
+	log, options := newAccessLog(c)
+	c.mustLoadCaddyfile(options, `
+	log
+	header >X-Node "{http.vault_redirect.node}|{http.vault_redirect.url}|{http.vault_redirect.result}"
+	vault_redirect `+cluster.Consul.Addr()+` {
+		scheme http
+		standby method GET
+	}`)
+	c.await("a standby gets reads", func() bool {
+		return slices.ContainsFunc(c.status().Clusters[0].Nodes, func(n status.Node) bool { return n.Reads })
+	})
+	read, write := cluster.Vaults[1], cluster.Vaults[0]
+	for method, want := range map[string][3]string{"GET": {"vault-1", read.URL(), "standby"}, "PUT": {"vault-0", write.URL(), "redirected"}} {
+		resp, _ := c.do(method, "http://"+c.site+"/v1/"+method, "Authorization", "Bearer planted")
+		if got := resp.Header.Get("X-Node"); got != strings.Join(want[:], "|") {
+			t.Errorf("%s: %q, want %q", method, got, want)
+		}
+		if entry := log.await("/v1/" + method); entry["vault_node"] != want[0] || entry["vault_result"] != want[2] {
+			t.Errorf("%s: fields %v, %v", method, entry["vault_node"], entry["vault_result"])
+		}
+	}
+	_, text := c.do("GET", "http://admin/vault_redirect/status")
+	_, metrics := c.do("GET", "http://admin/metrics")
+	if strings.Contains(text+metrics, "planted") || !strings.Contains(metrics, `requests_total{cluster="vault",result="standby"} 1`) {
+		t.Errorf("status %s", text)
 	}
 }
 
