@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -26,6 +27,10 @@ type Proxy struct {
 	forwarding atomic.Int64
 }
 
+// flushInterval is for how long the beginning of an answer with a length may wait for its rest, so that a short one is written at once.
+// Without a length, an answer is streamed as it comes.
+const flushInterval = caddy.Duration(10 * time.Millisecond)
+
 // New returns a proxy that answers as a redirector does if there is no active node. trust has the TLS settings for nodes.
 func New(ctx caddy.Context, d *redirect.Redirector, trust *tls.Config) (*Proxy, error) {
 	x := &Proxy{Redirector: d, byScheme: map[string]*reverseproxy.Handler{}}
@@ -34,7 +39,7 @@ func New(ctx caddy.Context, d *redirect.Redirector, trust *tls.Config) (*Proxy, 
 		if err != nil {
 			return x, err
 		}
-		proxy := &reverseproxy.Handler{Transport: t, DynamicUpstreams: target{}, FlushInterval: -1}
+		proxy := &reverseproxy.Handler{Transport: t, DynamicUpstreams: target{}, FlushInterval: flushInterval}
 		x.byScheme[scheme] = proxy
 		if err := proxy.Provision(ctx); err != nil {
 			return x, err

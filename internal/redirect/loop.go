@@ -16,6 +16,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/instance"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/machine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
 // leadsBack reports whether a client that follows a redirect to t would come back to where r came in: either the client
@@ -71,7 +72,10 @@ func onlyLocal(t *engine.Target, r *http.Request) bool {
 // loopbackOfAnotherHost reports whether a state's target is an address of loopback although Consul knows the node to be on another
 // machine: a proxy would bring a request, with its token, to whatever listens on this one.
 func loopbackOfAnotherHost(s *engine.State) bool {
-	return s.Target.Loopback && machine.Own().IsAnother(s.Node.Address)
+	if !s.Target.Loopback || sanitize.Loopback(s.Node.Address) { // the machine's addresses are listed only where they matter
+		return false
+	}
+	return machine.Own().IsAnother(s.Node.Address)
 }
 
 // isLocal reports whether the client is on this machine: it came over loopback or a unix socket, if the server trusts proxies, they
