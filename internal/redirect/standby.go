@@ -33,8 +33,9 @@ const apiPrefix = "/v1/"
 
 // hasSegment reports whether a path has a segment, in whatever case.
 func hasSegment(path, segment string) bool {
-	for part := range strings.SplitSeq(path, "/") {
-		if strings.EqualFold(part, segment) {
+	for more := true; more; {
+		var part string
+		if part, path, more = strings.Cut(path, "/"); len(part) == len(segment) && strings.EqualFold(part, segment) {
 			return true
 		}
 	}
