@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -75,6 +76,9 @@ func (p *proxied) lose(t *testing.T) {
 	wait.Until(t, "lost", func() bool { return waits(registry.Clusters()[0].View.State()) })
 }
 
+// secretHeaders are headers that may hold a token. The last one is one of OpenBao's inline authentication.
+var secretHeaders = append(slices.Clone(sanitize.SecretHeaders), "X-Vault-Inline-Auth-Parameter-Token")
+
 // request returns a request with a token in each header that may hold one.
 func (r *liveCaddy) request(ctx context.Context, t *testing.T, method, path string, body io.Reader) *http.Request {
 	t.Helper()
@@ -82,7 +86,7 @@ func (r *liveCaddy) request(ctx context.Context, t *testing.T, method, path stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range sanitize.SecretHeaders {
+	for _, name := range secretHeaders {
 		req.Header.Set(name, plantedToken)
 	}
 	return req

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
-	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/certs"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/wait"
@@ -193,7 +192,7 @@ func TestProxySaysForWhom(t *testing.T) {
 			if f := got["X-Forwarded-For"]; len(f) != 1 || f[0] != row.want {
 				t.Errorf("X-Forwarded-For %q, want %q", f, row.want)
 			}
-			for _, name := range sanitize.SecretHeaders {
+			for _, name := range secretHeaders {
 				if got.Get(name) != plantedToken {
 					t.Errorf("%s did not arrive", name)
 				}

@@ -66,8 +66,8 @@ func newRequest(r *http.Request) *request {
 		p.out.Body = p.upload
 	}
 	p.out.Header = r.Header.Clone()
-	for _, name := range sanitize.SecretHeaders {
-		if values := p.out.Header[name]; values != nil {
+	for name, values := range p.out.Header {
+		if sanitize.IsSecretHeader(name) {
 			p.secrets[name] = values
 			delete(p.out.Header, name)
 		}

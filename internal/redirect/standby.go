@@ -24,9 +24,9 @@ func standbyFor(s *engine.State, r *http.Request) *engine.Standby {
 }
 
 // ServedByStandbys reports whether requests for a path, unescaped, may go to a standby: it is one of Vault's API, and not of what a
-// node says of itself or of its cluster, below sys, in whatever namespace.
+// node says of itself or of its cluster, below sys, in whatever namespace. A path with .. leads anywhere, such as to the UI.
 func ServedByStandbys(path string) bool {
-	return strings.HasPrefix(path, apiPrefix) && !hasSegment(path, "sys")
+	return strings.HasPrefix(path, apiPrefix) && !hasSegment(path, "sys") && !hasSegment(path, "..")
 }
 
 const apiPrefix = "/v1/"

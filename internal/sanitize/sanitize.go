@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -93,3 +94,12 @@ func Line(text string) string {
 
 // SecretHeaders are the request headers that must not be logged, in canonical form. Caddy itself redacts only some of them.
 var SecretHeaders = []string{"X-Vault-Token", "X-Consul-Token", "X-Vault-Mfa", "Authorization", "Cookie"}
+
+// inlineAuth begins the names of the headers in which OpenBao takes the parameters of a login, each in its own.
+// See https://openbao.org/docs/rfcs/inline-auth.
+const inlineAuth = "X-Vault-Inline-Auth-Parameter-"
+
+// IsSecretHeader reports whether a request header, by its name in canonical form, must not be logged.
+func IsSecretHeader(name string) bool {
+	return slices.Contains(SecretHeaders, name) || strings.HasPrefix(name, inlineAuth)
+}
