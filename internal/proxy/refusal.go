@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
@@ -83,11 +84,12 @@ func (p *request) refusalOf(resp *http.Response) (*refusal, error) {
 }
 
 // redirected returns the refusal of a standby that redirects a request to the active node, which the client of a proxy may not reach.
-// Vault's other redirects lead to another path on the same host.
+// A standby's redirect keeps the path, but for a namespace that comes before it. Other redirects are answers: those of Vault lead to
+// another path on the same host, those of a plugin of an auth method, which may have done something, anywhere.
 func (p *request) redirected(resp *http.Response) *refusal {
 	to, err := url.Parse(resp.Header.Get("Location"))
 	switch {
-	case err != nil || to.Host == "" || to.Host == p.target.Authority && to.Path != resp.Request.URL.Path:
+	case err != nil || to.Host == "" || !strings.HasSuffix(to.Path, strings.TrimPrefix(resp.Request.URL.Path, "/v1")):
 		return nil
 	case to.Host == p.target.Authority: // the nodes share an address, at which only forwarding leads to the active one
 		p.redirects = maxRedirects
