@@ -50,11 +50,12 @@ type probedNode struct {
 	dialer *dialer
 	kept   *probeConn // of the last answered probe: if it breaks, the node may be dead
 
-	schedule schedule
-	silence  silence
-	mark     mark
-	reached  bool      // it has answered once
-	readsDue time.Time // when it is asked next what it does with reads, if that matters; zero: not since it became a standby
+	schedule     schedule
+	silence      silence
+	mark         mark
+	reached      bool      // it has answered once
+	readsDue     time.Time // when it is asked next what it does with reads, if that matters; zero: not since it became a standby
+	readsUnclear bool      // its last answer to that did not tell
 
 	findings
 }

@@ -224,8 +224,13 @@ func (c *Cluster) askReading(n *probedNode, now time.Time) {
 			if n.readsDue != due { // it is no standby any more, or another time
 				return false
 			}
-			if n.readsDue = now.Add(readsEvery); reads == readsUnknown {
+			unclear := n.readsUnclear
+			n.readsUnclear = reads == readsUnknown
+			if n.readsDue = now.Add(readsEvery); n.readsUnclear {
 				n.readsDue = now.Add(readsAgain)
+			}
+			if n.readsUnclear && !unclear { // one answer may be lost, or refused by a quota: reads would move to another node, and back
+				return false
 			}
 			news, n.reads = n.reads != reads, reads
 			return news

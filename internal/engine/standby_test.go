@@ -363,6 +363,26 @@ func TestStandbysAreAskedSeldom(t *testing.T) {
 	})
 }
 
+// A standby that once does not tell what it does with reads, since a quota refuses the question or the answer is lost, keeps them.
+func TestStandbyThatOnceDoesNotTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, w := readingCluster(t)
+		b := n.node("b")
+		b.set(func(v *vault) { v.reads = 429 })
+		for before := b.readings(); b.readings() == before; {
+			settle(10 * time.Millisecond)
+		}
+		settle(10 * time.Millisecond)
+		wantStandbys(t, w, "b c")
+		b.set(func(v *vault) { v.reads = 200 })
+		settle(15 * time.Second)
+		wantStandbys(t, w, "b c")
+		b.set(func(v *vault) { v.reads = 429 })
+		settle(12 * time.Second)
+		wantStandbys(t, w, "c")
+	})
+}
+
 // A reload that wants to know has them asked at once, and one that changes something else goes on with what is known.
 func TestStandbysAndReloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
