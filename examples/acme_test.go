@@ -56,7 +56,7 @@ func acmeDNS(t *testing.T, text string) {
 	filtered(t, text)
 	caddyfile(t, uncommented(t, text, "\t# storage "))
 	caddyfile(t, uncommented(t, text, "\t\t# resolvers "))
-	for _, want := range []string{"--with github.com/caddy-dns/rfc2136\n", "go tool -modfile=tools/xcaddy/go.mod xcaddy build "} {
+	for _, want := range []string{"--with github.com/caddy-dns/rfc2136\n", "go tool -modfile=tools/xcaddy/go.mod xcaddy build ", "@v0.1.0 --with github.com/caddy-dns/rfc2136\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say how to build its Caddy: %q is missing", want)
 		}

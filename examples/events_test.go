@@ -67,7 +67,7 @@ func (*webhookHandler) Handle(context.Context, caddy.Event) error { return nil }
 // eventsCaddyfile loads an example with events, and checks that there are such events with such data.
 func eventsCaddyfile(t *testing.T, text string) {
 	caddyfile(t, text)
-	if !regexp.MustCompile(`(?m)^#   go tool -modfile=tools/xcaddy/go.mod xcaddy build \\\n#     --with \S+/caddy-vault-redirect@v0.0.0=\. --with \S+$`).MatchString(text) {
+	if !regexp.MustCompile(`(?m)^#   xcaddy build --with \S+/caddy-vault-redirect@v\d+\.\d+\.\d+ --with \S+\n# or, in a checkout,\n#   go tool -modfile=tools/xcaddy/go.mod xcaddy build \\\n#     --with \S+/caddy-vault-redirect@v0.0.0=\. --with \S+$`).MatchString(text) {
 		t.Error("it does not say how to build its Caddy")
 	}
 	adapted, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
