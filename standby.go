@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -39,6 +40,7 @@ const standbyExample = "such as method GET LIST"
 var (
 	errStandbyUnprobed = errors.New("standby needs probes: only the nodes themselves know whether they serve reads; remove probe off")
 	errStandbyProxied  = errors.New("proxy all proxies every request to the active node: remove standby, or name what is proxied")
+	errStandbySame     = errors.New("the options standby and proxy have the same matcher, and what it selects is proxied to the active node: remove it from one of them")
 )
 
 // check checks the options of a handler that standby cannot go with.
@@ -48,8 +50,15 @@ func (s *Standby) check(h *Handler) error {
 		return nil
 	case h.Probe != nil && h.Probe.Mode == probeOff:
 		return errStandbyUnprobed
-	case h.Proxy != nil && h.Proxy.All:
+	case h.Proxy == nil:
+		return nil
+	case h.Proxy.All:
 		return errStandbyProxied
+	}
+	for _, set := range s.MatchersRaw {
+		if slices.ContainsFunc(h.Proxy.MatchersRaw, func(other caddy.ModuleMap) bool { return match.Same(set, other) }) {
+			return errStandbySame
+		}
 	}
 	return nil
 }

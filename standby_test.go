@@ -41,6 +41,7 @@ func TestStandbyCaddyfile(t *testing.T) {
 		"standby path /x {\nmethod GET\n}":              {"Caddyfile:4", "blocks are not supported"},
 		"probe off\nstandby method GET":                 {"standby needs probes", "remove probe off"},
 		"standby method GET\nproxy all":                 {"proxy all proxies every request", "remove standby"},
+		"proxy path /v1/kv/*\nstandby path /v1/kv/*":    {"standby and proxy have the same matcher", "remove it from one"},
 		"proxy method PUT\nproxy method PUT\nname rest": {"Caddyfile:4", "proxy: this matcher method is given twice"},
 	} {
 		_, err := adaptDirective("vault_redirect {\n" + text + "\n}")
@@ -60,6 +61,7 @@ func TestStandbyMistakesInJSON(t *testing.T) {
 		`"standby": {"match": [{"path": ["/ui/*", "/v1/team/SYS/x*"]}]}`:                                                    "set 1 would match nothing",
 		`"standby": {"match": [{"method": ["GET"]}]}, "probe": {"mode": "off"}`:                                             "standby needs probes",
 		`"standby": {"match": [{"method": ["GET"]}]}, "proxy": {"all": true}`:                                               "proxy all proxies every request",
+		`"standby": {"match": [{"method": ["GET"]}]}, "proxy": {"match": [{"method": ["GET"]}]}`:                            "standby and proxy have the same matcher",
 	} {
 		ctx, cancel := newContext(t)
 		_, err := ctx.LoadModuleByID(handlerID, fmt.Appendf(nil, `{%s}`, config))

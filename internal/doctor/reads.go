@@ -85,8 +85,9 @@ var (
 	readMethods = []string{http.MethodGet, http.MethodHead, "LIST", http.MethodOptions}
 	// leases are segments of paths where a GET makes a lease or a token.
 	leases = []string{"creds", "sts", "login", "issue"}
-	// pure are segments of paths where a POST changes nothing, in the secrets engine transit.
-	pure = []string{"encrypt", "decrypt", "rewrap", "sign", "verify", "hmac", "hash", "random", "datakey"}
+	// pure are segments of paths where a POST changes nothing, in the secrets engine transit. Its sign is not among them: that of pki
+	// stores a certificate.
+	pure = []string{"encrypt", "decrypt", "rewrap", "verify", "hmac", "hash", "random", "datakey"}
 )
 
 // named reports whether a path has one of the segments.

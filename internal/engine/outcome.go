@@ -99,8 +99,9 @@ const (
 // isRedirector is what is found of a redirector.
 var isRedirector = ProbeOutcome{Result: ResultRedirector, Code: http.StatusLoopDetected, Detail: "a redirector answers at this address: correct api_addr in Vault's configuration"}
 
-// maxProbeAnswer bounds what is read of an answer, its headers and its body each.
-const maxProbeAnswer = 64 << 10
+// maxProbeAnswer bounds what is read of an answer, its headers and its body each. The longest is that to [mountsPath], with some 400
+// bytes for each mount that is shown to everybody.
+const maxProbeAnswer = 256 << 10
 
 // mountsPath is where a standby is asked whether it serves reads itself. Anybody may ask, and what is read there is forwarded to
 // the active node by those that do not serve it.

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The vault_redirect authors
 // SPDX-License-Identifier: MIT
 
-// Package match has options select requests by Caddy's request matchers.
+// Package match parses and loads the request matchers of an option.
 package match
 
 import (
@@ -36,7 +36,7 @@ func Parse(d *caddyfile.Dispenser, option string, sets *caddyhttp.RawMatcherSets
 	}
 	set := caddy.ModuleMap{name: caddyconfig.JSON(matcher, nil)}
 	for _, other := range *sets {
-		if same(other, set) {
+		if Same(other, set) {
 			return d.Errf("%s: this matcher %s is given twice: remove one", option, name)
 		}
 	}
@@ -48,7 +48,7 @@ func Parse(d *caddyfile.Dispenser, option string, sets *caddyhttp.RawMatcherSets
 func Load(ctx caddy.Context, option any, raw caddyhttp.RawMatcherSets) (sets caddyhttp.MatcherSets, err error) {
 	for i, set := range raw {
 		for k, other := range raw[:i] {
-			if same(other, set) {
+			if Same(other, set) {
 				return nil, fmt.Errorf("match: sets %d and %d are the same: remove one", k+1, i+1)
 			}
 		}
@@ -70,8 +70,8 @@ func Load(ctx caddy.Context, option any, raw caddyhttp.RawMatcherSets) (sets cad
 	return sets, nil
 }
 
-// same reports whether two sets have the same matchers.
-func same(a, b caddy.ModuleMap) bool {
+// Same reports whether two sets have the same matchers.
+func Same(a, b caddy.ModuleMap) bool {
 	one, err := json.Marshal(a)
 	if err != nil {
 		return false
