@@ -51,7 +51,7 @@ func day(now time.Time) status.Document {
 		Active:    &status.Active{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe, Changes: 3},
 		Discovery: status.Discovery{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
 		Requests:  map[string]uint64{"redirected": 48217, "unavailable": 3},
-		Hold:      map[string]uint64{"limit": 1024, "released": 37, "abandoned": 1},
+		Hold:      map[string]uint64{"limit": 10000, "released": 37, "abandoned": 1},
 		History: []status.Change{
 			change(4*time.Hour, 1, 2, 0.41), lost(4*time.Hour+410*time.Millisecond, 1, discovery.ReasonUnhealthy),
 			change(9*time.Hour, 0, 1, 1320), lost(9*time.Hour+22*time.Minute, 0, discovery.ReasonNoActive),
@@ -67,7 +67,7 @@ func day(now time.Time) status.Document {
 		n.Since = []*time.Time{at(9*time.Hour + 22*time.Minute), at(4 * time.Hour), at(4 * time.Hour)}[i]
 		c.Nodes = append(c.Nodes, n)
 	}
-	return status.Document{Version: "0.2.0", Instance: "b4kq7n2mzx5c", Started: ago(40 * time.Hour), Clusters: []status.Cluster{c}}
+	return status.Document{Version: "0.1.0", Instance: "b4kq7n2mzx5c", Started: ago(40 * time.Hour), Clusters: []status.Cluster{c}}
 }
 
 // newPage returns a page that shows what a function returns.
