@@ -225,15 +225,20 @@ func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
 	}
 	now := time.Now()
 	if takeIn(now) || !now.Before(c.due) {
-		changed := false
-		for _, v := range c.views {
-			changed = v.refresh(now) || changed
-		}
-		if changed {
-			c.changed.send()
-		}
+		c.refresh(now, func(*View) bool { return true })
 	}
 	c.plan(now)
+}
+
+// refresh derives some of the views anew.
+func (c *Cluster) refresh(now time.Time, some func(*View) bool) {
+	changed := false
+	for _, v := range c.views {
+		changed = some(v) && v.refresh(now) || changed
+	}
+	if changed {
+		c.changed.send()
+	}
 }
 
 // broadcast wakes all that wait on it.

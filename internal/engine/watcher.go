@@ -272,16 +272,19 @@ func (w *watcher) announce(e Event) {
 
 // publish hands a report to the cluster.
 func (w *watcher) publish(r report) {
-	w.cluster.update(func(now time.Time) bool {
+	c := w.cluster
+	c.update(func(now time.Time) bool {
 		r.number = w.report.number + 1
 		w.report = r
-		for _, v := range w.cluster.views {
+		for _, v := range c.views {
 			if v.watcher == w && v.started() {
 				v.findNodes(v, now)
 			}
 		}
-		w.cluster.forgetNodes()
-		return true
+		c.forgetNodes()
+		// Views of other watchers stay as they are, of which there may be many. One that is not started follows from another view.
+		c.refresh(now, func(v *View) bool { return v.watcher == w || !v.started() })
+		return false
 	})
 }
 
