@@ -26,18 +26,22 @@ func standbyFor(s *engine.State, r *http.Request) *engine.Standby {
 // ServedByStandbys reports whether requests for a path, unescaped, may go to a standby: it is one of Vault's API, and not of what a
 // node says of itself or of its cluster, below sys, in whatever namespace. A path with .. leads anywhere, such as to the UI.
 func ServedByStandbys(path string) bool {
-	return strings.HasPrefix(path, apiPrefix) && !hasSegment(path, "sys") && !hasSegment(path, "..")
+	return strings.HasPrefix(path, apiPrefix) && !leadsElsewhere(path)
 }
 
 const apiPrefix = "/v1/"
 
-// hasSegment reports whether a path has a segment, in whatever case.
-func hasSegment(path, segment string) bool {
-	for more := true; more; {
-		var part string
-		if part, path, more = strings.Cut(path, "/"); len(part) == len(segment) && strings.EqualFold(part, segment) {
+// leadsElsewhere reports whether a path has a segment sys, in whatever case, or a segment with two dots.
+func leadsElsewhere(path string) bool {
+	begin := 0
+	for i := 0; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		if s := path[begin:i]; s == ".." || len(s) == 3 && strings.EqualFold(s, "sys") {
 			return true
 		}
+		begin = i + 1
 	}
 	return false
 }
@@ -50,7 +54,7 @@ func NeverServedByStandbys(pattern string) bool {
 		return !ServedByStandbys(pattern)
 	}
 	folder := pattern[:strings.LastIndexByte(pattern[:end], '/')+1]
-	return hasSegment(folder, "sys") || !strings.HasPrefix(folder, apiPrefix) && !strings.HasPrefix(apiPrefix, folder)
+	return leadsElsewhere(folder) || !strings.HasPrefix(folder, apiPrefix) && !strings.HasPrefix(apiPrefix, folder)
 }
 
 // keySeed keeps anybody from finding out which tokens have the same key.
