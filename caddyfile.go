@@ -150,11 +150,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"retry_after": block.Duration(d, &h.RetryAfter, time.Nanosecond),
 	}, "proxy", "standby")
-	switch {
+	switch invalid := h.Standby.check(h); {
 	case err != nil:
 		return err
-	case h.Standby.check(h) != nil:
-		return d.WrapErr(h.Standby.check(h))
+	case invalid != nil:
+		return d.WrapErr(invalid)
 	case vault != nil && other:
 		return d.Err("consul and vault are mutually exclusive")
 	case vault != nil:

@@ -281,7 +281,7 @@ func (v *vault) reply(r *http.Request) string {
 		code, body = 200, v.leader
 	case mountsPath:
 		v.asksReads++
-		if code, body = cmp.Or(v.reads, http.StatusTemporaryRedirect), cmp.Or(v.mounts, `{"data":{"auth":{},"secret":{}}}`); r.Header.Get(noForwarding) == "" {
+		if code, body = cmp.Or(v.reads, http.StatusTemporaryRedirect), cmp.Or(v.mounts, `{"data":{"auth":{},"secret":{}}}`); r.Header.Get(NoForwardingHeader) == "" {
 			code = http.StatusTeapot
 		}
 	}

@@ -107,8 +107,8 @@ const maxProbeAnswer = 256 << 10
 // the active node by those that do not serve it.
 const mountsPath = "/v1/sys/internal/ui/mounts"
 
-// noForwarding is the header by which a standby answers with a redirect where it would forward.
-const noForwarding = "X-Vault-No-Request-Forwarding"
+// NoForwardingHeader is the header by which a standby answers with a redirect where it would forward.
+const NoForwardingHeader = "X-Vault-No-Request-Forwarding"
 
 // Reading is what a standby does with reads.
 type reading int
@@ -121,7 +121,7 @@ const (
 
 // reading asks a standby what it does with reads. It sends no token.
 func (c *probeConn) reading(ctx context.Context, base string) reading {
-	code, body, failed := c.answer(ctx, base+mountsPath, noForwarding)
+	code, body, failed := c.answer(ctx, base+mountsPath, NoForwardingHeader)
 	var answer struct {
 		Data struct{ Auth, Secret map[string]json.RawMessage }
 	}

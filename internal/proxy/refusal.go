@@ -25,13 +25,11 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.text }
 
-// noForwarding is the header by which a request asks standbys to redirect rather than forward it. Only then does a redirect prove that
+// noForwarding is the value of [engine.NoForwardingHeader], which nobody changes. Only with that header does a redirect prove that
 // nothing was done: a standby redirects as well if its connection to the active node broke after that had got the request.
 // See http/handler.go:1033 and 1070 to 1084 in Vault 1.21.0, and forwardRequest in internal/http/handler.go of OpenBao.
 // Performance standbys of Vault Enterprise ignore it, by their manual.
-const noForwarding = "X-Vault-No-Request-Forwarding"
-
-var yes = []string{"true"} // its value, which nobody changes
+var noForwarding = []string{"true"}
 
 // maxRedirects is how many redirects of a node are taken for those of a failover: for 2.5 s. A node that still redirects, and is still
 // believed to be active, is a standby that is marked as active, or a balancer in front of all nodes. Then standbys may forward.

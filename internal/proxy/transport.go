@@ -94,7 +94,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		sent.Header[name] = values
 	}
 	if !p.forwards {
-		sent.Header[noForwarding] = yes
+		sent.Header[engine.NoForwardingHeader] = noForwarding
 	}
 	if p.body != nil {
 		sent.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.body)), nil }

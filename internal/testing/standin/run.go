@@ -68,7 +68,15 @@ func Serve(t testing.TB, serve func(net.Conn)) net.Listener {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended, end := context.WithCancel(context.Background())
+	end := Accept(l, serve)
+	t.Cleanup(func() { _ = end() })
+	return l
+}
+
+// Accept serves the connections of a listener, each in a goroutine of its own, until the function that it returns is called. That
+// closes the listener and all connections, and waits for their goroutines.
+func Accept(l net.Listener, serve func(net.Conn)) (end func() error) {
+	ended, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() {
 		for {
@@ -83,10 +91,10 @@ func Serve(t testing.TB, serve func(net.Conn)) net.Listener {
 			})
 		}
 	})
-	t.Cleanup(func() {
-		l.Close()
-		end()
+	return func() error {
+		err := l.Close()
+		cancel()
 		group.Wait()
-	})
-	return l
+		return err
+	}
 }
