@@ -196,14 +196,9 @@ func (b *bench) startPeer(program, name string, configure func(*front) (config s
 		return err
 	}
 	config, args := configure(f)
-	file := filepath.Join(b.dir, program+".conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if f.process, err = load.NewPeer(program, path, b.dir, config, args); err != nil {
 		return err
 	}
-	f.process = &process.Process{
-		Name: program, Path: path, Args: append(args, file), LogFile: filepath.Join(b.dir, program+".log"),
-	}
-	load.OnServerCore(f.process)
 	b.closers = append(b.closers, func() error { _ = f.process.StopOrKill(5 * time.Second); return nil })
 	return f.process.Start()
 }

@@ -280,12 +280,9 @@ func (g *stage) startPeer(program, name string, configure func(*front) (config s
 		return err
 	}
 	config, args := configure(f)
-	file := filepath.Join(g.dir, program+".conf")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if f.process, err = load.NewPeer(program, path, g.dir, config, args); err != nil {
 		return err
 	}
-	f.process = &process.Process{Name: program, Path: path, Args: append(args, file), LogFile: filepath.Join(g.dir, program+".log")}
-	load.OnServerCore(f.process)
 	g.closers = append(g.closers, func() error { _ = f.process.StopOrKill(5 * time.Second); return nil })
 	return f.process.Start()
 }

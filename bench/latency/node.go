@@ -9,7 +9,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"sync"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // What the node answers, as Vault does.
@@ -21,11 +22,7 @@ const (
 // node is an active Vault node that costs as little as it can: it answers every read with the same secret, without looking at the token.
 type node struct {
 	listener net.Listener
-	serving  sync.WaitGroup
-
-	mu     sync.Mutex
-	conns  map[net.Conn]bool
-	closed bool
+	close    func() error // which waits for its goroutines
 }
 
 // newNode starts a node, which speaks TLS if there is a config for it.
@@ -37,47 +34,15 @@ func newNode(config *tls.Config) (*node, error) {
 	if config != nil {
 		listener = tls.NewListener(listener, config)
 	}
-	n := &node{listener: listener, conns: map[net.Conn]bool{}}
-	n.serving.Go(func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			n.serving.Go(func() { n.serve(c) })
-		}
-	})
-	return n, nil
+	return &node{listener, standin.Accept(listener, serve)}, nil
 }
 
 func (n *node) addr() string { return n.listener.Addr().String() }
 
-func (n *node) close() error {
-	err := n.listener.Close()
-	n.mu.Lock()
-	n.closed = true
-	for c := range n.conns {
-		_ = c.Close()
-	}
-	n.mu.Unlock()
-	n.serving.Wait()
-	return err
-}
-
 // serve answers requests of HTTP/1 that have no body.
-func (n *node) serve(c net.Conn) {
-	defer c.Close()
-	n.mu.Lock()
-	n.conns[c] = true
-	closed := n.closed
-	n.mu.Unlock()
-	defer func() {
-		n.mu.Lock()
-		delete(n.conns, c)
-		n.mu.Unlock()
-	}()
+func serve(c net.Conn) {
 	r := bufio.NewReader(c)
-	for !closed {
+	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
 			return

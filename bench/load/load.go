@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -39,6 +40,17 @@ func Pin(ctx context.Context) error {
 // OnServerCore makes a process that is not started yet run on the core of servers.
 func OnServerCore(p *process.Process) {
 	p.Path, p.Args = "taskset", append([]string{"-c", serverCore, p.Path}, p.Args...)
+}
+
+// NewPeer returns a program, not yet started, on the core of servers. Its config is written to a file in a folder, the last of its arguments.
+func NewPeer(program, path, dir, config string, args []string) (*process.Process, error) {
+	file := filepath.Join(dir, program+".conf")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	p := &process.Process{Name: program, Path: path, Args: append(args, file), LogFile: filepath.Join(dir, program+".log")}
+	OnServerCore(p)
+	return p, nil
 }
 
 // CPU returns the CPU time that something costs a process.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/internal/testing/standin"
 )
 
 // Relay is a link: it takes connections at an address of its own, and passes on what comes in each direction, later.
@@ -16,11 +18,7 @@ type Relay struct {
 	listener net.Listener
 	target   string
 	delay    time.Duration // in each direction
-	serving  sync.WaitGroup
-
-	mu     sync.Mutex
-	conns  map[net.Conn]bool
-	closed bool
+	end      func() error
 }
 
 // NewRelay starts a relay to a target whose round trip takes a time. It is to be closed.
@@ -29,8 +27,8 @@ func NewRelay(target string, roundTrip time.Duration) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{listener: listener, target: target, delay: roundTrip / 2, conns: map[net.Conn]bool{}}
-	r.serving.Go(r.serve)
+	r := &Relay{listener: listener, target: target, delay: roundTrip / 2}
+	r.end = standin.Accept(listener, r.connect)
 	return r, nil
 }
 
@@ -38,58 +36,15 @@ func NewRelay(target string, roundTrip time.Duration) (*Relay, error) {
 func (r *Relay) Addr() string { return r.listener.Addr().String() }
 
 // Close breaks all connections and waits for their goroutines.
-func (r *Relay) Close() error {
-	err := r.listener.Close()
-	r.mu.Lock()
-	r.closed = true
-	for c := range r.conns {
-		_ = c.Close()
-	}
-	r.mu.Unlock()
-	r.serving.Wait()
-	return err
-}
-
-func (r *Relay) serve() {
-	for {
-		from, err := r.listener.Accept()
-		if err != nil {
-			return
-		}
-		r.serving.Go(func() { r.connect(from) })
-	}
-}
-
-// keep notes a connection, which Close closes then; false: it is closed, since the relay is.
-func (r *Relay) keep(c net.Conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		_ = c.Close()
-		return false
-	}
-	r.conns[c] = true
-	return true
-}
-
-func (r *Relay) drop(c net.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, c)
-	_ = c.Close()
-}
+func (r *Relay) Close() error { return r.end() }
 
 // connect passes on what comes on one connection, until both directions have ended.
 func (r *Relay) connect(from net.Conn) {
-	if !r.keep(from) {
-		return
-	}
-	defer r.drop(from)
 	to, err := net.Dial("tcp", r.target)
-	if err != nil || !r.keep(to) {
+	if err != nil {
 		return
 	}
-	defer r.drop(to)
+	defer to.Close()
 	var both sync.WaitGroup
 	both.Go(func() { r.pass(to, from) })
 	both.Go(func() { r.pass(from, to) })
