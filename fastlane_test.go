@@ -63,7 +63,7 @@ func TestFastLaneServes(t *testing.T) {
 	ask := func(method, path string, want, lane int) {
 		t.Helper()
 		stats := registry.Clusters()[0].View.Stats()
-		before := stats.Answers(engine.Redirected)
+		before := stats.Answers.Count(engine.Redirected)
 		if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: vault.example.com\r\n\r\n", method, path); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestFastLaneServes(t *testing.T) {
 			t.Fatalf("%v %v, want %d", res, err, want)
 		}
 		drainBody(res)
-		if counted := stats.Answers(engine.Redirected) - before; (counted == 1) != (want == http.StatusTemporaryRedirect) {
+		if counted := stats.Answers.Count(engine.Redirected) - before; (counted == 1) != (want == http.StatusTemporaryRedirect) {
 			t.Errorf("%s %s: %d redirects counted", method, path, counted)
 		}
 		if n := onLane(); n != lane {

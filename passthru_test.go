@@ -189,7 +189,7 @@ func TestPassThruErrors(t *testing.T) {
 	if resp := serve(t, h, httptest.NewRequest("CONNECT", "vault.example.com:443", nil)); resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("what is no path: status %d", resp.StatusCode)
 	}
-	if got := h.redirector.View.Stats().Answers(engine.Passed); got != 1 {
+	if got := h.redirector.View.Stats().Answers.Count(engine.Passed); got != 1 {
 		t.Errorf("%d passed", got)
 	}
 }

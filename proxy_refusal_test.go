@@ -124,7 +124,7 @@ func TestProxySendsAgainWhatWasRefused(t *testing.T) {
 					if method == "PUT" {
 						body = "a body"
 					}
-					before := stats.Retries(row.reason)
+					before := stats.Retries.Count(row.reason)
 					req := r.request(t.Context(), t, method, path, strings.NewReader(body))
 					query := req.URL.Query()
 					query.Set("row", name)
@@ -145,7 +145,7 @@ func TestProxySendsAgainWhatWasRefused(t *testing.T) {
 					if isRead := method == "GET" || method == "LIST"; isRead {
 						again = row.reads
 					}
-					switch retries := stats.Retries(row.reason) - before; {
+					switch retries := stats.Retries.Count(row.reason) - before; {
 					case again && (tried != 2 || retries != 1 || resp.StatusCode != http.StatusOK || string(got) != protocol+" "+method+" "+body):
 						t.Errorf("%s %s: status %d after %d times, %d counted: %s; want it to be sent again", method, name, resp.StatusCode, tried, retries, got)
 					case !again && (tried != 1 || resp.StatusCode != row.code || string(got) != row.body || resp.Header.Get("X-Of-The-Node") != "yes" ||

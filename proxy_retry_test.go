@@ -95,7 +95,7 @@ func (r *liveCaddy) request(ctx context.Context, t *testing.T, method, path stri
 // answered counts the requests of the running config that were answered in a way.
 func answered(a engine.Answer) (n uint64) {
 	for _, c := range registry.Clusters() {
-		n += c.View.Stats().Answers(a)
+		n += c.View.Stats().Answers.Count(a)
 	}
 	return n
 }

@@ -155,7 +155,7 @@ func TestStandbySpreadsReads(t *testing.T) {
 	if count[r.Vaults[0]] > 0 || count[r.Vaults[1]] < 15 || count[r.Vaults[2]] < 15 {
 		t.Errorf("the active node gets %d, the standbys get %d and %d", count[r.Vaults[0]], count[r.Vaults[1]], count[r.Vaults[2]])
 	}
-	before := r.h.redirector.View.Stats().Answers(engine.SentToStandby)
+	before := r.h.redirector.View.Stats().Answers.Count(engine.SentToStandby)
 	for i, token := range r.tokens {
 		for method, target := range map[string]string{"LIST": "/v1/secret/metadata?x=%2F", "GET": "/v1/ns/secret/data/sys.old", "POST": "/v1/transit/encrypt/key"} {
 			if got := r.ask(method, target, token); got != nodes[i] {
@@ -173,7 +173,7 @@ func TestStandbySpreadsReads(t *testing.T) {
 			}
 		}
 	}
-	if got := r.h.redirector.View.Stats().Answers(engine.SentToStandby) - before; got != 180 {
+	if got := r.h.redirector.View.Stats().Answers.Count(engine.SentToStandby) - before; got != 180 {
 		t.Errorf("%d requests count as sent to standbys, want 180", got)
 	}
 	if resp := r.askFrom(local, "GET", defaultHealthPath, "t"); resp.StatusCode != 200 {
@@ -334,9 +334,9 @@ func TestStandbyOnTheFastLane(t *testing.T) {
 			for _, line := range []string{"GET /v1/secret/data/x", "LIST /v1/secret/metadata", "POST /v1/transit/encrypt/k", "POST /v1/secret/data/x", "GET /v1/sys/mounts", "GET /v1/%73ys/mounts", "GET /ui"} {
 				text = fmt.Appendf(text, "%s HTTP/1.1\r\nHost: vault.example.com\r\n%sContent-Length: 0\r\n\r\n", line, header)
 			}
-			before := stats.Answers(engine.SentToStandby) + stats.Answers(engine.Redirected)
+			before := stats.Answers.Count(engine.SentToStandby) + stats.Answers.Count(engine.Redirected)
 			answer := string(p.compare(t, lane, [][]byte{text}))
-			if got := stats.Answers(engine.SentToStandby) + stats.Answers(engine.Redirected) - before; got != 14 {
+			if got := stats.Answers.Count(engine.SentToStandby) + stats.Answers.Count(engine.Redirected) - before; got != 14 {
 				t.Errorf("%q: %d requests were counted", header, got)
 			}
 			if len(header) > 0 && strings.HasPrefix(header, "X-Vault-Token: t") && !strings.Contains(header, "\r\nX") {

@@ -83,7 +83,7 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	if to.Loopback && (q.Forwarded || l.trusting) {
 		return nil // a header may have the client's address
 	}
-	l.handler.Redirector.View.Stats().Answered(o.Answer)
+	l.handler.Redirector.View.Stats().Answers.Add(o.Answer)
 	return l.answer(s, to, headers, !closing && caddy.Exiting())
 }
 

@@ -157,9 +157,9 @@ func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
 		}
 		lost = lost || own.phase.Situation != Starting
 		timer.Reset(end.Sub(now))
-		if why, over := v.wait(ctx, changed, timer.C); over {
+		if end := v.wait(ctx, changed, timer.C); end != "" {
 			site = v.servedBy()
-			site.held(q, why, time.Since(began))
+			site.held(q, end, time.Since(began))
 			return site.State()
 		}
 	}
@@ -181,7 +181,7 @@ func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.D
 		if v.State() != s && v.servedBy().State() != s || !time.Now().Before(end) {
 			return true
 		}
-		if _, over := v.wait(ctx, changed, timer.C); over {
+		if v.wait(ctx, changed, timer.C) != "" {
 			return false
 		}
 	}
@@ -218,17 +218,17 @@ func (q *Queue) weight() int {
 	return 1
 }
 
-// wait waits until the cluster changes or a timer fires. It reports whether the wait is over before that, and why.
-func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) (why HoldEnd, over bool) {
+// wait waits until the cluster changes or a timer fires. If the request is not to wait any more, wait returns why.
+func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) HoldEnd {
 	select {
 	case <-changed:
 	case <-timer:
 	case <-v.cluster.pool.ending:
-		return Shutdown, true
+		return Shutdown
 	case <-ctx.Done():
-		return Abandoned, true
+		return Abandoned
 	}
-	return 0, false
+	return ""
 }
 
 // servedBy returns the view that serves the site of this one, itself if none does.

@@ -17,11 +17,11 @@ func TestWaitsThatCount(t *testing.T) {
 		w := watch(t, NewPool(), newScripted(answerOf(5, "a")), plain(t))
 		w.lose()
 		request(t.Context(), w.View, &Queue{Hold: time.Second, Most: 10, Uncounted: true})
-		if n := w.Stats().Holds(Expired); n != 0 {
+		if n := w.Stats().Holds.Count(Expired); n != 0 {
 			t.Errorf("%d uncounted waits are counted", n)
 		}
 		request(t.Context(), w.View, holding())
-		if n := w.Stats().Holds(Expired); n != 1 {
+		if n := w.Stats().Holds.Count(Expired); n != 1 {
 			t.Errorf("%d waits in vain, want 1", n)
 		}
 	})
@@ -30,7 +30,7 @@ func TestWaitsThatCount(t *testing.T) {
 		s.hang = true
 		w := watch(t, NewPool(), s, plain(t))
 		request(t.Context(), w.View, holding())
-		if n := w.Stats().Holds(Expired); n != 0 {
+		if n := w.Stats().Holds.Count(Expired); n != 0 {
 			t.Errorf("%d waits at the start are counted as in vain", n)
 		}
 	})

@@ -310,7 +310,7 @@ func TestReloadToAConfigWithoutAnAddressIsTold(t *testing.T) {
 		if h := right.History(); len(h) != 3 || h[0].Kind != ActiveChanged || h[0].Gap != time.Second {
 			t.Errorf("the history, the newest first: %+v", h)
 		}
-		if n, without := right.Stats().Losses(discovery.ReasonBadAddress), right.WithoutActive(time.Now()); n != 1 || without != time.Second {
+		if n, without := right.Stats().Losses.Count(discovery.ReasonBadAddress), right.WithoutActive(time.Now()); n != 1 || without != time.Second {
 			t.Errorf("%d losses, %s without", n, without)
 		}
 	})

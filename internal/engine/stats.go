@@ -12,62 +12,47 @@ import (
 )
 
 // Answer is how a request was answered.
-type Answer int
+type Answer string
 
 // The answers.
 const (
-	Redirected    Answer = iota // to the active node
-	SentToStandby               // redirected to a standby
-	Proxied
-	Unavailable
-	Loop
-	BadRequest
-	Passed // to the next handler
-	answers
+	Redirected    Answer = "redirected" // to the active node
+	SentToStandby Answer = "standby"    // redirected to a standby
+	Proxied       Answer = "proxied"
+	Unavailable   Answer = "unavailable"
+	Loop          Answer = "loop"
+	BadRequest    Answer = "bad_request"
+	Passed        Answer = "passed" // to the next handler
 )
-
-var answerNames = [answers]string{"redirected", "standby", "proxied", "unavailable", "loop", "bad_request", "passed"}
-
-func (a Answer) String() string { return answerNames[a] }
 
 // Answers is the whole set.
 var Answers = []Answer{Redirected, SentToStandby, Proxied, Unavailable, Loop, BadRequest, Passed}
 
 // HoldEnd is how the wait of a request ended.
-type HoldEnd int
+type HoldEnd string
 
 // The ends.
 const (
-	Released  HoldEnd = iota // there was a node
-	Expired                  // hold was over
-	Abandoned                // the client left
-	Overflow                 // there was no place to wait
-	Shutdown                 // the process was about to end
-	holdEnds
+	Released  HoldEnd = "released"  // there was a node
+	Expired   HoldEnd = "expired"   // hold was over
+	Abandoned HoldEnd = "abandoned" // the client left
+	Overflow  HoldEnd = "overflow"  // there was no place to wait
+	Shutdown  HoldEnd = "shutdown"  // the process was about to end
 )
-
-var holdEndNames = [holdEnds]string{"released", "expired", "abandoned", "overflow", "shutdown"}
-
-func (e HoldEnd) String() string { return holdEndNames[e] }
 
 // HoldEnds is the whole set.
 var HoldEnds = []HoldEnd{Released, Expired, Abandoned, Overflow, Shutdown}
 
 // Retry is why a proxied request was sent again.
-type Retry int
+type Retry string
 
 // The reasons.
 const (
-	RetryUnconnected Retry = iota // no connection to the node could be made, or it had closed the one that was kept
-	RetryNotActive                // the node said that it is not active, and has done nothing
-	RetrySealed                   // the node said that it is sealed; reads only
-	RetryBroken                   // the node broke the connection before it answered, or was given up; reads only
-	retries
+	RetryUnconnected Retry = "unconnected" // no connection to the node could be made, or it had closed the one that was kept
+	RetryNotActive   Retry = "not_active"  // the node said that it is not active, and has done nothing
+	RetrySealed      Retry = "sealed"      // the node said that it is sealed; reads only
+	RetryBroken      Retry = "broken"      // the node broke the connection before it answered, or was given up; reads only
 )
-
-var retryNames = [retries]string{"unconnected", "not_active", "sealed", "broken"}
-
-func (r Retry) String() string { return retryNames[r] }
 
 // Retries is the whole set.
 var Retries = []Retry{RetryUnconnected, RetryNotActive, RetrySealed, RetryBroken}
@@ -86,51 +71,36 @@ var LossReasons = []discovery.Reason{
 // while the old view still counts, and a counter that falls looks like a new one. They are safe for concurrent use, and counting
 // never locks.
 type Stats struct {
-	history history
-	noticed [answers]uint64 // the answers until the traffic was last looked at; guarded by the cluster
-
-	answers [answers]atomic.Uint64
-	holds   [holdEnds]atomic.Uint64
-	retries [retries]atomic.Uint64
-	losses  [6]atomic.Uint64  // in the order of LossReasons
-	probes  [12]atomic.Uint64 // in the order of Results
-	without atomic.Int64      // nanoseconds without an active node, without the present outage
-	shown   atomic.Int64      // the largest value that WithoutActive has returned
-	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
+	Answers *Counter[Answer]
+	Holds   *Counter[HoldEnd]
+	Retries *Counter[Retry]
+	Losses  *Counter[discovery.Reason] // of the active node
+	Probes  *Counter[Result]
 
 	Failovers *Histogram // from a loss to the next active node
 	Probing   *Histogram // of answered probes
 	Holding   *Histogram // of requests that were released
+
+	history history
+	noticed map[Answer]uint64 // the answers until the traffic was last looked at; guarded by the cluster
+	without atomic.Int64      // nanoseconds without an active node, without the present outage
+	shown   atomic.Int64      // the largest value that WithoutActive has returned
+	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
 }
 
 func newStats() *Stats {
 	return &Stats{
+		Answers:   newCounter(Answers),
+		Holds:     newCounter(HoldEnds),
+		Retries:   newCounter(Retries),
+		Losses:    newCounter(LossReasons),
+		Probes:    newCounter(Results),
 		Failovers: newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60),
 		Probing:   newHistogram(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1),
 		Holding:   newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
+		noticed:   map[Answer]uint64{},
 	}
 }
-
-// Answered counts a request.
-func (s *Stats) Answered(a Answer) { s.answers[a].Add(1) }
-
-// Answers returns how many requests were answered in a way.
-func (s *Stats) Answers(a Answer) uint64 { return s.answers[a].Load() }
-
-// Holds returns how many waits ended in a way.
-func (s *Stats) Holds(e HoldEnd) uint64 { return s.holds[e].Load() }
-
-// Retried counts that a proxied request was sent again.
-func (s *Stats) Retried(r Retry) { s.retries[r].Add(1) }
-
-// Retries returns how often a proxied request was sent again, by reason.
-func (s *Stats) Retries(r Retry) uint64 { return s.retries[r].Load() }
-
-// Losses returns how often the active node was lost, by reason.
-func (s *Stats) Losses(r discovery.Reason) uint64 { return s.losses[indexOf(LossReasons, r)].Load() }
-
-// Probes returns how many probes had a result.
-func (s *Stats) Probes(r Result) uint64 { return s.probes[indexOf(Results, r)].Load() }
 
 // LastChange returns when the last change or loss was; zero: never.
 func (s *Stats) LastChange() time.Time {
@@ -140,24 +110,16 @@ func (s *Stats) LastChange() time.Time {
 	return time.Time{}
 }
 
-// indexOf returns the place of an element in a closed set, the last one for what is not in it.
-func indexOf[T comparable](set []T, e T) int {
-	if i := slices.Index(set, e); i >= 0 {
-		return i
-	}
-	return len(set) - 1
-}
-
 // since returns how many requests were answered in a way since the last call.
 func (s *Stats) since(a Answer) float64 {
 	before := s.noticed[a]
-	s.noticed[a] = s.Answers(a)
+	s.noticed[a] = s.Answers.Count(a)
 	return float64(s.noticed[a] - before)
 }
 
 // probed counts a probe.
 func (s *Stats) probed(o ProbeOutcome) {
-	s.probes[indexOf(Results, o.Result)].Add(1)
+	s.Probes.Add(o.Result)
 	if o.Result.answered() {
 		s.Probing.Observe(o.Took)
 	}
@@ -167,7 +129,7 @@ func (s *Stats) probed(o ProbeOutcome) {
 func (s *Stats) changedBy(e Event) {
 	s.changed.Store(e.At.UnixNano())
 	if e.Kind == ActiveLost {
-		s.losses[indexOf(LossReasons, e.Reason)].Add(1)
+		s.Losses.Add(e.Reason)
 		return
 	}
 	if e.Gap > 0 {
@@ -178,10 +140,33 @@ func (s *Stats) changedBy(e Event) {
 
 // held counts the end of a wait.
 func (s *Stats) held(e HoldEnd, took time.Duration) {
-	s.holds[e].Add(1)
+	s.Holds.Add(e)
 	if e == Released {
 		s.Holding.Observe(took)
 	}
+}
+
+// Counter counts by the elements of a closed set. What is not in it counts as the last one.
+type Counter[T comparable] struct {
+	set    []T
+	counts []atomic.Uint64
+}
+
+func newCounter[T comparable](set []T) *Counter[T] {
+	return &Counter[T]{set, make([]atomic.Uint64, len(set))}
+}
+
+// Add counts one.
+func (c *Counter[T]) Add(e T) { c.of(e).Add(1) }
+
+// Count returns how many were counted.
+func (c *Counter[T]) Count(e T) uint64 { return c.of(e).Load() }
+
+func (c *Counter[T]) of(e T) *atomic.Uint64 {
+	if i := slices.Index(c.set, e); i >= 0 {
+		return &c.counts[i]
+	}
+	return &c.counts[len(c.set)-1]
 }
 
 // Histogram counts durations by upper bounds in seconds.

@@ -165,23 +165,19 @@ type DiscoveryStatus struct {
 	Failing     time.Time // since when queries fail; zero: they do not
 	Failures    int64     // in a row
 	Index       uint64
-	Detail      string    // of the failure
-	Queries     [5]uint64 // in the order of QueryResults
+	Detail      string // of the failure
+	Queries     *Counter[discovery.Reason]
 }
 
 // Discovery returns what is known of the view's discovery.
 func (v *View) Discovery() DiscoveryStatus {
 	w := v.watcher
 	r := w.latest()
-	d := DiscoveryStatus{
+	return DiscoveryStatus{
 		Source: discovery.SourceName(w.discoverer), Endpoint: w.discoverer.Endpoint(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
 		Up: r.number > 0 && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
-		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail,
+		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail, Queries: w.queries,
 	}
-	for i := range d.Queries {
-		d.Queries[i] = w.queries[i].Load()
-	}
-	return d
 }
 
 // failingChecks returns the IDs of the checks that are not passing.

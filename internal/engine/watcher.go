@@ -65,9 +65,9 @@ type watcher struct {
 	complete []discovery.Node // of the last complete answer; before that, what the cluster knew
 	told     bool             // the log says that blocking queries fail
 
-	queries  [5]atomic.Uint64 // in the order of QueryResults
-	failures atomic.Int64     // in a row
-	index    atomic.Uint64    // of the last answer
+	queries  *Counter[discovery.Reason]
+	failures atomic.Int64  // in a row
+	index    atomic.Uint64 // of the last answer
 }
 
 func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
@@ -75,7 +75,9 @@ func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), done: make(chan struct{})}
+	w := &watcher{
+		cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), queries: newCounter(QueryResults), done: make(chan struct{}),
+	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
@@ -222,7 +224,7 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 			w.announce(Event{Kind: DiscoveryDown, At: now, Reason: a.Incomplete})
 		}
 	}
-	w.queries[indexOf(QueryResults, cmp.Or(a.Incomplete, discovery.ReasonOK))].Add(1)
+	w.queries.Add(cmp.Or(a.Incomplete, discovery.ReasonOK))
 	w.index.Store(a.Index)
 	changed = last.polled.IsZero() || a.Incomplete != last.incomplete || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
@@ -254,7 +256,7 @@ func (w *watcher) failed(err error) {
 		w.announce(Event{Kind: DiscoveryDown, At: now, Reason: r.failure})
 	}
 	w.failures.Add(1)
-	w.queries[indexOf(QueryResults, r.failure)].Add(1)
+	w.queries.Add(r.failure)
 	w.cluster.log.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
 }

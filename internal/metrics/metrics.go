@@ -174,31 +174,31 @@ func (s sample) nodes(state *engine.State) {
 func (s sample) discovery(d engine.DiscoveryStatus) {
 	s.gauge(descUp, bit(d.Up))
 	s.gauge(descSuccess, timestamp(d.LastSuccess))
-	for i, r := range engine.QueryResults {
-		s.counter(descQueries, d.Queries[i], string(r))
+	for _, r := range engine.QueryResults {
+		s.counter(descQueries, d.Queries.Count(r), string(r))
 	}
 }
 
 func (s sample) stats(v *engine.View, now time.Time) {
 	stats := v.Stats()
 	for _, r := range engine.LossReasons {
-		s.counter(descLosses, stats.Losses(r), string(r))
+		s.counter(descLosses, stats.Losses.Count(r), string(r))
 	}
 	s.ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutActive(now).Seconds(), s.cluster)
 	s.gauge(descLastChange, timestamp(stats.LastChange()))
 	s.histogram(descFailover, stats.Failovers)
 	for _, r := range engine.Results {
-		s.counter(descProbes, stats.Probes(r), string(r))
+		s.counter(descProbes, stats.Probes.Count(r), string(r))
 	}
 	s.histogram(descProbing, stats.Probing)
 	for _, a := range engine.Answers {
-		s.counter(descRequests, stats.Answers(a), a.String())
+		s.counter(descRequests, stats.Answers.Count(a), string(a))
 	}
 	for _, r := range engine.Retries {
-		s.counter(descRetries, stats.Retries(r), r.String())
+		s.counter(descRetries, stats.Retries.Count(r), string(r))
 	}
 	for _, e := range engine.HoldEnds {
-		s.counter(descHolds, stats.Holds(e), e.String())
+		s.counter(descHolds, stats.Holds.Count(e), string(e))
 	}
 	s.histogram(descHolding, stats.Holding)
 }

@@ -152,9 +152,9 @@ func (x *Proxy) noteRetry(p *request, failed error) {
 	case p.arrived.Load():
 		reason = engine.RetryBroken
 	}
-	x.View.Stats().Retried(reason)
+	x.View.Stats().Retries.Add(reason)
 	if c := x.Log.Check(zapcore.DebugLevel, "sending a proxied request again"); c != nil {
-		c.Write(zap.Stringer("reason", reason), zap.String("method", p.out.Method), zap.String("last_url", p.target.URL), zap.Error(failed))
+		c.Write(zap.String("reason", string(reason)), zap.String("method", p.out.Method), zap.String("last_url", p.target.URL), zap.Error(failed))
 	}
 }
 

@@ -147,10 +147,10 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 		d.Nodes = append(d.Nodes, nodeOf(n))
 	}
 	for _, a := range engine.Answers {
-		d.Requests[a.String()] = stats.Answers(a)
+		d.Requests[string(a)] = stats.Answers.Count(a)
 	}
 	for _, e := range engine.HoldEnds {
-		d.Hold[e.String()] = stats.Holds(e)
+		d.Hold[string(e)] = stats.Holds.Count(e)
 	}
 	return d
 }
