@@ -4,7 +4,6 @@
 package engine
 
 import (
-	"slices"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -53,9 +52,8 @@ func (p *Pool) Listen(f func(Event)) {
 func (p *Pool) announce(v *View, e Event) {
 	e.Cluster = v.Name
 	p.listening.Lock()
-	listeners := slices.Clone(p.listeners)
-	p.listening.Unlock()
-	for _, hear := range listeners {
+	defer p.listening.Unlock()
+	for _, hear := range p.listeners {
 		hear(e)
 	}
 }

@@ -6,7 +6,6 @@ package engine
 import (
 	"slices"
 	"strings"
-	"sync"
 
 	"go.uber.org/zap"
 )
@@ -14,42 +13,23 @@ import (
 // HistoryLength is how many changes of the active node are remembered.
 const HistoryLength = 64
 
-// history holds the last changes of the active node of a cluster.
-type history struct {
-	mu   sync.Mutex
-	ring []Event
-}
-
-// add adds a change and reports whether it is news: a view that continues the history may see what is in it already.
-func (h *history) add(e Event) (news bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if n := len(h.ring); n > 0 && h.ring[n-1].Kind == e.Kind && h.ring[n-1].URL == e.URL {
-		return false
-	}
-	if len(h.ring) == HistoryLength {
-		h.ring = slices.Delete(h.ring, 0, 1)
-	}
-	h.ring = append(h.ring, e)
-	return true
-}
-
 // History returns the last changes of the active node, the newest first.
 func (v *View) History() []Event {
-	h := &v.Stats().history
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	list := slices.Clone(h.ring)
-	slices.Reverse(list)
-	return list
+	v.cluster.mu.Lock()
+	defer v.cluster.mu.Unlock()
+	return slices.Clone(v.Stats().history)
 }
 
-// record remembers, counts and announces a change of the active node.
+// record remembers, counts and announces a change of the active node, if it is news: a view that continues the history of another
+// one may see what is in it already.
 func (v *View) record(e Event) {
-	if v.records() && v.Stats().history.add(e) {
-		v.Stats().changedBy(e)
-		v.cluster.pool.announce(v, e)
+	s := v.Stats()
+	if !v.records() || len(s.history) > 0 && s.history[0].Kind == e.Kind && s.history[0].URL == e.URL {
+		return
 	}
+	s.history = slices.Insert(s.history, 0, e)[:min(len(s.history)+1, HistoryLength)]
+	s.changedBy(e)
+	v.cluster.pool.announce(v, e)
 }
 
 // logTransition logs and records what is new in a state.

@@ -81,11 +81,10 @@ type Stats struct {
 	Probing   *Histogram // of answered probes
 	Holding   *Histogram // of requests that were released
 
-	history history
+	history []Event           // the last changes, the newest first; guarded by the cluster
 	noticed map[Answer]uint64 // the answers until the traffic was last looked at; guarded by the cluster
 	without atomic.Int64      // nanoseconds without an active node, without the present outage
 	shown   atomic.Int64      // the largest value that WithoutActive has returned
-	changed atomic.Int64      // when the last change or loss was, in nanoseconds since 1970; 0: never
 }
 
 func newStats() *Stats {
@@ -100,14 +99,6 @@ func newStats() *Stats {
 		Holding:   newHistogram(.01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
 		noticed:   map[Answer]uint64{},
 	}
-}
-
-// LastChange returns when the last change or loss was; zero: never.
-func (s *Stats) LastChange() time.Time {
-	if n := s.changed.Load(); n != 0 {
-		return time.Unix(0, n)
-	}
-	return time.Time{}
 }
 
 // since returns how many requests were answered in a way since the last call.
@@ -127,7 +118,6 @@ func (s *Stats) probed(o ProbeOutcome) {
 
 // changedBy counts a change of the active node.
 func (s *Stats) changedBy(e Event) {
-	s.changed.Store(e.At.UnixNano())
 	if e.Kind == ActiveLost {
 		s.Losses.Add(e.Reason)
 		return

@@ -185,7 +185,11 @@ func (s sample) stats(v *engine.View, now time.Time) {
 		s.counter(descLosses, stats.Losses.Count(r), string(r))
 	}
 	s.ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutActive(now).Seconds(), s.cluster)
-	s.gauge(descLastChange, timestamp(stats.LastChange()))
+	lastChange := time.Time{}
+	if changes := v.History(); len(changes) > 0 {
+		lastChange = changes[0].At
+	}
+	s.gauge(descLastChange, timestamp(lastChange))
 	s.histogram(descFailover, stats.Failovers)
 	for _, r := range engine.Results {
 		s.counter(descProbes, stats.Probes.Count(r), string(r))
