@@ -89,7 +89,7 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 
 // find returns the view with a config on the discovery with a key, or a new one; its watcher is nil if there is none yet.
 func (c *Cluster) find(key string, config Config) *View {
-	v := &View{Config: config, cluster: c, derivation: derivation{warned: map[string]string{}}}
+	v := &View{Config: config, cluster: c, warned: map[string]string{}}
 	for _, w := range c.watchers {
 		if w.discoverer.Key() == key {
 			v.watcher = w
@@ -210,7 +210,7 @@ func (c *Cluster) drop(v *View) (stop func()) {
 			w.stop()
 		}
 		if c.ctx.Err() != nil {
-			c.awaitProbes()
+			await(&c.probes)
 		}
 	}
 }

@@ -25,10 +25,10 @@ const (
 func (v *View) evidence() evidence {
 	r := &v.watcher.report
 	switch {
-	case r.number == 0:
-		return nothing
 	case r.failure != "":
 		return old
+	case r.polled.IsZero():
+		return nothing
 	case r.incomplete == discovery.ReasonACLFiltered:
 		return partial
 	}
@@ -169,7 +169,7 @@ func (v *View) presence(prev *State, node *member, now time.Time) Phase {
 func (v *View) loss(prev *State, e election, now time.Time) Phase {
 	was := prev.PhaseAt(now)
 	switch {
-	case was.Situation == Starting && (e.pending || v.watcher.report.number == 0):
+	case was.Situation == Starting && (e.pending || v.evidence() == nothing):
 		return was
 	case was.HasTarget():
 		return Phase{None, now}

@@ -259,13 +259,3 @@ func (c *Cluster) probe(n *probedNode, now time.Time, first bool) {
 		c.probed(n, conn, o, unable).close()
 	})
 }
-
-// awaitProbes waits for the probes to end, whose context has ended, but never for long.
-func (c *Cluster) awaitProbes() {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.probes.Wait()
-	}()
-	await(done)
-}

@@ -175,8 +175,8 @@ func (v *View) Discovery() DiscoveryStatus {
 	r := w.latest()
 	return DiscoveryStatus{
 		Source: discovery.SourceName(w.discoverer), Endpoint: w.discoverer.Endpoint(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
-		Up: r.number > 0 && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
-		Failures: w.failures.Load(), Index: w.index.Load(), Detail: r.detail, Queries: w.queries,
+		Up: !r.polled.IsZero() && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
+		Failures: r.failures, Index: r.index, Detail: r.detail, Queries: w.queries,
 	}
 }
 

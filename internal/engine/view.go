@@ -45,20 +45,13 @@ type View struct {
 	stats   atomic.Pointer[Stats]
 	logs    loggers
 
-	usage
-	derivation
-}
-
-// usage is what needs a view. It is guarded by the cluster.
-type usage struct {
+	// What needs the view. It is guarded by the cluster.
 	users        int    // handlers that have acquired and not released it
 	waiting      int    // requests that wait on it
 	number       uint64 // of the last config in which a handler acquired it
 	oneOfSeveral bool   // that config has sites with other addresses on the same cluster
-}
 
-// derivation is what a view remembers from one state to the next, besides the state. It is guarded by the cluster.
-type derivation struct {
+	// What the view remembers from one state to the next, besides the state. It is guarded by the cluster.
 	began    time.Time // when it was started; zero: not yet
 	members  []member
 	lost     time.Time          // when the last active node was lost

@@ -11,7 +11,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,7 +33,6 @@ const (
 
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
-	number     uint64           // of the report, from 1
 	nodes      []discovery.Node // the set of the last answer; before that, what the cluster knew
 	lacks      []discovery.Node // nodes of the last complete answer that an incomplete one does not show
 	incomplete discovery.Reason // set if the last answer was incomplete
@@ -43,6 +41,9 @@ type report struct {
 	failure discovery.Reason // set if the last query failed
 	detail  string           // more on the failure or on what is incomplete
 	failing time.Time        // since when queries fail, or answers are no news
+
+	failures int64  // in a row
+	index    uint64 // of the last answer
 }
 
 // all returns the nodes that the last answer shows, followed by those that it may lack.
@@ -59,15 +60,13 @@ type watcher struct {
 	once   sync.Once // the loop is started, or never will be
 	ctx    context.Context
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the loop has ended
+	loop   sync.WaitGroup
 
 	report   report           // guarded by the cluster
 	complete []discovery.Node // of the last complete answer; before that, what the cluster knew
 	told     bool             // the log says that blocking queries fail
 
-	queries  *Counter[discovery.Reason]
-	failures atomic.Int64  // in a row
-	index    atomic.Uint64 // of the last answer
+	queries *Counter[discovery.Reason]
 }
 
 func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
@@ -75,28 +74,20 @@ func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{
-		cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), queries: newCounter(QueryResults), done: make(chan struct{}),
-	}
+	w := &watcher{cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), queries: newCounter(QueryResults)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
 
 // start starts the loop unless it runs already.
-func (w *watcher) start() { w.once.Do(func() { go w.run() }) }
+func (w *watcher) start() { w.once.Do(func() { w.loop.Go(w.run) }) }
 
 // stop ends the loop, which closes the source. A source that does not end a query with its context is left behind, to be
 // closed when it does.
 func (w *watcher) stop() {
 	w.cancel()
-	w.once.Do(w.end)
-	await(w.done)
-}
-
-// end is called when no query is under way any more.
-func (w *watcher) end() {
-	w.source.Close()
-	close(w.done)
+	w.once.Do(w.source.Close)
+	await(&w.loop)
 }
 
 // latest returns the last report.
@@ -108,7 +99,7 @@ func (w *watcher) latest() report {
 
 // run is the loop: query, report, and decide when to query again.
 func (w *watcher) run() {
-	defer w.end()
+	defer w.source.Close()
 	var (
 		ctx      = w.ctx
 		bucket   = rate.NewLimiter(queryRate, queryBurst)
@@ -209,7 +200,7 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 // answered reports an answer and returns whether it differs from the one before.
 func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	now, last := time.Now(), w.latest()
-	r := report{nodes: a.Nodes, incomplete: a.Incomplete, detail: a.Detail, polled: now}
+	r := report{nodes: a.Nodes, incomplete: a.Incomplete, detail: a.Detail, index: a.Index, polled: now}
 	if a.Incomplete == "" {
 		w.complete = a.Nodes
 	} else { // nodes that the answer may lack are still probed
@@ -218,17 +209,15 @@ func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	}
 	outdated := a.Incomplete != "" && a.Incomplete != discovery.ReasonACLFiltered
 	if outdated { // by a failure that shows nodes
-		r.failure = a.Incomplete
+		r.failure, r.failures = a.Incomplete, last.failures
 		if r.failing = last.failing; r.failing.IsZero() {
 			r.failing = now
 			w.announce(Event{Kind: DiscoveryDown, At: now, Reason: a.Incomplete})
 		}
 	}
 	w.queries.Add(cmp.Or(a.Incomplete, discovery.ReasonOK))
-	w.index.Store(a.Index)
 	changed = last.polled.IsZero() || a.Incomplete != last.incomplete || !reflect.DeepEqual(a.Nodes, last.nodes)
 	if !last.failing.IsZero() && !outdated {
-		w.failures.Store(0)
 		w.cluster.log.log(&w.logs, zap.InfoLevel, "discovery recovered", zap.Duration("outage", now.Sub(last.failing)))
 		w.announce(Event{Kind: DiscoveryUp, At: now, Outage: now.Sub(last.failing)})
 	}
@@ -255,7 +244,7 @@ func (w *watcher) failed(err error) {
 		level, r.failing = zap.WarnLevel, now
 		w.announce(Event{Kind: DiscoveryDown, At: now, Reason: r.failure})
 	}
-	w.failures.Add(1)
+	r.failures++
 	w.queries.Add(r.failure)
 	w.cluster.log.log(&w.logs, level, "discovery failed", zap.String("reason", string(r.failure)), zap.Error(err))
 	w.publish(r)
@@ -276,7 +265,6 @@ func (w *watcher) announce(e Event) {
 func (w *watcher) publish(r report) {
 	c := w.cluster
 	c.update(func(now time.Time) bool {
-		r.number = w.report.number + 1
 		w.report = r
 		for _, v := range c.views {
 			if v.watcher == w && v.started() {
@@ -302,13 +290,8 @@ func backoff(failures int) time.Duration {
 
 // pause waits, unless the context ends.
 func pause(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }
@@ -316,12 +299,15 @@ func pause(ctx context.Context, d time.Duration) {
 // endGrace is how long Release waits for goroutines to end. Caddy calls it while its configs are locked.
 const endGrace = time.Second
 
-// await waits for the end of a goroutine whose context has ended, but never for long.
-func await(done <-chan struct{}) {
-	t := time.NewTimer(endGrace)
-	defer t.Stop()
+// await waits for the end of goroutines whose context has ended, but never for long.
+func await(group *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		group.Wait()
+	}()
 	select {
 	case <-done:
-	case <-t.C:
+	case <-time.After(endGrace):
 	}
 }
