@@ -34,6 +34,7 @@ func main() {
 	var out string
 	flag.StringVar(&out, "out", "", "`file` in which the Markdown replaces that of the last run")
 	flag.StringVar(&o.only, "only", "", "run only clients whose name contains this `text`")
+	flag.StringVar(&o.line, "option", "", "an option of vault_redirect for all sites, such as `\"standby method GET LIST\"`")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -44,8 +45,8 @@ func main() {
 }
 
 func mainRun(ctx context.Context, o options, out string) error {
-	if out != "" && o.only != "" {
-		return errors.New("a page is written by a whole run only: without -only")
+	if out != "" && (o.only != "" || o.line != "") {
+		return errors.New("a page is written by a whole run only: without -only and -option")
 	}
 	m, err := run(ctx, o)
 	if err != nil {

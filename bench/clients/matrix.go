@@ -21,6 +21,7 @@ type options struct {
 	fetch bool   // clients may be downloaded and built
 	short bool   // only the short part
 	only  string // clients whose name contains this
+	line  string // an option of vault_redirect for all sites
 	tell  func(format string, args ...any)
 }
 
@@ -94,7 +95,7 @@ func run(ctx context.Context, o options) (_ *matrix, err error) {
 		}
 		m.rows = append(m.rows, r)
 	}
-	if m.stage, err = newStage(ctx, sites); err != nil {
+	if m.stage, err = newStage(ctx, sites, m.line); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()

@@ -51,8 +51,8 @@ type site struct {
 	read int64  // how much of it has been looked at
 }
 
-// newStage starts everything. The sites get their addresses.
-func newStage(ctx context.Context, sites []*site) (s *stage, err error) {
+// newStage starts everything. The sites get their addresses, and all of them the option in line.
+func newStage(ctx context.Context, sites []*site, line string) (s *stage, err error) {
 	s = &stage{}
 	defer func() {
 		if err != nil {
@@ -73,7 +73,7 @@ func newStage(ctx context.Context, sites []*site) (s *stage, err error) {
 	if err := s.prepareVault(ctx); err != nil {
 		return s, err
 	}
-	if err := s.startCaddy(ctx, sites); err != nil {
+	if err := s.startCaddy(ctx, sites, line); err != nil {
 		return s, err
 	}
 	return s, nil
@@ -89,7 +89,7 @@ func (s *stage) close() error {
 }
 
 // startCaddy starts a Caddy whose sites, like Vault, have certificates of a private authority.
-func (s *stage) startCaddy(ctx context.Context, sites []*site) error {
+func (s *stage) startCaddy(ctx context.Context, sites []*site, line string) error {
 	ip, err := harness.Loopback()
 	if err != nil {
 		return err
@@ -116,10 +116,11 @@ func (s *stage) startCaddy(ctx context.Context, sites []*site) error {
 			}
 		}
 		%s
+		%s
 	}
 	respond /page "a page of this origin"
 }
-`, at.addr, cert, key, at.log, s.Consuls[0].HTTPAddr, s.VaultCA, at.line)
+`, at.addr, cert, key, at.log, s.Consuls[0].HTTPAddr, s.VaultCA, at.line, line)
 	}
 	s.other = fmt.Sprintf("https://%s:%d", ip, firstSitePort+len(sites))
 	fmt.Fprintf(&text, "%s {\n\ttls %s %s\n\trespond /page \"a page of another origin\"\n}\n", s.other, cert, key)

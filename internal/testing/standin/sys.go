@@ -49,6 +49,8 @@ func (v *Vault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.URL.Path == "/v1/sys/internal/ui/mounts":
 		reply(w, http.StatusOK, map[string]any{"data": map[string]any{"auth": map[string]any{}, "secret": map[string]any{"secret/": map[string]any{"type": "kv"}}}})
+	case strings.HasPrefix(r.URL.Path, "/v1/sys/internal/ui/mounts/secret"): // vault kv asks for the version of the engine
+		reply(w, http.StatusOK, map[string]any{"data": map[string]any{"path": "secret/", "type": "kv", "options": map[string]any{"version": "1"}}})
 	case r.URL.Path == "/v1/sys/step-down" && (r.Method == http.MethodPut || r.Method == http.MethodPost):
 		g.mu.Lock()
 		stepDown := g.stepDown
