@@ -18,9 +18,9 @@ import (
 var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 // member is a node that is well: vault-<i> at 10.0.0.<i>, which answers with a code.
-func member(i, code int) Node {
+func member(i, code int) *Node {
 	name, ip := fmt.Sprintf("vault-%d", i), fmt.Sprintf("10.0.0.%d", i)
-	n := Node{Label: name, Inspection: engine.Inspection{
+	n := &Node{Label: name, Inspection: engine.Inspection{
 		Host: name + ".example.com", Port: "8200", Addresses: []netip.Addr{netip.MustParseAddr(ip)}, Connected: 2 * time.Millisecond,
 		Certificate: &engine.Certificate{Names: name + ".example.com", For: name + ".example.com", From: now.Add(-time.Hour), To: now.Add(84 * 24 * time.Hour)},
 		Health:      &engine.Health{Role: engine.RoleOf(code), Vault: true, Version: "1.21.0", ClusterID: "c1", HasClock: true},
@@ -42,8 +42,9 @@ func healthy() *Observation {
 		Selection: discovery.Selection{Mode: discovery.ByAuto, Tag: "active", Service: "vault"},
 		Sites:     []Site{{Listen: []Listen{{"", 443, 443}}, Hosts: []string{"vault.example.com"}, TLS: true}},
 		Here:      []netip.Addr{netip.MustParseAddr("10.0.0.100")},
-		Asked:     true, Took: 3 * time.Millisecond, Blocking: Blocking{Wait: 30 * time.Second, Held: time.Second}, Reason: discovery.ReasonOK, By: engine.ByProbe, Candidates: 1,
-		Nodes: []Node{member(1, 200), member(2, 429), member(3, 429)},
+		Queries:   Queries{Asked: true, Took: 3 * time.Millisecond, Blocking: Blocking{Wait: 30 * time.Second, Held: time.Second}},
+		Reason:    discovery.ReasonOK, By: engine.ByProbe, Candidates: 1,
+		Nodes: []*Node{member(1, 200), member(2, 429), member(3, 429)},
 	}
 }
 
@@ -266,13 +267,13 @@ func TestFindings(t *testing.T) {
 // again registers a node once more, on the node of Consul with a name; its checks are critical there.
 func again(i int, name string) func(*Observation) {
 	return func(o *Observation) {
-		n := o.Nodes[i]
+		n := *o.Nodes[i]
 		n.Label, n.Elected, n.Failing = name, false, []string{"c"}
 		if n.Node.Name == name {
 			n.Node.ID = "own"
 		}
 		n.Node.Name = name
-		o.Nodes = append(o.Nodes, n)
+		o.Nodes = append(o.Nodes, &n)
 	}
 }
 
@@ -285,7 +286,7 @@ func oneAddress(o *Observation) {
 
 // noPort registers vault-2 as Vault does where api_addr has no port.
 func noPort(o *Observation) {
-	n := &o.Nodes[1]
+	n := o.Nodes[1]
 	n.Node.ID, n.Node.Port, n.URL = "vault::443", 443, "https://vault-2:443"
 	n.Inspection = failedAt(engine.StepConnect, "connection refused")
 }
@@ -301,7 +302,7 @@ func closed(step engine.Step) func(*Observation) {
 // blocked makes queries that wait fail.
 func blocked(after time.Duration, text string) func(*Observation) {
 	return func(o *Observation) {
-		o.Blocking = Blocking{Wait: time.Minute, Held: after, Failed: "consul at 127.0.0.1:8500: " + text}
+		o.Blocking = Blocking{Wait: time.Minute, Held: after, Failed: text}
 	}
 }
 
@@ -313,7 +314,7 @@ func failedAt(step engine.Step, text string) engine.Inspection {
 // otherScheme makes vault-2 speak http, or https if it is given a URL of http.
 func otherScheme(url string) func(*Observation) {
 	return func(o *Observation) {
-		n := &o.Nodes[1]
+		n := o.Nodes[1]
 		n.Inspection, n.Probe = engine.Inspection{FailedStep: engine.StepHandshake, Failure: "x", OtherScheme: true}, engine.ProbeOutcome{Result: engine.ResultTLS}
 		if url != "" {
 			n.URL, n.Inspection = url, engine.Inspection{Health: &engine.Health{Role: engine.RoleOf(400)}, OtherScheme: true}
@@ -342,7 +343,7 @@ func failed(reason discovery.Reason, text string) func(*Observation) {
 func noActive(reason discovery.Reason) func(*Observation) {
 	return func(o *Observation) {
 		o.Reason, o.By, o.Candidates = reason, "", 0
-		n := &o.Nodes[0]
+		n := o.Nodes[0]
 		n.Elected, n.Health.Code, n.Marked = false, 503, false
 	}
 }
@@ -350,7 +351,7 @@ func noActive(reason discovery.Reason) func(*Observation) {
 // at registers vault-2 with a host, on a node whose address in Consul is home.
 func at(host, home string) func(*Observation) {
 	return func(o *Observation) {
-		n := &o.Nodes[1]
+		n := o.Nodes[1]
 		n.URL, n.Host, n.Node.Address = "https://"+host+":8200", host, home
 		n.Addresses = nil
 		if ip, err := netip.ParseAddr(host); err == nil {

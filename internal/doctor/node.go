@@ -39,20 +39,20 @@ func (o *Observation) reach(n *Node) Finding {
 	where += ", port " + n.Port + ": "
 	switch {
 	case n.FailedStep == engine.StepLookup:
-		return n.finding("reach", Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure),
-			"add it to DNS, for this machine and for clients, or choose another address with redirect_to, such as node_address")
+		return Finding{"reach", n.Label, Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure),
+			"add it to DNS, for this machine and for clients, or choose another address with redirect_to, such as node_address"}
 	case n.FailedStep != engine.StepConnect:
-		return n.finding("reach", OK, where+"connected in "+words.Brief(n.Connected), "")
+		return Finding{"reach", n.Label, OK, where + "connected in " + words.Brief(n.Connected), ""}
 	case !strings.Contains(n.Failure, "refused"):
-		return n.finding("reach", Wrong, where+n.Failure, "check whether Vault runs there, and whether a firewall lets this machine reach it")
+		return Finding{"reach", n.Label, Wrong, where + n.Failure, "check whether Vault runs there, and whether a firewall lets this machine reach it"}
 	case n.lacksPort():
-		return n.finding("reach", Wrong, where+n.Failure, "see registration")
+		return Finding{"reach", n.Label, Wrong, where + n.Failure, "see registration"}
 	}
 	remedy := "start Vault there, or correct its address and port: " + o.addressOption()
 	if n.passing() {
 		remedy += "; or, if it expects the PROXY protocol, set `proxy_protocol_behavior = \"allow_authorized\"`: with deny_unauthorized, one connection from elsewhere may end its listener"
 	}
-	return n.finding("reach", Wrong, where+n.Failure, remedy)
+	return Finding{"reach", n.Label, Wrong, where + n.Failure, remedy}
 }
 
 // passing reports whether Consul calls the node passing, as it does with Vault's own check for as long as the process runs.
@@ -85,12 +85,12 @@ func (o *Observation) otherScheme(n *Node) []Finding {
 			remedy += ", and serve clients by http, since Vault's own client does not follow from https to http"
 		}
 	}
-	return []Finding{n.finding("scheme", Wrong, "the node answers "+scheme+", but requests to it go by "+asked, remedy)}
+	return []Finding{{"scheme", n.Label, Wrong, "the node answers " + scheme + ", but requests to it go by " + asked, remedy}}
 }
 
 // certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none.
 func (o *Observation) certificate(n *Node) []Finding {
-	f := n.finding("certificate", OK, "", "")
+	f := Finding{"certificate", n.Label, OK, "", ""}
 	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
 	switch {
 	case c != nil:
@@ -142,21 +142,21 @@ func (o *Observation) role(n *Node) []Finding {
 	case n.OtherScheme:
 		return nil
 	case n.closed():
-		return []Finding{n.finding("role", Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
-			"set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, "+
-				"such as a client that was redirected, may end the listener")}
+		return []Finding{{"role", n.Label, Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
+			"set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, " +
+				"such as a client that was redirected, may end the listener"}}
 	case n.FailedStep == engine.StepRequest && strings.Contains(n.Failure, "certificate"):
-		return []Finding{n.finding("role", Wrong, "no answer to /v1/sys/health: "+n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca")}
+		return []Finding{{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca"}}
 	case n.FailedStep == engine.StepRequest:
-		return []Finding{n.finding("role", Wrong, "no answer to /v1/sys/health: "+n.Failure, "see the log of that Vault")}
+		return []Finding{{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "see the log of that Vault"}}
 	case n.FailedStep != engine.StepNone:
 		return nil
 	case n.Redirector:
-		return []Finding{n.finding("role", Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set "+o.addressOption()+", to the address of the node itself")}
+		return []Finding{{"role", n.Label, Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set " + o.addressOption() + ", to the address of the node itself"}}
 	case n.Health.Result == engine.ResultUnclear:
-		return []Finding{n.finding("role", Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy)}
+		return []Finding{{"role", n.Label, Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy}}
 	case !n.Health.Vault:
-		return []Finding{n.finding("role", Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: "+o.addressOption())}
+		return []Finding{{"role", n.Label, Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: " + o.addressOption()}}
 	}
 	detail, remedy := n.Health.Role.String(), strings.ReplaceAll(n.Health.Remedy, "%s", n.URL)
 	if len(n.Failing) > 0 {
@@ -177,7 +177,7 @@ func (o *Observation) role(n *Node) []Finding {
 		remedy = "see these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
 	}
 	if remedy != "" {
-		return []Finding{n.finding("role", Warning, detail, remedy)}
+		return []Finding{{"role", n.Label, Warning, detail, remedy}}
 	}
-	return []Finding{n.finding("role", OK, detail, "")}
+	return []Finding{{"role", n.Label, OK, detail, ""}}
 }

@@ -26,19 +26,13 @@ type Observation struct {
 	Here      machine.Addresses
 	Now       time.Time
 
-	Asked            bool          // discovery has answered or failed in time
-	Took             time.Duration // until it did so first
-	Failed           discovery.Reason
-	FailedWith       string           // text of the failure
-	Incomplete       discovery.Reason // set if there was an answer, but an incomplete one
-	IncompleteDetail string
-	Blocking         Blocking
+	Queries
 
 	Reason     discovery.Reason // why a node is active, or none is
 	Detail     string
 	By         string // what says so: engine.ByProbe or engine.BySource
 	Candidates int
-	Nodes      []Node
+	Nodes      []*Node
 }
 
 // Site is a server in a config that redirects or proxies to the cluster.

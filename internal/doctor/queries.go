@@ -7,15 +7,22 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
 
-// blockingPart is the part of the timeout for which a query that waits for a change is watched.
-const blockingPart = 10
+// Queries is what was seen of two queries of a discovery, of which the second one waits for a change.
+type Queries struct {
+	Asked            bool          // discovery has answered or failed in time
+	Took             time.Duration // until it did so
+	Failed           discovery.Reason
+	FailedWith       string           // text of the failure
+	Incomplete       discovery.Reason // set if there was an answer, but an incomplete one
+	IncompleteDetail string
+	Blocking         Blocking
+}
 
 // Blocking is what was seen of a query that waits for a change.
 type Blocking struct {
@@ -24,109 +31,47 @@ type Blocking struct {
 	Failed string        // why it failed
 }
 
-// queries is what is known of the queries of a source.
-type queries struct {
-	mu       sync.Mutex
-	asked    bool
-	took     time.Duration // that of the first
-	last     discovery.Answer
-	err      error     // of the last one, unless it waited: then the engine asks again
-	blocking Blocking  // the last one that waited, or the first one of these that failed
-	waiting  time.Time // since when one waits; zero: none does
-}
+const (
+	// queryLimit is how long an answer may take, as with the engine.
+	queryLimit = 10 * time.Second
+	// blockingPart is the part of the timeout for which a query that waits for a change is watched.
+	blockingPart = 10
+)
 
-func (q *queries) begin(index uint64, wait time.Duration) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if index > 0 && q.blocking.Failed == "" {
-		q.blocking, q.waiting = Blocking{Wait: wait}, time.Now()
-	}
-}
-
-// end is called after a query that began then.
-func (q *queries) end(began time.Time, index uint64, a discovery.Answer, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	took := time.Since(began)
-	if !q.asked {
-		q.asked, q.took = true, took
-	}
-	if index == 0 || err == nil {
-		q.last, q.err = a, err
-	}
-	if index > 0 && q.blocking.Failed == "" {
-		q.blocking.Held, q.waiting = took, time.Time{}
-		if err != nil {
-			q.blocking.Failed = sanitize.Line(err.Error())
-		}
-	}
-}
-
-// await waits until a query that waits for a change is answered, fails, or has waited for the limit, and returns what was seen of it.
-// Where there are no such queries, it returns at once.
-func (q *queries) await(ctx context.Context, limit time.Duration) Blocking {
-	ctx, cancel := context.WithTimeout(ctx, limit+time.Second) // such a query follows the first answer at once
-	defer cancel()
-	for {
-		if b, over := q.seen(limit); over || ctx.Err() != nil {
-			return b
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func (q *queries) seen(limit time.Duration) (b Blocking, over bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	b = q.blocking
-	if !q.waiting.IsZero() {
-		b.Held = time.Since(q.waiting)
-	}
-	return b, q.err != nil || q.last.Index == 0 || b.Wait > 0 && (q.waiting.IsZero() || b.Held >= limit)
-}
-
-// describe fills in what an observation says of the queries.
-func (q *queries) describe(o *Observation) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	o.Asked, o.Took, o.Incomplete, o.IncompleteDetail = q.asked, q.took, q.last.Incomplete, q.last.Detail
-	if q.err == nil {
-		return
-	}
-	o.Failed, o.FailedWith = discovery.ReasonConsulError, strings.TrimPrefix(sanitize.Line(q.err.Error()), "consul at "+o.Endpoint+": ")
-	if known, ok := errors.AsType[*discovery.Error](q.err); ok {
-		o.Failed = known.Reason
-	}
-}
-
-// recorder is a discoverer that records its queries.
-type recorder struct {
-	discovery.Discoverer
-	queries *queries
-}
-
-func (r *recorder) Open() (discovery.Source, error) {
-	s, err := r.Discoverer.Open()
+// query queries a discovery by a source of its own. Where an answer has an index, it queries again, for a change.
+func query(ctx context.Context, by discovery.Discoverer, timeout time.Duration) (q Queries) {
+	source, err := by.Open()
 	if err != nil {
-		return nil, err
+		return Queries{Asked: true, Failed: discovery.ReasonConsulError, FailedWith: failure(by, err)}
 	}
-	return &recordedSource{s, r.queries}, nil
-}
-
-type recordedSource struct {
-	discovery.Source
-	queries *queries
-}
-
-func (s *recordedSource) Query(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, error) {
-	s.queries.begin(index, wait)
+	defer source.Close()
+	limited, cancel := context.WithTimeout(ctx, min(timeout, queryLimit))
+	defer cancel()
 	began := time.Now()
-	a, err := s.Source.Query(ctx, index, wait)
-	if !errors.Is(ctx.Err(), context.Canceled) { // else the observation is over
-		s.queries.end(began, index, a, err)
+	answer, err := source.Query(limited, 0, 0)
+	q.Took, q.Asked = time.Since(began), limited.Err() == nil
+	q.Incomplete, q.IncompleteDetail = answer.Incomplete, answer.Detail
+	if err != nil {
+		q.Failed, q.FailedWith = discovery.ReasonConsulError, failure(by, err)
+		if known, ok := errors.AsType[*discovery.Error](err); ok {
+			q.Failed = known.Reason
+		}
 	}
-	return a, err
+	if err != nil || answer.Index == 0 {
+		return q
+	}
+	watched, cancel := context.WithTimeout(ctx, timeout/blockingPart)
+	defer cancel()
+	began, q.Blocking.Wait = time.Now(), by.MaxWait()
+	_, err = source.Query(watched, answer.Index, by.MaxWait())
+	q.Blocking.Held = time.Since(began)
+	if err != nil && watched.Err() == nil {
+		q.Blocking.Failed = failure(by, err)
+	}
+	return q
+}
+
+// failure returns the text of a failed query, without the endpoint, which is shown beside it.
+func failure(by discovery.Discoverer, err error) string {
+	return strings.TrimPrefix(sanitize.Line(err.Error()), "consul at "+by.Endpoint()+": ")
 }

@@ -24,7 +24,7 @@ const noLeader = "Consul has no leader: see `consul operator raft list-peers`"
 func (o *Observation) discovery() []Finding {
 	source := cmp.Or(o.Source, "discovery")
 	if source == "vault" { // there is nothing to query, and names are looked up with each node
-		return []Finding{o.finding("nodes", OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), "")}
+		return []Finding{{"nodes", o.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), ""}}
 	}
 	took := words.Brief(o.Took)
 	reach := Finding{source, o.Endpoint, OK, "answered in " + took + ", and knows a leader", ""}
@@ -63,7 +63,7 @@ func (o *Observation) blocking() Finding {
 		remedy = fmt.Sprintf("if a proxy in front of Consul cuts them short, set `poll_interval` below its limit (here: %s), or raise the limit to more than %s",
 			below, (b.Wait + b.Wait/16).Round(time.Second))
 	}
-	text := strings.TrimPrefix(b.Failed, "consul at "+o.Endpoint+": ")
+	text := b.Failed
 	f.add(Warning, fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), text), remedy)
 	return f
 }
@@ -88,8 +88,8 @@ const mostNames = 10
 
 func (o *Observation) names() string {
 	var names []string
-	for i := range o.Nodes[:min(len(o.Nodes), mostNames)] {
-		names = append(names, o.Nodes[i].Label)
+	for _, n := range o.Nodes[:min(len(o.Nodes), mostNames)] {
+		names = append(names, n.Label)
 	}
 	if more := len(o.Nodes) - len(names); more > 0 {
 		names = append(names, fmt.Sprintf("and %d more", more))
