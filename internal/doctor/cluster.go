@@ -6,6 +6,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -18,12 +19,8 @@ func (o *Observation) Findings() []Finding {
 	if len(o.Nodes) == 0 {
 		return list
 	}
-	list = append(list, o.registrations()...)
-	list = append(list, o.mark(), o.active(), o.probe(), o.standby())
-	list = append(list, o.reads()...)
-	list = append(list, o.schemes()...)
-	list = append(list, o.versions()...)
-	list = append(list, o.clocks()...)
+	list = slices.Concat(list, o.registrations(), []Finding{o.mark(), o.active(), o.probe(), o.standby()},
+		o.reads(), o.schemes(), o.versions(), o.clocks())
 	for _, n := range o.Nodes {
 		list = append(list, o.node(n)...)
 	}

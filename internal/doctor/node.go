@@ -26,7 +26,11 @@ func (o *Observation) node(n *Node) []Finding {
 	if n.URL == "" {
 		return []Finding{o.misaddressed(n)}
 	}
-	list := slices.Concat([]Finding{o.reach(n)}, o.otherScheme(n), o.certificate(n), o.role(n))
+	list := slices.Concat([]Finding{o.reach(n)}, o.otherScheme(n), o.certificate(n))
+	// The failure of an earlier step has a finding of its own.
+	if !n.OtherScheme && (n.closed() || n.FailedStep == engine.StepRequest || n.FailedStep == engine.StepNone) {
+		list = append(list, o.role(n))
+	}
 	return append(list, o.redirect(n))
 }
 
@@ -92,11 +96,11 @@ func (o *Observation) otherScheme(n *Node) []Finding {
 func (o *Observation) certificate(n *Node) []Finding {
 	f := Finding{"certificate", n.Label, OK, "", ""}
 	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
-	switch {
-	case c != nil:
-		o.checkCertificate(c, &f)
-	case !failed:
+	if c == nil && !failed {
 		return nil
+	}
+	if c != nil {
+		o.checkCertificate(c, &f)
 	}
 	if failed {
 		f.add(Wrong, "TLS failed: "+n.Failure, "see the log and the listener of that Vault")
@@ -135,28 +139,23 @@ func (o *Observation) checkCertificate(c *engine.Certificate, f *Finding) {
 	}
 }
 
-// role says what the node says that it is, and why it is not elected. It says nothing if an earlier step failed, which has a
-// finding of its own.
-func (o *Observation) role(n *Node) []Finding {
+// role says what the node says that it is, and why it is not elected.
+func (o *Observation) role(n *Node) Finding {
 	switch {
-	case n.OtherScheme:
-		return nil
 	case n.closed():
-		return []Finding{{"role", n.Label, Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
+		return Finding{"role", n.Label, Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
 			"set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, " +
-				"such as a client that was redirected, may end the listener"}}
+				"such as a client that was redirected, may end the listener"}
 	case n.FailedStep == engine.StepRequest && strings.Contains(n.Failure, "certificate"):
-		return []Finding{{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca"}}
+		return Finding{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca"}
 	case n.FailedStep == engine.StepRequest:
-		return []Finding{{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "see the log of that Vault"}}
-	case n.FailedStep != engine.StepNone:
-		return nil
+		return Finding{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "see the log of that Vault"}
 	case n.Redirector:
-		return []Finding{{"role", n.Label, Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set " + o.addressOption() + ", to the address of the node itself"}}
+		return Finding{"role", n.Label, Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set " + o.addressOption() + ", to the address of the node itself"}
 	case n.Health.Result == engine.ResultUnclear:
-		return []Finding{{"role", n.Label, Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy}}
+		return Finding{"role", n.Label, Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy}
 	case !n.Health.Vault:
-		return []Finding{{"role", n.Label, Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: " + o.addressOption()}}
+		return Finding{"role", n.Label, Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: " + o.addressOption()}
 	}
 	detail, remedy := n.Health.Role.String(), strings.ReplaceAll(n.Health.Remedy, "%s", n.URL)
 	if len(n.Failing) > 0 {
@@ -177,7 +176,7 @@ func (o *Observation) role(n *Node) []Finding {
 		remedy = "see these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
 	}
 	if remedy != "" {
-		return []Finding{{"role", n.Label, Warning, detail, remedy}}
+		return Finding{"role", n.Label, Warning, detail, remedy}
 	}
-	return []Finding{{"role", n.Label, OK, detail, ""}}
+	return Finding{"role", n.Label, OK, detail, ""}
 }

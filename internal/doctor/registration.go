@@ -50,12 +50,9 @@ func (o *Observation) where(holds func(n *Node) bool) (list []*Node) {
 func (o *Observation) sharedAddress() string {
 	names := map[string]bool{}
 	for _, n := range o.Nodes {
-		if !n.isVault(o.Nodes[0]) {
-			return ""
-		}
 		names[n.Node.Name] = true
 	}
-	if len(names) < 2 || len(names) < len(o.Nodes) {
+	if len(names) < 2 || len(names) < len(o.Nodes) || len(vaults(o.Nodes)) > 1 {
 		return ""
 	}
 	return o.Nodes[0].URL

@@ -52,10 +52,8 @@ func (o *Observation) discovery() []Finding {
 // blocking says whether queries that wait for a change are left to wait.
 func (o *Observation) blocking() Finding {
 	b := o.Blocking
-	f := Finding{Check: "blocking", Subject: o.Endpoint, Severity: OK}
 	if b.Failed == "" {
-		f.Detail = fmt.Sprintf("blocking queries work: one was not cut short within %s (poll_interval: %s)", words.Brief(min(b.Held, b.Wait)), b.Wait)
-		return f
+		return Finding{"blocking", o.Endpoint, OK, fmt.Sprintf("blocking queries work: one was not cut short within %s (poll_interval: %s)", words.Brief(min(b.Held, b.Wait)), b.Wait), ""}
 	}
 	remedy := "have the proxy in front of Consul let queries with `index` and `wait` pass, or see the log of the Consul agent; until then, changes are noticed by polling"
 	// Consul adds up to a sixteenth to the wait.
@@ -63,24 +61,20 @@ func (o *Observation) blocking() Finding {
 		remedy = fmt.Sprintf("if a proxy in front of Consul cuts them short, set `poll_interval` below its limit (here: %s), or raise the limit to more than %s",
 			below, (b.Wait + b.Wait/16).Round(time.Second))
 	}
-	text := b.Failed
-	f.add(Warning, fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), text), remedy)
-	return f
+	return Finding{"blocking", o.Endpoint, Warning, fmt.Sprintf("blocking queries fail after %s, while others are answered: %s", words.Brief(b.Held), b.Failed), remedy}
 }
 
 // service says which instances there are.
 func (o *Observation) service() Finding {
-	f := Finding{Check: "service", Subject: cmp.Or(o.Selection.Service, o.Name), Severity: OK}
+	subject := cmp.Or(o.Selection.Service, o.Name)
 	switch {
 	case len(o.Nodes) > 0:
-		f.Detail = words.Plural(len(o.Nodes), "instance") + ": " + o.names()
+		return Finding{"service", subject, OK, words.Plural(len(o.Nodes), "instance") + ": " + o.names(), ""}
 	case o.Incomplete == discovery.ReasonACLFiltered:
-		f.add(Wrong, "no instance is visible", "see token")
-	default:
-		f.add(Wrong, "no instance is registered, or none that the token may see",
-			"give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`")
+		return Finding{"service", subject, Wrong, "no instance is visible", "see token"}
 	}
-	return f
+	return Finding{"service", subject, Wrong, "no instance is registered, or none that the token may see",
+		"give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"}
 }
 
 // mostNames is how many nodes are named in a line.
