@@ -23,6 +23,9 @@ type timeline struct {
 	Ticks   []tick
 	Keys    []bar // the legend
 	Summary string
+
+	begin time.Time
+	shown map[string]bool // the classes of bars
 }
 
 // lane is the row of one node.
@@ -68,38 +71,39 @@ func timelineOf(c *status.Cluster, now time.Time) *timeline {
 	if len(spans) == 0 {
 		return nil
 	}
-	t := &timeline{Window: windows[len(windows)-1]}
-	for _, w := range windows {
-		if now.Sub(spans[0].From) <= w {
-			t.Window = w
-			break
-		}
-	}
-	begin := now.Add(-t.Window)
+	first, last := spans[0], spans[len(spans)-1]
+	i, _ := slices.BinarySearch(windows, now.Sub(first.From))
+	t := &timeline{Window: windows[min(i, len(windows)-1)], shown: map[string]bool{}}
+	t.begin = now.Add(-t.Window)
 	var shared []bar // in each lane
-	if spans[0].From.After(begin) {
-		shared = append(shared, t.bar(status.Span{From: begin, To: spans[0].From}, now, "unknown", unknownBefore(c, spans[0].From)))
+	if first.From.After(t.begin) {
+		shared = append(shared, t.bar(status.Span{From: t.begin, To: first.From}, "unknown", unknownBefore(c, first.From)))
 	}
 	for _, s := range spans {
-		if !s.To.After(begin) {
-			continue
+		when := fmt.Sprintf("from %s for %s", status.Clock(s.From), words.Brief(s.To.Sub(s.From)))
+		switch {
+		case !s.To.After(t.begin):
+		case s.Gap():
+			shared = append(shared, t.bar(s, "gap", "no active node "+when))
+		default:
+			l := t.lane(s.Node, s.URL)
+			l.Bars = append(l.Bars, t.bar(s, "active", s.Node+" active "+when))
 		}
-		if s.Gap() {
-			shared = append(shared, t.bar(s, now, "gap", fmt.Sprintf("no active node from %s for %s", status.Clock(s.From), words.Brief(s.To.Sub(s.From)))))
-			continue
-		}
-		l := t.lane(s.Node, s.URL)
-		l.Bars = append(l.Bars, t.bar(s, now, "active", fmt.Sprintf("%s active from %s for %s", s.Node, status.Clock(s.From), words.Brief(s.To.Sub(s.From)))))
 	}
-	if last := spans[len(spans)-1]; c.StaleSince != nil && !last.Gap() {
+	if c.StaleSince != nil && !last.Gap() {
 		l := t.lane(last.Node, last.URL)
-		l.Bars = append(l.Bars, t.bar(last.After(*c.StaleSince), now, "stale", "the last known node: discovery has failed since "+status.Clock(*c.StaleSince)))
+		l.Bars = append(l.Bars, t.bar(last.After(*c.StaleSince), "stale", "the last known node: discovery has failed since "+status.Clock(*c.StaleSince)))
 	}
 	t.arrange(shared)
-	t.explain()
-	failovers, without := status.Failovers(spans, begin)
+	t.Keys = slices.DeleteFunc(slices.Clone(legend), func(k bar) bool { return !t.shown[k.Class] })
+	failovers, without := status.Failovers(spans, t.begin)
 	t.Summary = fmt.Sprintf("last %s: %s, %s without an active node", hours(t.Window), words.Plural(failovers, "failover"), words.Brief(without))
 	return t
+}
+
+// legend has the classes of bars.
+var legend = []bar{
+	{Class: "active", Title: "active"}, {Class: "gap", Title: "no active node"}, {Class: "stale", Title: "last known node"}, {Class: "unknown", Title: "not watched"},
 }
 
 // unknownBefore says why the active node before a time is not known.
@@ -135,33 +139,20 @@ func (t *timeline) arrange(shared []bar) {
 		l.Bars = append(l.Bars, shared...)
 	}
 	t.Height = len(t.Lanes)*lanePitch + axis
-	const parts = 4
-	for i := range parts + 1 {
-		k := tick{X: percent(100 * i / parts), Anchor: "middle", Text: "−" + hours(t.Window*time.Duration(parts-i)/parts)}
-		switch i {
-		case 0:
-			k.Anchor = "start"
-		case parts:
-			k.Anchor, k.Text = "end", "now"
+	for i, anchor := range []string{"start", "middle", "middle", "middle", "end"} {
+		text := "now"
+		if ago := t.Window * time.Duration(4-i) / 4; ago > 0 {
+			text = "−" + hours(ago)
 		}
-		t.Ticks = append(t.Ticks, k)
-	}
-}
-
-// explain adds the legend.
-func (t *timeline) explain() {
-	for _, k := range []bar{{Class: "active", Title: "active"}, {Class: "gap", Title: "no active node"}, {Class: "stale", Title: "last known node"}, {Class: "unknown", Title: "not watched"}} {
-		if slices.ContainsFunc(t.Lanes, func(l lane) bool { return slices.ContainsFunc(l.Bars, func(b bar) bool { return b.Class == k.Class }) }) {
-			t.Keys = append(t.Keys, k)
-		}
+		t.Ticks = append(t.Ticks, tick{percent(25 * i), anchor, text})
 	}
 }
 
 // bar returns the bar of the part of a span that is in the window.
-func (t *timeline) bar(s status.Span, now time.Time, class, title string) bar {
-	begin := now.Add(-t.Window)
+func (t *timeline) bar(s status.Span, class, title string) bar {
+	t.shown[class] = true
 	across := func(at time.Time) percent {
-		return percent(100 * float64(min(max(0, at.Sub(begin)), t.Window)) / float64(t.Window))
+		return percent(100 * float64(min(max(0, at.Sub(t.begin)), t.Window)) / float64(t.Window))
 	}
 	return bar{X: across(s.From), Width: across(s.To) - across(s.From), Class: class, Title: title}
 }

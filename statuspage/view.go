@@ -151,11 +151,11 @@ func numbersOf(c *status.Cluster) []figure {
 		{"hold queue full", c.Hold["overflow"], false, "bad"},
 		{"waiting at shutdown", c.Hold["shutdown"], false, "warn"},
 	} {
-		switch {
-		case n.count > 0:
+		if n.count == 0 {
+			n.class = ""
+		}
+		if n.count > 0 || n.always {
 			list = append(list, figure{n.label, fmt.Sprint(n.count), n.class})
-		case n.always:
-			list = append(list, figure{n.label, "0", ""})
 		}
 	}
 	return list

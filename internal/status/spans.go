@@ -29,40 +29,28 @@ func (s *Span) After(begin time.Time) Span {
 // Spans returns the spans of a cluster without gaps between them, the oldest first. Before the first one, the active node is not
 // known.
 func (c *Cluster) Spans(now time.Time) (spans []Span) {
-	turn := func(at time.Time, gap time.Duration, node, url string) {
-		last := len(spans) - 1
-		switch begin := at.Add(-gap); {
-		case url == "": // the gap is what follows
-		case last >= 0 && spans[last].Gap():
-		case gap > 0:
-			if last >= 0 {
-				spans[last].To = begin
-			}
-			spans = append(spans, Span{From: begin})
-		}
-		if n := len(spans); n > 0 {
-			spans[n-1].To = at
-		}
-		spans = append(spans, Span{From: at, Node: node, URL: url})
-	}
 	for _, h := range slices.Backward(c.History) {
-		turn(h.At, time.Duration(h.GapSeconds*float64(time.Second)), h.Node, h.URL)
-	}
-	url, node := "", ""
-	if c.Active != nil {
-		url, node = c.Active.URL, c.Active.Node
+		last := len(spans) - 1
+		if h.URL != "" && h.GapSeconds > 0 && (last < 0 || !spans[last].Gap()) { // a gap that no loss announced
+			spans = append(spans, Span{From: h.At.Add(-time.Duration(h.GapSeconds * float64(time.Second)))})
+		}
+		spans = append(spans, Span{From: h.At, Node: h.Node, URL: h.URL})
 	}
 	// The present state may not be in the history: the expiry of a stale node is no event.
-	last := len(spans) - 1
-	switch {
-	case c.Since == nil:
-	case last < 0:
-		spans = append(spans, Span{From: *c.Since, Node: node, URL: url})
-	case spans[last].URL != url && c.Since.After(spans[last].From):
-		turn(*c.Since, 0, node, url)
+	if c.Since != nil {
+		present := Span{From: *c.Since}
+		if c.Active != nil {
+			present.Node, present.URL = c.Active.Node, c.Active.URL
+		}
+		if last := len(spans) - 1; last < 0 || spans[last].URL != present.URL && present.From.After(spans[last].From) {
+			spans = append(spans, present)
+		}
 	}
-	if last = len(spans) - 1; last >= 0 {
-		spans[last].To = now
+	for i := range spans {
+		spans[i].To = now
+		if i > 0 {
+			spans[i-1].To = spans[i].From
+		}
 	}
 	return spans
 }
