@@ -6,7 +6,6 @@ package statuspage
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"math"
 	"mime"
@@ -96,10 +95,7 @@ func (p *StatusPage) setUp(document func() status.Document) {
 	}
 	p.refresh = int(math.Ceil(refresh.Seconds()))
 	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(document(), p.refresh, time.Now()) }}
-	p.json = &snapshot{render: func() ([]byte, error) {
-		body, err := json.MarshalIndent(document(), "", "  ")
-		return append(body, '\n'), err
-	}}
+	p.json = &snapshot{render: func() ([]byte, error) { return status.Encode(document()), nil }}
 }
 
 // Validate checks the options.

@@ -66,11 +66,8 @@ you say otherwise. A proxy in front of Consul that cuts such queries short after
 
 Each line is ok, warning or wrong. Exit code: 0 if nothing is wrong, 2 if
 something is, 1 if nothing could be checked.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cmd.SilenceErrors = true // the exit code says enough; other errors are logged
-			run := func(fs caddycmd.Flags) (int, error) { return Run(os.Stdout, fs, load) }
-			return caddycmd.WrapCommandFuncForCobra(run)(cmd, args)
-		},
+		PreRun: func(cmd *cobra.Command, _ []string) { cmd.SilenceErrors = true }, // the exit code says enough; other errors are logged
+		RunE:   caddycmd.WrapCommandFuncForCobra(func(fs caddycmd.Flags) (int, error) { return Run(os.Stdout, fs, load) }),
 	}
 	f := check.Flags()
 	f.StringArray("vault", nil, "URL of a Vault node, in place of CONSUL_HOST_PORT (repeatable)")

@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"slices"
@@ -54,12 +55,7 @@ func (o *Observation) reads() (list []Finding) {
 
 // writes says which writes a set of matchers lets through, empty if it is not known to let any through.
 func (m *Matcher) writes() string {
-	var leased []string
-	for _, path := range m.Paths {
-		if named(path, leases) {
-			leased = append(leased, path)
-		}
-	}
+	leased := slices.DeleteFunc(slices.Clone(m.Paths), func(path string) bool { return !named(path, leases) })
 	if len(leased) > 0 {
 		return "names paths of which each request is a write: " + strings.Join(leased, ", ")
 	}
@@ -70,14 +66,7 @@ func (m *Matcher) writes() string {
 	if len(m.Paths) > 0 && len(paths) == 0 {
 		return ""
 	}
-	with := "every method"
-	if len(m.Methods) > 0 {
-		with = strings.Join(m.Methods, ", ")
-	}
-	if len(paths) > 0 {
-		return fmt.Sprintf("lets %s through for %s", with, strings.Join(paths, ", "))
-	}
-	return fmt.Sprintf("lets %s through for all paths", with)
+	return fmt.Sprintf("lets %s through for %s", cmp.Or(strings.Join(m.Methods, ", "), "every method"), cmp.Or(strings.Join(paths, ", "), "all paths"))
 }
 
 var (

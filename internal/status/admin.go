@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,6 +84,7 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 // maxHistory is how many changes are shown at most, and without a limit.
 const maxHistory = 1000
 
+// serveHistory answers with the changes of all clusters, or of one, the newest first.
 func serveHistory(w http.ResponseWriter, r *http.Request) error {
 	if !ReadOnly(w, r) {
 		return nil
@@ -96,11 +98,17 @@ func serveHistory(w http.ResponseWriter, r *http.Request) error {
 		limit = n
 	}
 	name := r.URL.Query().Get("cluster")
-	list, ok := changes(name, limit)
-	if !ok {
+	list, known := []Change{}, name == ""
+	for _, c := range registry.Clusters() {
+		if name == "" || c.Name == name {
+			list, known = append(list, changesOf(&c)...), true
+		}
+	}
+	if !known {
 		return WriteProblem(w, http.StatusNotFound, fmt.Sprintf(noCluster+" %q", name))
 	}
-	return writeDocument(w, list)
+	slices.SortStableFunc(list, func(a, b Change) int { return b.At.Compare(a.At) })
+	return writeDocument(w, list[:min(len(list), limit)])
 }
 
 // ReadOnly refuses every method but GET and HEAD.
@@ -113,12 +121,14 @@ func ReadOnly(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
+// Encode returns a document of this package as it is served.
+func Encode(document any) []byte {
+	body, _ := json.MarshalIndent(document, "", "  ") // which cannot fail: there is nothing but text, numbers and times of this age
+	return append(body, '\n')
+}
+
 func writeDocument(w http.ResponseWriter, document any) error {
-	body, err := json.MarshalIndent(document, "", "  ")
-	if err != nil {
-		return WriteProblem(w, http.StatusInternalServerError, "the document could not be written")
-	}
-	return redirect.WriteJSON(w, http.StatusOK, append(body, '\n'))
+	return redirect.WriteJSON(w, http.StatusOK, Encode(document))
 }
 
 // WriteProblem answers with an error in the form of the admin API.

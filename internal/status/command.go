@@ -38,7 +38,7 @@ With --wait it waits up to that long for every cluster to have an active node.
 Exit code: 0 if every cluster has an active node, 2 if one has none, 1 for an
 error.`,
 		Args: cobra.NoArgs,
-		RunE: silent(runStatus),
+		RunE: caddycmd.WrapCommandFuncForCobra(runStatus),
 	}
 	status.Flags().Duration("wait", 0, "Wait up to this long for every cluster to have an active node")
 	history := &cobra.Command{
@@ -48,7 +48,7 @@ error.`,
 Asks a running Caddy, through its admin API, for the last changes of the active
 node, the newest first, and for how long there was no active node.`,
 		Args: cobra.NoArgs,
-		RunE: silent(runHistory),
+		RunE: caddycmd.WrapCommandFuncForCobra(runHistory),
 	}
 	history.Flags().Int("limit", 20, "How many changes to show")
 	for _, c := range []*cobra.Command{status, history} {
@@ -57,6 +57,7 @@ node, the newest first, and for how long there was no active node.`,
 		c.Flags().String("address", "", "Address of Caddy's admin API (default: that of the config file, CADDY_ADMIN, or localhost:2019)")
 		c.Flags().String("config", "", "Config file of the running Caddy, to get the address of its admin API from")
 		c.Flags().String("adapter", "", "Adapter of the config file")
+		c.PreRun = func(cmd *cobra.Command, _ []string) { cmd.SilenceErrors = true } // exit code 2 prints no error
 		parent.AddCommand(c)
 	}
 }
@@ -78,12 +79,12 @@ func askAdmin(fs caddycmd.Flags, path string, to any) ([]byte, error) {
 		answered <- err
 	}()
 	select {
-	case err := <-answered:
-		if err != nil {
-			return nil, err
-		}
+	case err = <-answered:
 	case <-time.After(adminTimeout):
 		return nil, fmt.Errorf("the admin API at %s has not answered within %s", address, adminTimeout)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := json.Unmarshal(answer, to); err != nil {
 		return nil, fmt.Errorf("the server at %s is not Caddy's admin API: %w", address, err)
@@ -122,7 +123,13 @@ const maxDocument = 64 << 20
 func runStatus(fs caddycmd.Flags) (int, error) {
 	deadline := time.Now().Add(fs.Duration("wait"))
 	for {
-		d, raw, err := askStatus(fs)
+		var d Document
+		path, to := statusPath, any(&d)
+		if name := fs.String("cluster"); name != "" {
+			d.Clusters = make([]Cluster, 1)
+			path, to = statusPath+"/"+url.PathEscape(name), &d.Clusters[0]
+		}
+		raw, err := askAdmin(fs, path, to)
 		down := 0
 		for _, c := range d.Clusters {
 			if !c.Healthy {
@@ -151,20 +158,6 @@ func runStatus(fs caddycmd.Flags) (int, error) {
 	}
 }
 
-// askStatus gets the status of all clusters, or of the one with the name.
-func askStatus(fs caddycmd.Flags) (d Document, raw []byte, err error) {
-	name := fs.String("cluster")
-	if name == "" {
-		raw, err = askAdmin(fs, statusPath, &d)
-		return d, raw, err
-	}
-	var c Cluster
-	if raw, err = askAdmin(fs, statusPath+"/"+url.PathEscape(name), &c); err == nil {
-		d.Clusters = []Cluster{c}
-	}
-	return d, raw, err
-}
-
 func runHistory(fs caddycmd.Flags) (int, error) {
 	query := url.Values{"limit": {fmt.Sprint(fs.Int("limit"))}}
 	if name := fs.String("cluster"); name != "" {
@@ -181,13 +174,4 @@ func runHistory(fs caddycmd.Flags) (int, error) {
 		err = printHistory(os.Stdout, list)
 	}
 	return caddy.ExitCodeSuccess, err
-}
-
-// silent wraps a command for cobra, so that exit code 2 prints no error.
-func silent(f caddycmd.CommandFunc) func(*cobra.Command, []string) error {
-	run := caddycmd.WrapCommandFuncForCobra(f)
-	return func(cmd *cobra.Command, args []string) error {
-		cmd.SilenceErrors = true
-		return run(cmd, args)
-	}
 }

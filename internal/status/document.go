@@ -6,7 +6,6 @@
 package status
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -184,18 +183,6 @@ func changesOf(c *registry.Cluster) []Change {
 		})
 	}
 	return list
-}
-
-// changes returns the changes of all clusters, or of one, the newest first; ok is false if there is no such cluster.
-func changes(name string, limit int) (list []Change, ok bool) {
-	list, ok = []Change{}, name == ""
-	for _, c := range registry.Clusters() {
-		if name == "" || c.Name == name {
-			list, ok = append(list, changesOf(&c)...), true
-		}
-	}
-	slices.SortStableFunc(list, func(a, b Change) int { return b.At.Compare(a.At) })
-	return list[:min(len(list), limit)], ok
 }
 
 // TimeOrNil returns a time in UTC, nil for the zero time.
