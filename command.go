@@ -4,6 +4,7 @@
 package vaultredirect
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -95,8 +96,7 @@ func runCommand(fs caddycmd.Flags) (int, error) {
 	if err := caddy.Run(config); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	verbose, _ := fs.GetCount("verbose") // commandConfig has read it
-	logswitch.ObeySignals(logLevelOf(verbose))
+	logswitch.ObeySignals(logLevelOf(fs))
 	select {}
 }
 
@@ -105,19 +105,8 @@ var hostPort = regexp.MustCompile(`^.+:[0-9]+$`)
 
 // commandConfig returns the config of the flags.
 func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
-	seconds, err := fs.GetFloat64("poll-interval")
-	if err != nil {
-		return nil, err
-	}
-	verbose, err := fs.GetCount("verbose")
-	if err != nil {
-		return nil, err
-	}
-	vault, err := fs.GetStringArray("vault")
-	if err != nil {
-		return nil, err
-	}
-	port, cert, key := fs.Int("port"), fs.String("cert-path"), fs.String("key-path")
+	vault, _ := fs.GetStringArray("vault") // an error means that it is no list, which it is
+	seconds, port, cert, key := fs.Float64("poll-interval"), fs.Int("port"), fs.String("cert-path"), fs.String("key-path")
 	switch {
 	case len(vault) > 0 && fs.NArg() > 0:
 		return nil, fmt.Errorf("unexpected argument %q: CONSUL_HOST_PORT and --vault are mutually exclusive", fs.Arg(0))
@@ -151,12 +140,10 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 			return nil, fmt.Errorf("-c/--cert-path %s, -k/--key-path %s: %w", cert, key, err)
 		}
 	}
-
-	handler := commandHandler(fs, vault, seconds)
 	return &caddy.Config{
 		Admin:   &caddy.AdminConfig{Config: &caddy.ConfigSettings{Persist: new(bool)}},
-		Logging: commandLogging(verbose, fs.Bool("log-disable")),
-		AppsRaw: commandApps(handler, port, cert, key),
+		Logging: commandLogging(fs),
+		AppsRaw: commandApps(commandHandler(fs, vault, seconds), port, cert, key),
 	}, nil
 }
 
@@ -168,14 +155,15 @@ func exists(file string) bool {
 
 // commandHandler returns the handler of the flags.
 func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler {
+	var h Handler
+	if fs.Bool("https") {
+		h.Scheme = "https"
+	}
 	every := caddy.Duration(seconds * float64(time.Second))
 	if len(vault) > 0 {
-		h := Handler{DiscoveryRaw: caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)}
+		h.DiscoveryRaw = caddyconfig.JSONModuleObject(Vault{URLs: vault}, "source", "vault", nil)
 		if fs.Changed("poll-interval") {
 			h.Probe = &Probe{Interval: every}
-		}
-		if fs.Bool("https") {
-			h.Scheme = "https"
 		}
 		return h
 	}
@@ -183,14 +171,8 @@ func commandHandler(fs caddycmd.Flags, vault []string, seconds float64) Handler 
 	if id := fs.String("checkid"); id != "" {
 		source.ActiveBy, source.CheckID = discovery.ByCheck, id
 	}
-	h := Handler{
-		DiscoveryRaw: caddyconfig.JSONModuleObject(source, "source", "consul", nil),
-		Scheme:       "http",
-		RedirectTo:   engine.ToNodeName,
-	}
-	if fs.Bool("https") {
-		h.Scheme = "https"
-	}
+	h.DiscoveryRaw = caddyconfig.JSONModuleObject(source, "source", "consul", nil)
+	h.Scheme, h.RedirectTo = cmp.Or(h.Scheme, "http"), engine.ToNodeName
 	if fs.Bool("ip") {
 		h.RedirectTo = engine.ToNodeAddress
 	}
@@ -229,14 +211,15 @@ func commandApps(handler Handler, port int, cert, key string) caddy.ModuleMap {
 }
 
 // logLevelOf returns the level of the log for the number of -v.
-func logLevelOf(verbose int) string {
+func logLevelOf(fs caddycmd.Flags) string {
+	verbose, _ := fs.GetCount("verbose") // an error means that it is no count, which it is
 	return []string{"WARN", "INFO", "DEBUG"}[min(verbose, 2)]
 }
 
 // commandLogging returns the logging for the flags: one log, from which tokens are filtered.
-func commandLogging(verbose int, disable bool) *caddy.Logging {
-	level := logLevelOf(verbose)
-	if disable {
+func commandLogging(fs caddycmd.Flags) *caddy.Logging {
+	level := logLevelOf(fs)
+	if fs.Bool("log-disable") {
 		level = logswitch.Off
 	}
 	fields := map[string]any{}

@@ -134,10 +134,7 @@ func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 
 // handlersByFlags returns the handlers that the flags name or describe.
 func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
-	vault, err := fs.GetStringArray("vault")
-	if err != nil {
-		return nil, err
-	}
+	vault, _ := fs.GetStringArray("vault") // an error means that it is no list, which it is
 	config, scheme, tokenFile := fs.String("config"), fs.String("scheme"), fs.String("token-file")
 	switch {
 	case fs.NArg() > 1:

@@ -75,14 +75,13 @@ func (l *logSwitch) obey(s os.Signal) error {
 		l.on = level
 	}
 	pid := zap.Int("pid", os.Getpid())
-	if s == syscall.SIGUSR2 {
-		if off {
-			return nil
-		}
+	switch {
+	case s == syscall.SIGUSR2 && off:
+		return nil
+	case s == syscall.SIGUSR2:
 		caddy.Log().Warn("logging is turned off by SIGUSR2; SIGUSR1 turns it on", pid)
 		return setLogLevel(Off)
-	}
-	if off {
+	case off:
 		if err := setLogLevel(l.on); err != nil {
 			return err
 		}

@@ -64,7 +64,7 @@ type Cluster struct {
 // one get a suffix that depends on their config only. During a reload, they are those of the new config.
 func Clusters() []Cluster {
 	var list []Cluster
-	for v, users := range usersOfViews() {
+	for v, users := range usersByView() {
 		list = append(list, Cluster{Label(v.Name), v, users})
 	}
 	slices.SortFunc(list, func(a, b Cluster) int {
@@ -85,16 +85,13 @@ func Clusters() []Cluster {
 	return list
 }
 
-func usersOfViews() map[*engine.View][]*User {
+// usersByView returns the users of the running config.
+func usersByView() map[*engine.View][]*User {
 	registered.Lock()
 	defer registered.Unlock()
-	var config any
-	if n := len(registered.configs); n > 0 {
-		config = registered.configs[n-1]
-	}
 	users := map[*engine.View][]*User{}
 	for _, u := range registered.users {
-		if u.Config == config {
+		if n := len(registered.configs); n > 0 && registered.configs[n-1] == u.Config {
 			users[u.View] = append(users[u.View], u)
 		}
 	}
