@@ -83,9 +83,8 @@ type scope struct {
 	httpsPort uint
 	listen    []doctor.Listen
 	hosts     []string
-	tls       bool     // the server has TLS connection policies
-	automatic bool     // the server has automatic HTTPS
-	named     bool     // another site of the server has a host name with automatic HTTPS
+	https     bool     // the server serves all its sites by https
+	automatic bool     // it serves those by https that have a host with automatic HTTPS
 	skip      []string // the hosts without automatic HTTPS
 }
 
@@ -168,7 +167,7 @@ func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, 
 	if len(s.listen) > 0 {
 		// A set of matchers without a matcher matches every request.
 		all := o.Proxy.All || slices.ContainsFunc(o.Proxy.Match, func(set map[string]any) bool { return len(set) == 0 })
-		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https(), Proxy: all, Reads: matchersOf(o.Standby.Match)}}
+		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https || s.automatic && s.qualifies(s.hosts), Proxy: all, Reads: matchersOf(o.Standby.Match)}}
 	}
 	f.found = append(f.found, h)
 	return nil
@@ -197,35 +196,29 @@ func matchersOf(sets []map[string]json.RawMessage) (list []doctor.Matcher) {
 func (s scope) enter(o *object) scope {
 	s.httpPort, s.httpsPort = cmp.Or(o.HTTPPort, s.httpPort), cmp.Or(o.HTTPSPort, s.httpsPort)
 	if len(o.Listen) > 0 {
-		s = scope{
-			httpPort: s.httpPort, httpsPort: s.httpsPort, tls: len(o.Policies) > 0,
-			automatic: !o.AutoHTTPS.Disabled, skip: o.AutoHTTPS.Skip,
-		}
+		s = scope{httpPort: s.httpPort, httpsPort: s.httpsPort, skip: o.AutoHTTPS.Skip}
 		for _, text := range o.Listen {
 			if l, ok := parseListen(text); ok {
 				s.listen = append(s.listen, l)
 			}
 		}
-		s.named = slices.ContainsFunc(o.Routes, func(r route) bool { return s.qualifies(r.hosts()) })
+		// Nothing is served by https on the http port alone. All is on the https port alone, and beside a site with automatic HTTPS.
+		s.automatic = !o.AutoHTTPS.Disabled && s.listensBeside(s.httpPort)
+		named := slices.ContainsFunc(o.Routes, func(r route) bool { return s.qualifies(r.hosts()) })
+		s.https = len(o.Policies) > 0 && s.listensBeside(s.httpPort) || s.automatic && (named || !s.listensBeside(s.httpsPort))
 	}
 	s.hosts = append(slices.Clone(s.hosts), o.hosts()...)
 	return s
 }
 
+// listensBeside reports whether the server listens on another port than one.
+func (s scope) listensBeside(port uint) bool {
+	return slices.ContainsFunc(s.listen, func(l doctor.Listen) bool { return l.From != port || l.To != port })
+}
+
 // qualifies reports whether one of the hosts has automatic HTTPS.
 func (s scope) qualifies(hosts []string) bool {
 	return slices.ContainsFunc(hosts, func(host string) bool { return !slices.Contains(s.skip, host) })
-}
-
-// https reports whether Caddy serves the site by https: the server has policies, or listens on the https port only, or has a site
-// with automatic HTTPS and does not listen on the http port only.
-func (s scope) https() bool {
-	secure := func(l doctor.Listen) bool { return l.From != s.httpPort || l.To != s.httpPort }
-	if !slices.ContainsFunc(s.listen, secure) {
-		return false
-	}
-	alone := !slices.ContainsFunc(s.listen, func(l doctor.Listen) bool { return l.From != s.httpsPort || l.To != s.httpsPort })
-	return s.tls || s.automatic && (alone || s.named || s.qualifies(s.hosts))
 }
 
 // parseListen parses an address that a server listens on. ok is false if no redirect can lead there, as for a socket.
