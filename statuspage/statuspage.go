@@ -65,7 +65,6 @@ type StatusPage struct {
 	// seconds. It has no effect on the JSON document. Default: 5s.
 	Refresh *caddy.Duration `json:"refresh,omitempty"`
 
-	refresh    int // in seconds
 	html, json *snapshot
 	logger     *zap.Logger
 }
@@ -93,8 +92,8 @@ func (p *StatusPage) setUp(document func() status.Document) {
 	if p.Refresh != nil {
 		refresh = time.Duration(*p.Refresh)
 	}
-	p.refresh = int(math.Ceil(refresh.Seconds()))
-	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(document(), p.refresh, time.Now()) }}
+	seconds := int(math.Ceil(refresh.Seconds()))
+	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(document(), seconds, time.Now()) }}
 	p.json = &snapshot{render: func() ([]byte, error) { return status.Encode(document()), nil }}
 }
 
@@ -103,11 +102,7 @@ func (p *StatusPage) Validate() error {
 	if p.Refresh == nil {
 		return nil
 	}
-	return checkRefresh(time.Duration(*p.Refresh))
-}
-
-func checkRefresh(d time.Duration) error {
-	if d != 0 && (d < time.Second || d > 24*time.Hour) {
+	if d := time.Duration(*p.Refresh); d != 0 && (d < time.Second || d > 24*time.Hour) {
 		return fmt.Errorf("refresh: %s is neither 0 nor from 1s to 24h", d)
 	}
 	return nil
@@ -128,7 +123,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	if wantsPage(r.Header.Values("Accept")) {
 		shown, contentType = p.html, "text/html; charset=utf-8"
 	}
-	body, err := shown.get(time.Now())
+	body, err := shown.get()
 	if err != nil {
 		p.logger.Error("the status could not be written", zap.Error(err))
 		return status.WriteProblem(w, http.StatusInternalServerError, "the status could not be written")
@@ -179,10 +174,10 @@ type snapshot struct {
 	body []byte
 }
 
-func (s *snapshot) get(now time.Time) ([]byte, error) {
+func (s *snapshot) get() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if age := now.Sub(s.made); s.body != nil && age < snapshotAge {
+	if s.body != nil && time.Since(s.made) < snapshotAge {
 		return s.body, nil
 	}
 	body, err := s.render()
@@ -213,7 +208,7 @@ func (p *StatusPage) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return block.Parse(d, block.Options{
 		"refresh": func() error {
 			p.Refresh = new(caddy.Duration)
-			return block.Checked(d, block.Duration(d, p.Refresh, 0), func() error { return checkRefresh(time.Duration(*p.Refresh)) })()
+			return block.Checked(d, block.Duration(d, p.Refresh, 0), p.Validate)()
 		},
 	})
 }

@@ -60,7 +60,7 @@ type Emitter struct {
 	ctx    caddy.Context // of handlers
 	events *caddyevents.App
 	ended  context.Context
-	end    context.CancelFunc
+	End    func() // ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
 }
 
 // NewEmitter returns the emitter of a config, given the context of the module that the events are from.
@@ -70,7 +70,7 @@ func NewEmitter(ctx caddy.Context) (*Emitter, error) {
 		return nil, err
 	}
 	e := &Emitter{ctx: ctx, events: app.(*caddyevents.App)}
-	e.ended, e.end = context.WithCancel(context.Background())
+	e.ended, e.End = context.WithCancel(context.Background())
 	// The config may end after an event is taken and before its handlers are called. The app calls none once its context has
 	// ended, so that the event would be lost: this context ends later, so that no handler can stay for ever.
 	var cancel context.CancelFunc
@@ -108,9 +108,6 @@ func (e *Emitter) Begin() {
 		}
 	}()
 }
-
-// End ends the emitter. It does not wait for a handler that blocks, and may be called more than once.
-func (e *Emitter) End() { e.end() }
 
 // emit emits an event if a handler is subscribed to it.
 func (e *Emitter) emit(event engine.Event) {

@@ -114,8 +114,15 @@ func (s sample) gauge(d *prometheus.Desc, value float64, labels ...string) {
 	s.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{s.cluster}, labels...)...)
 }
 
-func (s sample) counter(d *prometheus.Desc, value uint64, labels ...string) {
-	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), append([]string{s.cluster}, labels...)...)
+func (s sample) counter(d *prometheus.Desc, value float64, labels ...string) {
+	s.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, value, append([]string{s.cluster}, labels...)...)
+}
+
+// counters samples a counter for each element of a closed set.
+func counters[T ~string](s sample, d *prometheus.Desc, set []T, counted *engine.Counter[T]) {
+	for _, e := range set {
+		s.counter(d, float64(counted.Count(e)), string(e))
+	}
 }
 
 func (s sample) histogram(d *prometheus.Desc, h *engine.Histogram) {
@@ -133,7 +140,7 @@ func (s sample) state(state *engine.State, now time.Time) {
 		s.gauge(descInfo, 1, registry.Label(state.Node.Name), state.Target.URL)
 	}
 	s.gauge(descCandidates, float64(state.Candidates))
-	s.counter(descChanges, state.Changes)
+	s.counter(descChanges, float64(state.Changes))
 	expiry := time.Time{}
 	if phase.Situation == engine.Stale {
 		expiry = phase.Time
@@ -174,36 +181,24 @@ func (s sample) nodes(state *engine.State) {
 func (s sample) discovery(d engine.DiscoveryStatus) {
 	s.gauge(descUp, bit(d.Up))
 	s.gauge(descSuccess, timestamp(d.LastSuccess))
-	for _, r := range engine.QueryResults {
-		s.counter(descQueries, d.Queries.Count(r), string(r))
-	}
+	counters(s, descQueries, engine.QueryResults, d.Queries)
 }
 
 func (s sample) stats(v *engine.View, now time.Time) {
 	stats := v.Stats()
-	for _, r := range engine.LossReasons {
-		s.counter(descLosses, stats.Losses.Count(r), string(r))
-	}
-	s.ch <- prometheus.MustNewConstMetric(descWithout, prometheus.CounterValue, v.WithoutActive(now).Seconds(), s.cluster)
+	counters(s, descLosses, engine.LossReasons, stats.Losses)
+	s.counter(descWithout, v.WithoutActive(now).Seconds())
 	lastChange := time.Time{}
 	if changes := v.History(); len(changes) > 0 {
 		lastChange = changes[0].At
 	}
 	s.gauge(descLastChange, timestamp(lastChange))
 	s.histogram(descFailover, stats.Failovers)
-	for _, r := range engine.Results {
-		s.counter(descProbes, stats.Probes.Count(r), string(r))
-	}
+	counters(s, descProbes, engine.Results, stats.Probes)
 	s.histogram(descProbing, stats.Probing)
-	for _, a := range engine.Answers {
-		s.counter(descRequests, stats.Answers.Count(a), string(a))
-	}
-	for _, r := range engine.Retries {
-		s.counter(descRetries, stats.Retries.Count(r), string(r))
-	}
-	for _, e := range engine.HoldEnds {
-		s.counter(descHolds, stats.Holds.Count(e), string(e))
-	}
+	counters(s, descRequests, engine.Answers, stats.Answers)
+	counters(s, descRetries, engine.Retries, stats.Retries)
+	counters(s, descHolds, engine.HoldEnds, stats.Holds)
 	s.histogram(descHolding, stats.Holding)
 }
 
