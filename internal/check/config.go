@@ -4,7 +4,6 @@
 package check
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -42,10 +41,12 @@ func handlersByConfig(file, adapter string) ([]handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := finder{file: file}
-	if err := f.find(caddy.RemoveMetaFields(raw), "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort}); err != nil {
+	var root json.RawMessage
+	if err := json.Unmarshal(caddy.RemoveMetaFields(raw), &root); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
+	f := finder{file: file}
+	f.find(root, "", scope{httpPort: caddyhttp.DefaultHTTPPort, httpsPort: caddyhttp.DefaultHTTPSPort})
 	if len(f.found) == 0 {
 		return nil, fmt.Errorf("%s: no vault_redirect handler found", file)
 	}
@@ -93,36 +94,29 @@ type finder struct {
 	found []handler
 }
 
-func (f *finder) find(value json.RawMessage, path string, s scope) error {
-	switch value = bytes.TrimSpace(value); {
-	case bytes.HasPrefix(value, []byte("[")):
-		var list []json.RawMessage
-		if err := json.Unmarshal(value, &list); err != nil {
-			return err
-		}
+// find finds the handlers in a value, which is valid JSON.
+func (f *finder) find(value json.RawMessage, path string, s scope) {
+	var list []json.RawMessage
+	if json.Unmarshal(value, &list) == nil {
 		for i, item := range list {
-			if err := f.find(item, fmt.Sprintf("%s[%d]", path, i), s); err != nil {
-				return err
-			}
+			f.find(item, fmt.Sprintf("%s[%d]", path, i), s)
 		}
-	case bytes.HasPrefix(value, []byte("{")):
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(value, &fields); err != nil {
-			return err
-		}
-		var o object
-		_ = json.Unmarshal(value, &o) // a field of another type belongs to another kind of object
-		s = s.enter(&o)
-		if o.Handler == "vault_redirect" {
-			return f.add(fields, &o, path, s)
-		}
-		for _, key := range slices.Sorted(maps.Keys(fields)) {
-			if err := f.find(fields[key], strings.TrimPrefix(path+"."+key, "."), s); err != nil {
-				return err
-			}
-		}
+		return
 	}
-	return nil
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(value, &fields) != nil {
+		return // neither a list nor an object
+	}
+	var o object
+	_ = json.Unmarshal(value, &o) // a field of another type belongs to another kind of object
+	s = s.enter(&o)
+	if o.Handler == "vault_redirect" {
+		f.add(fields, &o, path, s)
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		f.find(fields[key], strings.TrimPrefix(path+"."+key, "."), s)
+	}
 }
 
 // object has the fields of a config that are used: those of the app http, of a server, of a route, and of the handler.
@@ -157,12 +151,9 @@ func (r *route) hosts() (hosts []string) {
 	return hosts
 }
 
-func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, s scope) error {
+func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, s scope) {
 	delete(fields, "handler")
-	raw, err := json.Marshal(fields)
-	if err != nil {
-		return err
-	}
+	raw, _ := json.Marshal(fields) // which are valid JSON
 	h := handler{raw: raw, place: f.file + ": " + path}
 	if len(s.listen) > 0 {
 		// A set of matchers without a matcher matches every request.
@@ -170,7 +161,6 @@ func (f *finder) add(fields map[string]json.RawMessage, o *object, path string, 
 		h.sites = []doctor.Site{{Listen: s.listen, Hosts: s.hosts, TLS: s.https || s.automatic && s.qualifies(s.hosts), Proxy: all, Reads: matchersOf(o.Standby.Match)}}
 	}
 	f.found = append(f.found, h)
-	return nil
 }
 
 // matchersOf returns what sets of matchers say of methods and paths.

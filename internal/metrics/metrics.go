@@ -23,11 +23,7 @@ const maxNodeSeries = 64
 
 // Register adds the metrics of all clusters to the registry of a config. It may be called more than once.
 func Register(ctx caddy.Context) error {
-	shown := ctx.GetMetricsRegistry()
-	if shown == nil {
-		return nil
-	}
-	err := shown.Register(collector{})
+	err := ctx.GetMetricsRegistry().Register(collector{})
 	if known := (prometheus.AlreadyRegisteredError{}); errors.As(err, &known) {
 		return nil
 	}

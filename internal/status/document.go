@@ -124,12 +124,16 @@ func Now() Document {
 }
 
 func clusterOf(c *registry.Cluster, now time.Time) Cluster {
-	s, stats := c.View.State(), c.View.Stats()
+	s, stats, source := c.View.State(), c.View.Stats(), c.View.Discovery()
 	phase := s.PhaseAt(now)
 	d := Cluster{
 		Cluster: c.Name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
 		Since: TimeOrNil(s.Since), Candidates: s.Candidates, StaleSince: TimeOrNil(s.StaleSince),
-		Discovery: discoveryOf(c), Nodes: []Node{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: changesOf(c),
+		Discovery: Discovery{
+			Source: source.Source, Endpoint: source.Endpoint, Service: source.Service, ActiveBy: source.ActiveBy, Up: source.Up,
+			LastSuccess: TimeOrNil(source.LastSuccess), FailingSince: TimeOrNil(source.Failing), Failures: source.Failures, Index: source.Index,
+		},
+		Nodes: []Node{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: changesOf(c),
 		Hold: map[string]uint64{"limit": uint64(c.HoldLimit()), "waiting": uint64(max(0, c.View.Waiting()))},
 	}
 	d.Ready = !caddy.Exiting() && (d.Healthy || !redirect.MayBeOwnFault(d.Reason))
@@ -152,14 +156,6 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 		d.Hold[string(e)] = stats.Holds.Count(e)
 	}
 	return d
-}
-
-func discoveryOf(c *registry.Cluster) Discovery {
-	d := c.View.Discovery()
-	return Discovery{
-		Source: d.Source, Endpoint: d.Endpoint, Service: d.Service, ActiveBy: d.ActiveBy, Up: d.Up,
-		LastSuccess: TimeOrNil(d.LastSuccess), FailingSince: TimeOrNil(d.Failing), Failures: d.Failures, Index: d.Index,
-	}
 }
 
 func nodeOf(n engine.NodeStatus) Node {
