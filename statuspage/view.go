@@ -5,13 +5,11 @@ package statuspage
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
 	"fmt"
 	"html/template"
-	"strings"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -42,31 +40,15 @@ func digest(text string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// view has the data of the template.
-type view struct {
-	status.Document
-	Now     time.Time
-	Refresh int // in seconds; 0: never
-}
-
+// renderPage renders a document. The browser loads the page again after so many seconds; 0: never.
 func renderPage(d status.Document, refresh int, now time.Time) ([]byte, error) {
 	var b bytes.Buffer
-	err := pageTemplate.Execute(&b, view{d, now, refresh})
+	err := pageTemplate.Execute(&b, struct {
+		status.Document
+		Now     time.Time
+		Refresh int
+	}{d, now, refresh})
 	return b.Bytes(), err
-}
-
-// Title lists each cluster with its active node, or says that it has none.
-func (v view) Title() string {
-	var titles []string
-	for i := range v.Clusters {
-		c := &v.Clusters[i]
-		if c.Active != nil {
-			titles = append(titles, c.Cluster+" → "+c.Active.Node)
-			continue
-		}
-		titles = append(titles, c.Cluster+": "+situationOf(c, v.Now).Word)
-	}
-	return cmp.Or(strings.Join(titles, ", "), "no cluster")
 }
 
 // situation summarizes the state of a cluster.

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -182,14 +181,8 @@ func handlerFor(scheme string, discovery map[string]any) ([]handler, error) {
 
 // checkTokenFile checks that the file can be read. The error does not show its name, which may be the token itself.
 func checkTokenFile(name string) error {
-	if name == "" {
-		return nil
-	}
-	if _, err := os.Stat(name); err != nil {
-		if failed, ok := errors.AsType[*fs.PathError](err); ok {
-			err = failed.Err
-		}
-		return fmt.Errorf("--token-file takes the name of a file: %w", err)
+	if _, err := os.Stat(name); name != "" && err != nil {
+		return fmt.Errorf("--token-file takes the name of a file: %w", errors.Unwrap(err))
 	}
 	return nil
 }

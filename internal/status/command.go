@@ -146,11 +146,10 @@ func runStatus(fs caddycmd.Flags) (int, error) {
 		case len(d.Clusters) == 0:
 			return caddy.ExitCodeFailedStartup, errors.New("the running config has no vault_redirect")
 		}
-		if fs.Bool("json") {
-			_, err = os.Stdout.Write(raw)
-		} else {
-			err = printStatus(os.Stdout, d, time.Now())
+		if !fs.Bool("json") {
+			raw = statusText(d, time.Now())
 		}
+		_, err = os.Stdout.Write(raw)
 		if down > 0 {
 			return exitNotRedirecting, err
 		}
@@ -165,13 +164,12 @@ func runHistory(fs caddycmd.Flags) (int, error) {
 	}
 	var list []Change
 	raw, err := askAdmin(fs, historyPath+"?"+query.Encode(), &list)
-	switch {
-	case err != nil:
+	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
-	case fs.Bool("json"):
-		_, err = os.Stdout.Write(raw)
-	default:
-		err = printHistory(os.Stdout, list)
 	}
+	if !fs.Bool("json") {
+		raw = historyText(list)
+	}
+	_, err = os.Stdout.Write(raw)
 	return caddy.ExitCodeSuccess, err
 }

@@ -4,9 +4,11 @@
 package status
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,8 +19,9 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/words"
 )
 
-func printStatus(to io.Writer, d Document, now time.Time) error {
-	return printTable(to, func(w io.Writer) {
+// statusText is what the command status prints of a document.
+func statusText(d Document, now time.Time) []byte {
+	return table(func(w io.Writer) {
 		for i := range d.Clusters {
 			c := &d.Clusters[i]
 			if i > 0 {
@@ -35,20 +38,15 @@ func printStatus(to io.Writer, d Document, now time.Time) error {
 	})
 }
 
-// printTable prints columns, without spaces at the end of lines.
-func printTable(to io.Writer, print func(w io.Writer)) error {
-	var text strings.Builder
+var spacesAtEnd = regexp.MustCompile(`(?m) +$`)
+
+// table returns what is printed in columns, without spaces at the end of lines.
+func table(print func(w io.Writer)) []byte {
+	var text bytes.Buffer
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	print(w)
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for line := range strings.Lines(text.String()) {
-		if _, err := fmt.Fprintln(to, strings.TrimRight(line, " \n")); err != nil {
-			return err
-		}
-	}
-	return nil
+	_ = w.Flush() // memory takes all
+	return spacesAtEnd.ReplaceAll(text.Bytes(), nil)
 }
 
 func printRow(w io.Writer, cells ...string) {
@@ -133,8 +131,9 @@ func (c *Cluster) dayText(now time.Time) string {
 		what, words.Plural(failovers, "failover"), words.Brief(without), words.Plural(c.Hold["released"], "request"), c.Requests["unavailable"])
 }
 
-func printHistory(to io.Writer, list []Change) error {
-	return printTable(to, func(w io.Writer) {
+// historyText is what the command history prints.
+func historyText(list []Change) []byte {
+	return table(func(w io.Writer) {
 		printRow(w, "TIME", "CLUSTER", "EVENT", "FROM", "TO", "GAP", "REASON")
 		for _, h := range list {
 			gap := "-"
