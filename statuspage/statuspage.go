@@ -143,12 +143,9 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 func wantsPage(accept []string) bool {
 	page, document := 0.0, 0.0
 	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
-		mediaType, params, err := mime.ParseMediaType(part)
-		if err != nil {
-			continue
-		}
+		mediaType, params, invalid := mime.ParseMediaType(part)
 		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
-		if err != nil {
+		if invalid != nil || err != nil {
 			continue
 		}
 		switch mediaType {

@@ -5,6 +5,7 @@ package statuspage
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
@@ -85,17 +86,12 @@ func recent(history []status.Change) []status.Change {
 // older returns how many changes are not shown.
 func older(history []status.Change) int { return max(0, len(history)-shownHistory) }
 
-func stateClass(s engine.NodeState) string {
-	switch s {
-	case engine.NodeActive:
-		return "ok"
-	case engine.NodeStandby:
-		return "idle"
-	case engine.NodeMaintenance, engine.NodeUnknown:
-		return "warn"
-	}
-	return "bad"
+// stateClasses are the classes of states; that of others is bad.
+var stateClasses = map[engine.NodeState]string{
+	engine.NodeActive: "ok", engine.NodeStandby: "idle", engine.NodeMaintenance: "warn", engine.NodeUnknown: "warn",
 }
+
+func stateClass(s engine.NodeState) string { return cmp.Or(stateClasses[s], "bad") }
 
 // figure is a counter.
 type figure struct {

@@ -114,13 +114,16 @@ func check(fs caddycmd.Flags, load Loader) ([]doctor.Report, error) {
 	d, secrets := doctor.New(), []string{os.Getenv(api.HTTPTokenEnvName)}
 	for _, h := range handlers {
 		s, err := load(ctx, h.raw)
-		if err != nil {
-			return nil, h.wrap(err)
+		if err == nil {
+			err = d.Add(s.Discoverer, s.Config, h.sites...)
+		}
+		switch {
+		case err != nil && h.place != "":
+			return nil, fmt.Errorf("%s: %w", h.place, err)
+		case err != nil:
+			return nil, err
 		}
 		secrets = append(secrets, s.Secrets...)
-		if err := d.Add(s.Discoverer, s.Config, h.sites...); err != nil {
-			return nil, h.wrap(err)
-		}
 	}
 	var reports []doctor.Report
 	for _, o := range d.Observe(ctx, timeout) {

@@ -28,13 +28,6 @@ type handler struct {
 	place string // the file and the path in it; empty if it is from flags
 }
 
-func (h *handler) wrap(err error) error {
-	if h.place == "" {
-		return err
-	}
-	return fmt.Errorf("%s: %w", h.place, err)
-}
-
 // handlersByConfig returns all handlers in a config file.
 func handlersByConfig(file, adapter string) ([]handler, error) {
 	raw, err := readConfig(file, adapter)

@@ -75,13 +75,11 @@ func ShuttingDown(r *http.Request) (draining bool, in string) {
 	if !ok {
 		return draining, ""
 	}
-	if down, _ := repl.Get("http.shutting_down"); down == true {
-		draining = true
-	}
-	if left, ok := repl.Get("http.time_until_shutdown"); ok && draining {
-		if d, ok := left.(time.Duration); ok {
-			in = max(0, d).Round(100 * time.Millisecond).String()
-		}
+	down, _ := repl.Get("http.shutting_down")
+	draining = draining || down == true
+	left, _ := repl.Get("http.time_until_shutdown")
+	if d, ok := left.(time.Duration); ok && draining {
+		in = max(0, d).Round(100 * time.Millisecond).String()
 	}
 	return draining, in
 }

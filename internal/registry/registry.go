@@ -73,11 +73,9 @@ func Clusters() []Cluster {
 	seen := map[string]bool{}
 	for i := range list {
 		c := &list[i]
+		digest := c.View.Digest() + strings.Repeat("~", 4*len(list)) // other views may be named like this one with its digest
 		for n := 4; seen[c.Name]; n += 4 {
-			c.Name = Label(c.View.Name) + "~" + c.View.Digest()[:min(n, len(c.View.Digest()))]
-			if n > len(c.View.Digest()) { // other views may be named like this one with its suffix
-				c.Name += strings.Repeat("~", n)
-			}
+			c.Name = Label(c.View.Name) + "~" + digest[:n]
 		}
 		seen[c.Name] = true
 	}
