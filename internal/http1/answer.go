@@ -10,44 +10,37 @@ import (
 	"time"
 )
 
-// result is what answer did with a request.
-type result int
-
-const (
-	answered  result = iota
-	forServer        // nothing: the server must answer it
-	over             // it was answered, and the connection must be closed
-)
-
-func (c *conn) answer() result {
+// answer answers the request, and discards its body. The verdict is plain unless the connection must be closed after that, or the
+// server must answer.
+func (c *conn) answer() verdict {
 	q := &c.request
 	closing := c.l.ending.Load()
 	a := c.caller(q, closing)
 	if a == nil {
-		return forServer
+		return other
 	}
 	c.now = time.Now()
 	head, length := string(q.Method) == "HEAD", q.Length
 	c.served, c.posted = true, string(q.Method) == "POST"
-	if length > c.w-c.r-c.parser.at && !c.flush() {
-		return over
+	if length > c.w-c.r-q.parsed && !c.flush() {
+		return incomplete
 	}
 	c.append(a, q) // before the buffer is used for the body
-	c.r += c.parser.at
+	c.r += q.parsed
 	if closing || a.Close || q.Close {
 		c.finish(head, !a.Close)
 		if c.flush() && length > 0 { // else the client, which still writes, might not read the answer
 			c.drop(length)
 		}
-		return over
+		return incomplete
 	}
 	if length > 0 && (!c.drop(length) || c.l.ending.Load()) {
 		c.finish(head, true)
 		c.flush()
-		return over
+		return incomplete
 	}
 	c.finish(head, false)
-	return answered
+	return plain
 }
 
 // outs are the write buffers of connections.

@@ -4,6 +4,7 @@
 package http1
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -37,7 +38,6 @@ type conn struct {
 	pending    *pending // the connection as the server has it during the handshake; guarded by the listener's lock
 	handshaken bool     // the TLS handshake is over; guarded by the listener's lock
 
-	parser  parser
 	request Request
 	buffer  []byte
 	r, w    int     // buffer[r:w] has been read, but not answered
@@ -70,27 +70,19 @@ func (c *conn) run() net.Conn {
 	default:
 		c.caller = c.l.site(nc, false, "")
 	}
-	c.begin()
-	c.readBefore(time.Now(), c.l.limits.Header)
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	c.buffer = buffer[:]
-	for {
-		switch c.next() {
-		case plain:
-			switch c.answer() {
-			case answered:
-				continue
-			case forServer:
-				return c.handOver()
-			}
-			return nil
-		case other:
-			return c.handOver()
-		default:
-			return nil
+	v := plain
+	for v == plain {
+		if v = c.next(); v == plain {
+			v = c.answer()
 		}
 	}
+	if v == other {
+		return c.handOver()
+	}
+	return nil
 }
 
 // handshake does the TLS handshake, and reports whether the connection speaks HTTP/1.1. If not, the server gets it as it is.
@@ -117,12 +109,6 @@ func (c *conn) handshake(t *tls.Conn) bool {
 	return true
 }
 
-func (c *conn) begin() {
-	if c.l.limits.Whole > 0 {
-		c.begun = time.Now()
-	}
-}
-
 // handOver returns the connection for the server, after writing the answers.
 func (c *conn) handOver() net.Conn {
 	if !c.flush() {
@@ -136,28 +122,30 @@ func (c *conn) handOver() net.Conn {
 	return resume(c.nc, c.buffer[c.r:c.w], c.served, by)
 }
 
-// next reads the header of the next request. The verdict is incomplete at the end of the connection.
+// next reads the header of the next request.
 func (c *conn) next() verdict {
-	c.parser.reset()
-	peeked := !c.served
-	c.timed = peeked // by run
-	for {
-		if !peeked && c.w-c.r >= lenPeek { // as net/http begins the next request
+	c.request = Request{}
+	c.timed = false
+	for peeked := false; ; {
+		if !peeked && (!c.served || c.w-c.r >= lenPeek) { // as net/http begins a request
 			peeked = true
-			c.begin()
-			if c.posted {
-				c.skipLines()
+			if c.l.limits.Whole > 0 {
+				c.begun = time.Now()
+			}
+			if c.posted { // as net/http does, skip empty lines after a POST
+				first := c.buffer[c.r : c.r+lenPeek]
+				c.r += lenPeek - len(bytes.TrimLeft(first, "\r\n"))
 			}
 		}
 		if peeked {
-			if v := c.parser.parse(c.buffer[c.r:c.w], &c.request); v != incomplete {
+			if v := c.request.parse(c.buffer[c.r:c.w], c.l.clients); v != incomplete {
 				return v
 			}
 		}
 		if c.r > 0 {
 			c.w = copy(c.buffer, c.buffer[c.r:c.w])
 			c.r = 0
-			c.parser.reset() // what it found has moved
+			c.request = Request{} // what it found has moved
 		}
 		if c.w == len(c.buffer) {
 			return other
@@ -166,22 +154,15 @@ func (c *conn) next() verdict {
 			return incomplete
 		}
 		n, err := c.nc.Read(c.buffer[c.w:])
-		if c.w += n; n > 0 {
+		if c.w += n; n > 0 || err == nil {
 			continue
 		}
-		if err != nil {
-			return c.ended(err, peeked)
+		// The server answers half a request as net/http does. It gets none after half a line between two requests, or after a time-out.
+		timeout, ok := err.(net.Error)
+		if ok && timeout.Timeout() || !peeked || c.w == c.r {
+			return incomplete
 		}
-	}
-}
-
-// skipLines skips empty lines after a POST, as net/http does.
-func (c *conn) skipLines() {
-	for range lenPeek {
-		if b := c.buffer[c.r]; b != '\r' && b != '\n' {
-			return
-		}
-		c.r++
+		return other
 	}
 }
 
@@ -206,15 +187,6 @@ func (c *conn) await(peeked bool) bool {
 	}
 	_ = c.nc.SetReadDeadline(c.since.Add(newGrace))
 	return true
-}
-
-// ended returns the connection that the server gets when nothing more can be read: it answers half a request as net/http does. It
-// gets none after half a line between two requests, or after a time-out.
-func (c *conn) ended(err error, peeked bool) verdict {
-	if timeout, ok := err.(net.Error); ok && timeout.Timeout() || !peeked || c.w == c.r {
-		return incomplete
-	}
-	return other
 }
 
 // closeIdle closes the connection if it is idle, or soon if it is new.

@@ -5,9 +5,7 @@ package http1
 
 import (
 	"context"
-	"net"
 	"sync"
-	"time"
 )
 
 // Close closes the listener, and its connections as they become idle. New connections may send a first request for some seconds.
@@ -25,7 +23,6 @@ func (l *Listener) Close() (err error) {
 		l.mu.Unlock()
 		close(l.done)
 		err = l.Listener.Close()
-		l.begin.Do(func() { l.stop(net.ErrClosed) }) // nothing was ever accepted
 	})
 	return err
 }
@@ -39,10 +36,12 @@ func (l *Listener) stop(why error) {
 	l.forgetLocked()
 }
 
-// forgetLocked removes the listener from ending if Wait need not wait for it any more.
+// forgetLocked removes the listener from ending if Wait need not wait for it any more. It is called when one of the conditions may have
+// come true, so that they all hold only once.
 func (l *Listener) forgetLocked() {
 	if l.stopped != nil && l.ending.Load() && len(l.conns) == 0 {
 		ending.Delete(l)
+		close(l.quiet)
 	}
 }
 
@@ -51,19 +50,12 @@ var ending sync.Map
 
 // Wait waits until the closed listeners have no more connections, or until the context ends.
 func Wait(ctx context.Context) error {
-	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		quiet := true
-		ending.Range(func(any, any) bool {
-			quiet = false
-			return false
-		})
-		if quiet {
-			return nil
-		}
+	for l := range ending.Range {
 		select {
+		case <-l.(*Listener).quiet:
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-time.After(pause):
 		}
 	}
+	return nil
 }

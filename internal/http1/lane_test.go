@@ -67,7 +67,6 @@ func lane(t *testing.T, limits Limits, f func(t *testing.T, l *Listener, p *pipe
 		core, logged := observer.New(zap.ErrorLevel)
 		p.logged = logged
 		l := Listen(p, everything, zap.New(core), limits, []string{"x-forwarded-for"})
-		l.begin.Do(func() { go l.run() })
 		f(t, l, p)
 		select {
 		case <-l.done:

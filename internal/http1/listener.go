@@ -22,10 +22,10 @@ type Listener struct {
 	limits  Limits
 	clients []string
 
-	begin  sync.Once
 	end    sync.Once
 	ending atomic.Bool   // before done is closed
 	done   chan struct{} // closed with the listener
+	quiet  chan struct{} // closed once Wait need not wait for the listener any more
 
 	date atomic.Pointer[date]
 
@@ -37,16 +37,20 @@ type Listener struct {
 	over    bool       // the server accepts no more
 }
 
-// Listen returns a listener on top of another. clients are the names of headers that may have the client's address.
+// Listen returns a listener on top of another, from which it accepts from now on. clients are the names, in lower case, of headers
+// that may have the client's address.
 func Listen(ln net.Listener, site Site, log *zap.Logger, limits Limits, clients []string) *Listener {
-	l := &Listener{Listener: ln, site: site, log: log, limits: limits, clients: clients, done: make(chan struct{}), conns: map[*conn]struct{}{}}
+	l := &Listener{
+		Listener: ln, site: site, log: log, limits: limits, clients: clients,
+		done: make(chan struct{}), quiet: make(chan struct{}), conns: map[*conn]struct{}{},
+	}
 	l.changed = sync.NewCond(&l.mu)
+	go l.run()
 	return l
 }
 
 // Accept returns the next connection for the server. It fails only when there will be no more.
 func (l *Listener) Accept() (net.Conn, error) {
-	l.begin.Do(func() { go l.run() })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.handed) == 0 {
@@ -103,7 +107,7 @@ func (l *Listener) run() {
 }
 
 func (l *Listener) serve(nc net.Conn) {
-	c := &conn{l: l, nc: nc, since: time.Now(), parser: parser{clients: l.clients}}
+	c := &conn{l: l, nc: nc, since: time.Now()}
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
 	if l.ending.Load() {

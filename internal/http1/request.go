@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Request is a request that was parsed completely. Its fields are parts of a buffer.
+// Request is a request whose header is parsed line by line as it arrives. Its fields are parts of a buffer.
 type Request struct {
 	Method []byte
 	Target []byte // a path and perhaps a query, of visible ASCII but no #; each % begins an escape
@@ -25,7 +25,8 @@ type Request struct {
 	Close     bool // the client wants the connection closed
 	Length    int  // of the body
 
-	seen seen
+	parsed int // how long the lines are that were parsed; in the end, how long the header is
+	seen   seen
 }
 
 // seen notes the headers that may come only once.
@@ -43,52 +44,42 @@ const (
 // maxBody is how long a body may be: net/http closes the connection rather than discard a longer one.
 const maxBody = 256<<10 - 1
 
-// verdict says what the bytes are that have arrived.
+// verdict says what is to be done with the bytes that have arrived.
 type verdict int
 
 const (
-	incomplete verdict = iota // a header that is not complete
-	plain                     // a header that is understood
-	other                     // something else
+	incomplete verdict = iota // more must be read; if there is no more, the connection must be closed
+	plain                     // the listener goes on with them: they are understood
+	other                     // the server must get them
 )
 
-// parser parses the header of a request, line by line as it arrives.
-type parser struct {
-	at      int // where the next line begins
-	named   bool
-	clients []string // the names, in lower case, of headers that may have the client's address
-}
-
-func (p *parser) reset() { p.at, p.named = 0, false }
-
-// parse parses what has arrived since the last call; b is all of the request so far. If the verdict is plain, the header is the
-// first p.at bytes.
-func (p *parser) parse(b []byte, r *Request) verdict {
-	if len(b) > 0 && !p.named && !mayBegin[b[0]] {
+// parse parses the lines that have arrived since the last call; b is all of the request so far. clients are the names, in lower case,
+// of headers that may have the client's address.
+func (r *Request) parse(b []byte, clients []string) verdict {
+	if len(b) > 0 && !mayBegin[b[0]] {
 		return other
 	}
 	for {
-		end := bytes.IndexByte(b[p.at:], '\n')
+		end := bytes.IndexByte(b[r.parsed:], '\n')
 		switch {
 		case end < 0:
 			return incomplete
-		case end == 0 || b[p.at+end-1] != '\r':
+		case end == 0 || b[r.parsed+end-1] != '\r':
 			return other
 		}
-		line := b[p.at : p.at+end-1]
-		p.at += end + 1
+		line := b[r.parsed : r.parsed+end-1]
+		r.parsed += end + 1
 		switch {
-		case !p.named:
-			if *r = (Request{}); !r.takeFirst(line) {
+		case r.Method == nil:
+			if !r.takeFirst(line) {
 				return other
 			}
-			p.named = true
 		case len(line) == 0:
 			if r.seen&seenHost == 0 || r.Close && r.Length > 0 {
 				return other
 			}
 			return plain
-		case !r.takeField(line, p.clients):
+		case !r.takeField(line, clients):
 			return other
 		}
 	}
@@ -136,26 +127,22 @@ func (r *Request) takeFirst(line []byte) bool {
 
 // takeTarget finds the path in the target. It refuses a target that the handler would not copy into Location unchanged.
 func (r *Request) takeTarget() bool {
-	t := r.Target
-	if len(t) == 0 || t[0] != '/' {
+	path, query, _ := bytes.Cut(r.Target, []byte("?"))
+	if len(path) == 0 || path[0] != '/' {
 		return false
 	}
-	r.Path = t
-	for i := 0; i < len(t); i++ {
-		switch c := t[i]; {
-		case inTarget[c]:
-		case c == '?':
-			r.Path = t[:i]
-			for _, c := range t[i:] {
-				if !inTarget[c] && c != '?' && c != '%' {
-					return false
-				}
-			}
-			return true
-		case c == '%' && i+2 < len(t) && isHex(t[i+1]) && isHex(t[i+2]):
-			r.Escaped = true
-			i += 2
-		default:
+	r.Path = path
+	for i, c := range path {
+		if inTarget[c] {
+			continue
+		}
+		if c != '%' || i+2 >= len(path) || !isHex(path[i+1]) || !isHex(path[i+2]) {
+			return false
+		}
+		r.Escaped = true
+	}
+	for _, c := range query {
+		if !inTarget[c] && c != '?' && c != '%' {
 			return false
 		}
 	}
@@ -166,7 +153,7 @@ func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
-// takeField parses a header field. clients are the names of headers that may have the client's address.
+// takeField parses a header field.
 func (r *Request) takeField(line []byte, clients []string) bool {
 	colon := 0
 	for colon < len(line) && inName[line[colon]] {
