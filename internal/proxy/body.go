@@ -27,54 +27,33 @@ func isShort(r *http.Request) bool {
 	return (short || unsaid) && r.Header.Get("Expect") == "" && len(r.Trailer) == 0
 }
 
-// begin begins to read the body, once, if it is short. It does not wait for it: a request has its place no longer than hold says,
-// however slowly its client sends the body.
-func (p *request) begin() {
-	if !p.short || p.read != nil {
-		return
-	}
-	p.read = make(chan struct{})
-	if p.upload == nil {
-		close(p.read)
-		return
-	}
-	go func() {
-		defer close(p.read)
-		p.readBody()
-	}()
-}
-
 // buffer waits until the body is read, if it is short.
 func (p *request) buffer() {
-	if p.begin(); p.read != nil {
-		<-p.read
-	}
+	p.begin()
+	p.reading.Wait()
 }
 
-// readBody reads the body.
+// readBody reads the body. One of unknown length is streamed if it turns out to be long.
 func (p *request) readBody() {
-	length := p.in.ContentLength
-	if length < 0 {
-		p.bufferUnsaid()
-		return
-	}
-	body := make([]byte, length)
-	if _, p.readErr = io.ReadFull(p.upload, body); p.readErr == nil {
+	if length := p.out.ContentLength; length >= 0 {
+		body := make([]byte, length)
+		if _, err := io.ReadFull(p.upload, body); err != nil {
+			p.upload.failed.Store(&err)
+			return
+		}
 		p.body = body
 		p.upload.ended.Store(true)
+		return
 	}
-}
-
-// bufferUnsaid reads a body of unknown length, and streams it if it turns out to be long.
-func (p *request) bufferUnsaid() {
 	body, err := io.ReadAll(io.LimitReader(p.upload, maxBuffered+1))
 	switch {
 	case err != nil:
-		p.readErr = err
 		return
 	case len(body) > maxBuffered:
-		p.short = false
-		p.out.Body = joined{io.MultiReader(bytes.NewReader(body), p.upload), p.upload}
+		p.out.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), p.upload), p.upload}
 		return
 	case len(body) == 0:
 		p.upload, p.out.Body = nil, http.NoBody
@@ -82,12 +61,6 @@ func (p *request) bufferUnsaid() {
 		p.body = body
 	}
 	p.out.ContentLength = int64(len(body))
-}
-
-// joined is a body of which a part was read ahead.
-type joined struct {
-	io.Reader
-	io.Closer
 }
 
 // upload is the body of a proxied request, as the client sends it. What is not read when the request is answered is left to
@@ -144,7 +117,7 @@ func (u *upload) err() error {
 }
 
 // uploadWriter writes the answer to a request over HTTP/1 that has a body. An answer before the end of the body is the last one
-// on its connection.
+// on its connection. The answers of this package and of Caddy's reverse proxy write their header first.
 type uploadWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	upload *upload
@@ -157,9 +130,6 @@ func (w uploadWriter) WriteHeader(code int) {
 	}
 	w.ResponseWriterWrapper.WriteHeader(code)
 }
-
-// Write implements [http.ResponseWriter]. The answers of this package and of Caddy's reverse proxy write their header first.
-func (w uploadWriter) Write(b []byte) (int, error) { return w.ResponseWriterWrapper.Write(b) }
 
 // refuseBrokenBody answers a request whose body ended early, or is longer than the site allows.
 func refuseBrokenBody(w http.ResponseWriter, cause error) error {

@@ -51,7 +51,7 @@ func TestBufferedBodyCostsItsSize(t *testing.T) {
 			r := httptest.NewRequest("PUT", "/v1/x", strings.NewReader(body))
 			p := newRequest(r)
 			if p.buffer(); len(p.body) != size {
-				b.Fatal(p.readErr)
+				b.Fatal(p.upload.err())
 			}
 		}
 	}).AllocedBytesPerOp()

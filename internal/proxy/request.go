@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,14 +25,13 @@ import (
 
 // request is a proxied request.
 type request struct {
-	in      *http.Request  // as it came
 	out     *http.Request  // what is sent on, without the secret headers
 	secrets http.Header    // the secret headers, which the transport adds again
 	upload  *upload        // the client's body, nil if there is none
 	short   bool           // the body is read before the request is sent on
+	begin   func()         // begins to read it, once
+	reading sync.WaitGroup // while it is read
 	body    []byte         // the body, once it was read; nil: it is streamed
-	readErr error          // why it could not be read
-	read    chan struct{}  // closed once body and readErr are what they stay; nil: it is not read yet
 	came    time.Time      // when it came: hold starts then
 	target  *engine.Target // of this try
 	arrived atomic.Bool    // this try has written the request to a connection: the node may have received it
@@ -58,7 +58,13 @@ const (
 
 // newRequest makes a proxied request of a client's request.
 func newRequest(r *http.Request) *request {
-	p := &request{in: r, secrets: http.Header{}, came: time.Now(), short: isShort(r)}
+	p := &request{secrets: http.Header{}, came: time.Now(), short: isShort(r)}
+	// It does not wait for the body: a request has its place no longer than hold says, however slowly its client sends the body.
+	p.begin = sync.OnceFunc(func() {
+		if p.short && p.upload != nil {
+			p.reading.Go(p.readBody)
+		}
+	})
 	// The reverse proxy logs the headers of what it sends, at level DEBUG, and redacts only some of the secret ones.
 	p.out = r.WithContext(context.WithValue(r.Context(), requestKey{}, p))
 	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
@@ -91,17 +97,18 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 		return redirect.WriteErrors(w, http.StatusTooEarly, "the request came before the TLS handshake was complete: send it again")
 	}
 	p, client := newRequest(r), w
-	if r.ProtoMajor == 1 && p.upload != nil {
-		w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
+	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came}
+	if next == nil { // else it gets the body, too
+		waiter.Begin = p.begin
 	}
 	if p.upload != nil {
 		defer p.upload.Close() //nolint:errcheck // it never fails: readers of the body get no more of it
+		if r.ProtoMajor == 1 {
+			w = uploadWriter{&caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, p.upload}
+			waiter.Unseen = !p.short || next != nil
+		}
 	}
-	waiter := engine.Waiter{Client: redirect.ClientAddress(r), Came: p.came, Unseen: r.ProtoMajor == 1 && p.upload != nil && !p.short, Begin: p.begin}
-	if next != nil { // it gets the body, too
-		waiter.Unseen, waiter.Begin = r.ProtoMajor == 1 && p.upload != nil, nil
-	}
-	var failed error // how the last try did
+	var failed *failure // how the last try did
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := x.View.Await(r.Context(), x.Queue, waiter)
 		o.State, o.Held = s, redirect.HeldSince(p.came)
@@ -115,56 +122,55 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 			o.Answer = v.Answer
 			return x.Refuse(w, s, v)
 		}
-		if p.buffer(); p.readErr != nil {
-			o.Answer = engine.BadRequest
-			return refuseBrokenBody(w, p.readErr)
-		}
-		if failed != nil {
-			x.noteRetry(p, failed)
-		}
-		if failed = p.try(x, w, s); failed == nil {
-			if p.upload.err() != nil {
-				o.Answer = engine.BadRequest
-			}
-			return nil
-		}
+		p.buffer()
 		if cause := p.upload.err(); cause != nil {
 			o.Answer = engine.BadRequest
 			return refuseBrokenBody(w, cause)
 		}
-		if !p.mayRetry(failed) || time.Since(p.came) >= x.Queue.Hold || !x.View.Pause(r.Context(), x.Queue, waiter, s, pause) {
+		if failed != nil {
+			x.noteRetry(p, failed)
+		}
+		err, cause := p.try(x, w, s), p.upload.err()
+		if cause != nil {
+			o.Answer = engine.BadRequest
+		}
+		switch {
+		case err == nil:
+			return nil
+		case cause != nil:
+			return refuseBrokenBody(w, cause)
+		}
+		failed = p.failureOf(err)
+		if !failed.again || time.Since(p.came) >= x.Queue.Hold || !x.View.Pause(r.Context(), x.Queue, waiter, s, pause) {
 			if p.passOn(x, w, failed) {
 				return nil
 			}
 			o.Answer = engine.Unavailable
-			return p.serveFailure(w, failed, x.RetryAfter)
+			if failed.undone {
+				w.Header()["Retry-After"] = x.RetryAfter
+			}
+			return redirect.WriteErrors(w, failed.code, failed.text+": "+p.target.URL)
 		}
 	}
 }
 
 // noteRetry counts and logs that a request is sent again. Of the request, only the method is logged.
-func (x *Proxy) noteRetry(p *request, failed error) {
-	reason := engine.RetryUnconnected
-	var no *refusal
-	switch {
-	case errors.As(failed, &no):
-		reason = no.reason
-	case p.arrived.Load():
-		reason = engine.RetryBroken
+func (x *Proxy) noteRetry(p *request, failed *failure) {
+	if failed.reason == engine.RetryBroken {
+		p.repeats++
 	}
-	x.View.Stats().Retries.Add(reason)
+	x.View.Stats().Retries.Add(failed.reason)
 	if c := x.Log.Check(zapcore.DebugLevel, "sending a proxied request again"); c != nil {
-		c.Write(zap.String("reason", string(reason)), zap.String("method", p.out.Method), zap.String("last_url", p.target.URL), zap.Error(failed))
+		c.Write(zap.String("reason", string(failed.reason)), zap.String("method", p.out.Method), zap.String("last_url", p.target.URL), zap.Error(failed.err))
 	}
 }
 
 // passOn answers with what the node answered in the last try, as it came, if it did.
-func (p *request) passOn(x *Proxy, w http.ResponseWriter, failed error) bool {
-	var no *refusal
-	if !errors.As(failed, &no) || no.answer == nil {
+func (p *request) passOn(x *Proxy, w http.ResponseWriter, failed *failure) bool {
+	if failed == nil || failed.answer == nil {
 		return false
 	}
-	p.answer = no.answer
+	p.answer = failed.answer
 	return x.byScheme[p.target.Scheme()].ServeHTTP(w, p.out, nil) == nil
 }
 
@@ -221,21 +227,49 @@ func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *
 	}
 }
 
-// mayRetry reports whether a request that failed may be sent again.
-func (p *request) mayRetry(err error) bool {
-	var no *refusal
-	switch {
-	case errors.As(err, &no) && no.undone:
-		return !p.streamed()
-	case errors.As(err, &no):
-		return p.repeatable()
-	case refused(err), p.misunderstood(err):
-		return false // it would fail again
-	case !p.arrived.Load():
-		return true
+// failure is a try without an answer to pass on, and what follows from that.
+type failure struct {
+	err    error
+	again  bool           // the request may be sent again
+	reason engine.Retry   // why it is
+	undone bool           // the node says that nothing was carried out
+	answer *http.Response // of a refusal, nil if there is none
+	code   int            // of the answer to the client if the request is not sent again
+	text   string         // of that answer
+}
+
+// failureOf returns what follows from the error of the last try.
+func (p *request) failureOf(err error) *failure {
+	f := &failure{err: err, code: http.StatusBadGateway}
+	if said := (caddyhttp.HandlerError{}); errors.As(err, &said) && said.StatusCode >= 400 {
+		f.code = said.StatusCode
 	}
-	p.repeats++
-	return p.repeats <= maxRepeats && p.repeatable()
+	var no *refusal
+	if errors.As(err, &no) {
+		f.reason, f.undone, f.answer = no.reason, no.undone, no.answer
+	}
+	switch {
+	case f.undone:
+		f.again, f.code = !p.streamed(), http.StatusServiceUnavailable
+		f.text = "the request was not carried out: " + no.text
+	case no != nil:
+		f.again = p.repeatable()
+		f.text = "a standby could not forward the request to the active Vault node, which may have carried it out"
+	case refused(err): // it would fail again
+		f.text = "the proxy and the active Vault node do not agree on TLS (see proxy_tls, and the tls block of probe)"
+	case p.misunderstood(err): // as before
+		f.text = "the active Vault node gave an answer that is no HTTP, or whose header is too long"
+	case !p.arrived.Load():
+		f.again, f.reason = true, engine.RetryUnconnected
+		f.text = "the active Vault node could not be reached by the proxy"
+	default:
+		f.again, f.reason = p.repeats < maxRepeats && p.repeatable(), engine.RetryBroken
+		f.text = "the active Vault node broke the connection before it answered, and may have carried out the request"
+		if errors.Is(err, errNodeEnded) {
+			f.text = "the Vault node stopped being active before it answered, and may have carried out the request"
+		}
+	}
+	return f
 }
 
 // streamed reports whether the body of the request goes to the node as it comes, so that it cannot be sent again.
@@ -265,30 +299,4 @@ func isRead(method string) bool {
 		return true
 	}
 	return false
-}
-
-// serveFailure answers a request that did not reach a node, or got no answer.
-func (p *request) serveFailure(w http.ResponseWriter, err error, retryAfter []string) error {
-	code := http.StatusBadGateway
-	if failed := (caddyhttp.HandlerError{}); errors.As(err, &failed) && failed.StatusCode >= 400 {
-		code = failed.StatusCode
-	}
-	text := "the active Vault node could not be reached by the proxy: "
-	var no *refusal
-	switch {
-	case errors.As(err, &no) && !no.undone:
-		text = "a standby could not forward the request to the active Vault node, which may have carried it out: "
-	case errors.As(err, &no):
-		w.Header()["Retry-After"] = retryAfter
-		code, text = http.StatusServiceUnavailable, "the request was not carried out: "+no.text+": "
-	case refused(err):
-		text = "the proxy and the active Vault node do not agree on TLS (see proxy_tls, and the tls block of probe): "
-	case p.misunderstood(err):
-		text = "the active Vault node gave an answer that is no HTTP, or whose header is too long: "
-	case errors.Is(err, errNodeEnded) && p.arrived.Load():
-		text = "the Vault node stopped being active before it answered, and may have carried out the request: "
-	case p.arrived.Load():
-		text = "the active Vault node broke the connection before it answered, and may have carried out the request: "
-	}
-	return redirect.WriteErrors(w, code, text+p.target.URL)
 }

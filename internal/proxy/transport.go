@@ -90,9 +90,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} { // with these, net/http would repeat writes; Vault does not use them
 		delete(sent.Header, name)
 	}
-	for name, values := range p.secrets {
-		sent.Header[name] = values
-	}
+	maps.Copy(sent.Header, p.secrets)
 	if !p.forwards {
 		sent.Header[engine.NoForwardingHeader] = noForwarding
 	}

@@ -198,7 +198,7 @@ func TestNothingArrivesOverAClosedConnection(t *testing.T) {
 		if err == nil || err.Error() != errClosedIdle || taken.Load() != before {
 			t.Fatalf("%v: it has arrived %d times", err, taken.Load()-before)
 		}
-		if p.arrived.Load() || !p.mayRetry(err) {
+		if p.arrived.Load() || !p.failureOf(err).again {
 			t.Fatalf("%v, written %t: it is taken to have arrived", err, written)
 		}
 		// If it is not written, net/http had noticed before. A body that is streamed may have been read.
