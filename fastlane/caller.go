@@ -28,28 +28,32 @@ var overTLS = new(tls.ConnectionState)
 
 // caller answers the requests of one connection.
 type caller struct {
-	lane   *FastLane
-	strict bool          // the host of requests must be the name that the client sent as SNI
-	name   string        // that name
-	last   *http.Request // the last request as the handler would see it, except for its path
-
-	state *engine.State // the state in which last is always redirected; nil: none
+	lane    *FastLane
+	strict  bool          // the host of requests must be the name that the client sent as SNI
+	name    string        // that name
+	request *http.Request // the last request as the handler and matchers see it
+	served  bool          // its host is one of the site
+	state   *engine.State // the state in which requests to this host are redirected to the active node; nil: none
 }
 
 // caller is the [http1.Site] of the lane.
 func (l *FastLane) caller(c net.Conn, secure bool, serverName string) http1.Caller {
 	ctx := context.WithValue(context.Background(), http.LocalAddrContextKey, c.LocalAddr())
-	last := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	ctx = context.WithValue(ctx, caddy.ReplacerCtxKey, emptyReplacer)
+	request := (&http.Request{Method: http.MethodGet, URL: rootURL, ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	if addr := c.RemoteAddr(); addr != nil {
-		last.RemoteAddr = addr.String()
+		request.RemoteAddr = addr.String()
 	}
-	caller := &caller{lane: l, last: last}
+	caller := &caller{lane: l, request: request}
 	if secure {
-		last.TLS = overTLS
+		request.TLS = overTLS
 		caller.strict, caller.name = l.server.StrictSNIHost != nil && *l.server.StrictSNIHost, serverName
 	}
 	return caller.redirect
 }
+
+// emptyReplacer replaces nothing: the matchers that the lane supports have no placeholders.
+var emptyReplacer = caddy.NewEmptyReplacer()
 
 // redirect is the [http1.Caller] of a connection.
 func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
@@ -58,30 +62,34 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	if headers == nil || l.handler == nil || !c.isRedirected(q) {
 		return nil
 	}
-	kind, r := c.kindOf(q)
-	if kind == redirect.ToProxy {
+	if string(q.Host) != c.request.Host {
+		c.request.Host, c.state = string(q.Host), nil
+		c.served = c.matchesHost()
+	}
+	if !c.served {
 		return nil
 	}
+	kind := c.kindOf(q)
 	s := l.handler.Redirector.View.State()
-	if s != c.state || string(q.Host) != c.last.Host || q.Proto != nil || c.last.Header != nil || s.Phase().Situation != engine.Active {
-		if !c.wouldRedirect(s, q) {
-			return nil
-		}
+	situation := s.Phase().Situation
+	if kind == redirect.ToProxy || situation != engine.Active && situation != engine.Stale {
+		return nil
 	}
 	o := redirect.Outcome{State: s, Answer: engine.Redirected}
-	if kind == redirect.ToStandby {
-		if q.Forwarded || l.trusting {
-			return nil // a header may have the client's address, by which a standby may be chosen
-		}
-		v := redirect.Decide(s, c.withSecrets(r, q), kind)
+	if kind == redirect.ToStandby || q.Proto != nil || s != c.state || situation == engine.Stale {
+		c.request.Header = headerOf(q)
+		v := redirect.Decide(s, c.request, kind)
 		if !v.Goes() {
 			return nil
 		}
 		o.Answer, o.Standby = v.Answer, v.Standby
+		if kind == redirect.ToRedirect && q.Proto == nil {
+			c.state = s
+		}
 	}
 	_, to := o.Destination()
-	if to.Loopback && (q.Forwarded || l.trusting) {
-		return nil // a header may have the client's address
+	if (to.Loopback || kind == redirect.ToStandby) && (q.Forwarded || l.trusting) {
+		return nil // a header may have the client's address, by which a standby may be chosen
 	}
 	l.handler.Redirector.View.Stats().Answers.Add(o.Answer)
 	return l.answer(s, to, headers, !closing && caddy.Exiting())
@@ -89,7 +97,6 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 
 // isRedirected reports whether the handler would redirect or proxy a request: it is not for the health endpoints, or for Caddy itself.
 func (c *caller) isRedirected(q *http1.Request) bool {
-	h := c.lane.handler
 	path := q.Path
 	if q.Escaped {
 		unescaped, err := url.PathUnescape(string(path))
@@ -101,68 +108,14 @@ func (c *caller) isRedirected(q *http1.Request) bool {
 	if bytes.HasPrefix(path, []byte("/.well-known/")) { // Caddy answers ACME challenges there
 		return false
 	}
-	return !h.Owns(path)
+	return !c.lane.handler.Owns(path)
 }
 
-// kindOf returns how a request gets to a node, ToProxy if the handler has to find out, and the request as matchers see it.
-func (c *caller) kindOf(q *http1.Request) (redirect.Kind, *http.Request) {
-	h := c.lane.handler
-	if h.KindOf == nil {
-		return redirect.ToRedirect, nil
-	}
-	target, err := url.ParseRequestURI(string(q.Target))
-	if err != nil {
-		return redirect.ToProxy, nil
-	}
-	r := c.last.WithContext(context.WithValue(c.last.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
-	r.Method, r.URL = string(q.Method), target
-	kind, err := h.KindOf(r)
-	if err != nil {
-		return redirect.ToProxy, nil
-	}
-	return kind, r
-}
-
-// withSecrets returns a request with the headers by which its standby is chosen, and by which a loop is found.
-func (c *caller) withSecrets(r *http.Request, q *http1.Request) *http.Request {
-	r.Host, r.Header = c.last.Host, http.Header{}
-	for name, value := range map[string][]byte{"X-Forwarded-Proto": q.Proto, "X-Vault-Token": q.Token, "Authorization": q.Authorization} {
-		if value != nil {
-			r.Header[name] = []string{string(value)}
-		}
-	}
-	return r
-}
-
-// wouldRedirect reports whether the handler would redirect a request in a state without waiting.
-func (c *caller) wouldRedirect(s *engine.State, q *http1.Request) bool {
-	c.state = nil
-	if string(q.Host) != c.last.Host {
-		c.last.Host = string(q.Host)
-	}
-	c.last.Header = nil
-	if q.Proto != nil {
-		c.last.Header = http.Header{"X-Forwarded-Proto": {string(q.Proto)}}
-	}
-	if !c.matchesHost() {
-		return false
-	}
-	situation := s.Phase().Situation
-	if situation != engine.Active && situation != engine.Stale {
-		return false
-	}
-	if !redirect.Decide(s, c.last, redirect.ToRedirect).Goes() {
-		return false
-	}
-	c.state = s
-	return true
-}
-
-// matchesHost reports whether the host of a request is that of the site, and that of SNI if that is checked.
+// matchesHost reports whether the host of the last request is that of the site, and that of SNI if that is checked.
 func (c *caller) matchesHost() bool {
-	host, _, err := net.SplitHostPort(c.last.Host)
+	host, _, err := net.SplitHostPort(c.request.Host)
 	if err != nil {
-		host = c.last.Host
+		host = c.request.Host
 	}
 	if c.strict && !strings.EqualFold(c.name, host) || strings.Trim(host, ".") == "" {
 		return false
@@ -170,12 +123,41 @@ func (c *caller) matchesHost() bool {
 	if len(c.lane.hosts) == 0 {
 		return true
 	}
-	matched, err := c.lane.hosts.MatchWithError(c.last.WithContext(context.WithValue(c.last.Context(), caddy.ReplacerCtxKey, emptyReplacer)))
+	matched, err := c.lane.hosts.MatchWithError(c.request)
 	return matched && err == nil
 }
 
-// emptyReplacer replaces nothing: host names of the matcher have no placeholders.
-var emptyReplacer = caddy.NewEmptyReplacer()
+// kindOf returns how a request gets to a node; ToProxy also if the handler has to find out.
+func (c *caller) kindOf(q *http1.Request) redirect.Kind {
+	h := c.lane.handler
+	if h.KindOf == nil {
+		return redirect.ToRedirect
+	}
+	target, err := url.ParseRequestURI(string(q.Target))
+	if err != nil {
+		return redirect.ToProxy
+	}
+	c.request.Method, c.request.URL = string(q.Method), target
+	kind, err := h.KindOf(c.request)
+	if err != nil {
+		return redirect.ToProxy
+	}
+	return kind
+}
+
+// headerOf returns the headers of a request by which its standby is chosen, and by which a loop is found.
+func headerOf(q *http1.Request) http.Header {
+	header := http.Header{}
+	set := func(name string, value []byte) {
+		if value != nil {
+			header[name] = []string{string(value)}
+		}
+	}
+	set("X-Forwarded-Proto", q.Proto)
+	set("X-Vault-Token", q.Token)
+	set("Authorization", q.Authorization)
+	return header
+}
 
 // headersNow returns what Caddy's server adds to each answer; nil if that is not known yet.
 func (l *FastLane) headersNow() *serverHeaders {
