@@ -4,6 +4,7 @@
 package redirect
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -11,42 +12,28 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
-// Explain returns the meaning of a reason, for people.
-func Explain(r discovery.Reason) string {
-	switch r {
-	case discovery.ReasonStarting:
-		return "discovery has not answered yet"
-	case discovery.ReasonNoService:
-		return "no instance of the service is registered in Consul, or the token cannot see any"
-	case discovery.ReasonNoActive:
-		return "no node reports itself active, and none is marked active in Consul"
-	case discovery.ReasonUnhealthy:
-		return "the node that should be active is in maintenance, fails its health checks or does not answer"
-	case discovery.ReasonBadAddress:
-		return "the active node is registered with an address that clients cannot use: correct api_addr in Vault's configuration"
-	case discovery.ReasonACLDenied:
-		return "Consul refuses the redirector's token"
-	case discovery.ReasonACLFiltered:
-		return "Consul hides the nodes from the redirector's token"
-	case discovery.ReasonConsulUnreachable:
-		return "Consul cannot be reached"
-	case discovery.ReasonConsulError:
-		return "Consul gives no usable answer"
-	case discovery.ReasonStaleExpired:
-		return "Consul cannot be asked, and the last known node is older than max_stale"
-	}
-	return string(r)
+// reasons has the meaning of each reason for having no active node, for people, and whether it may concern this instance only.
+var reasons = map[discovery.Reason]struct {
+	text     string
+	ownFault bool
+}{
+	discovery.ReasonStarting:          {"discovery has not answered yet", true},
+	discovery.ReasonNoService:         {"no instance of the service is registered in Consul, or the token cannot see any", false},
+	discovery.ReasonNoActive:          {"no node reports itself active, and none is marked active in Consul", false},
+	discovery.ReasonUnhealthy:         {"the node that should be active is in maintenance, fails its health checks or does not answer", false},
+	discovery.ReasonBadAddress:        {"the active node is registered with an address that clients cannot use: correct api_addr in Vault's configuration", false},
+	discovery.ReasonACLDenied:         {"Consul refuses the redirector's token", true},
+	discovery.ReasonACLFiltered:       {"Consul hides the nodes from the redirector's token", true},
+	discovery.ReasonConsulUnreachable: {"Consul cannot be reached", true},
+	discovery.ReasonConsulError:       {"Consul gives no usable answer", true},
+	discovery.ReasonStaleExpired:      {"Consul cannot be asked, and the last known node is older than max_stale", true},
 }
 
+// Explain returns the meaning of a reason, for people.
+func Explain(r discovery.Reason) string { return cmp.Or(reasons[r].text, string(r)) }
+
 // MayBeOwnFault reports whether a reason for having no active node may concern this instance only: another may have one.
-func MayBeOwnFault(r discovery.Reason) bool {
-	switch r {
-	case discovery.ReasonStarting, discovery.ReasonACLDenied, discovery.ReasonACLFiltered, discovery.ReasonConsulUnreachable,
-		discovery.ReasonConsulError, discovery.ReasonStaleExpired:
-		return true
-	}
-	return false
-}
+func MayBeOwnFault(r discovery.Reason) bool { return reasons[r].ownFault }
 
 func loopText(url string) string {
 	return "the active Vault node is registered as " + url + ", which is the address of this redirector: correct api_addr in Vault's configuration"

@@ -6,6 +6,7 @@ package redirect
 import (
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
@@ -52,19 +53,13 @@ func escapedPath(u *url.URL) string {
 // HTTP/2 permits, and the # that would begin a fragment.
 func escapeRest(s string) string {
 	unsafe := func(c byte) bool { return c <= ' ' || c >= 0x7f || c == '#' }
-	n := 0
-	for i := range len(s) {
-		if unsafe(s[i]) {
-			n++
-		}
-	}
-	if n == 0 {
+	if !slices.ContainsFunc([]byte(s), unsafe) {
 		return s
 	}
 	const hex = "0123456789ABCDEF"
-	b := make([]byte, 0, len(s)+2*n)
-	for i := range len(s) {
-		if c := s[i]; unsafe(c) {
+	var b []byte
+	for _, c := range []byte(s) {
+		if unsafe(c) {
 			b = append(b, '%', hex[c>>4], hex[c&15])
 		} else {
 			b = append(b, c)
