@@ -88,7 +88,7 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 		}
 	}
 	_, to := o.Destination()
-	if (to.Loopback || kind == redirect.ToStandby) && (q.Forwarded || l.trusting) {
+	if (to.Loopback || kind == redirect.ToStandby) && (q.Forwarded || l.server.TrustedProxiesUnix) {
 		return nil // a header may have the client's address, by which a standby may be chosen
 	}
 	l.handler.Redirector.View.Stats().Answers.Add(o.Answer)

@@ -45,14 +45,12 @@ type FastLane struct {
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
 
-	app      caddy.App // of vault_redirect, in the same config
-	handler  *Handler
-	clients  []string // the names, in lower case, of headers that may have the client's address
-	trusting bool     // the server trusts the headers of unix sockets, which have no address
-	headers  atomic.Pointer[serverHeaders]
-	answers  atomic.Pointer[[]*madeAnswer] // with the last state and headers
-	started  atomic.Pointer[time.Time]     // when the config had started
-	asking   atomic.Bool
+	app     caddy.App // of vault_redirect, in the same config
+	handler *Handler
+	headers atomic.Pointer[serverHeaders]
+	answers atomic.Pointer[[]*madeAnswer] // with the last state and headers
+	started atomic.Pointer[time.Time]     // when the config had started
+	asking  atomic.Bool
 }
 
 // CaddyModule returns the Caddy module information.
@@ -80,10 +78,6 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s server %q: %w", unsupported, server.Name(), err)
 	}
 	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
-	l.trusting = server.TrustedProxiesUnix
-	for _, name := range append(slices.Clone(server.ClientIPHeaders), redirect.ClientHeaders...) {
-		l.clients = append(l.clients, strings.ToLower(name))
-	}
 	app, err := ctx.App("vault_redirect")
 	if err != nil {
 		return err
@@ -131,14 +125,15 @@ func Join(ctx caddy.Context, h Handler) error {
 }
 
 // Check checks all lanes of a config, once its apps are provisioned. app is the app of vault_redirect in that config.
-func Check(app caddy.App) (err error) {
-	lanes.Range(func(_, found any) bool {
+func Check(app caddy.App) error {
+	for _, found := range lanes.Range {
 		if l := found.(*FastLane); l.app == app {
-			err = l.check()
+			if err := l.check(); err != nil {
+				return err
+			}
 		}
-		return err == nil
-	})
-	return err
+	}
+	return nil
 }
 
 // Cleanup removes the lane of the server. The lane's connections end with their listeners.
@@ -174,7 +169,11 @@ func (l *FastLane) WrapListener(ln net.Listener) net.Listener {
 			limits.Handshake = time.Duration(d)
 		}
 	}
-	return http1.Listen(ln, l.caller, l.logger, limits, l.clients)
+	var clients []string // headers that may have the client's address
+	for _, name := range slices.Concat(s.ClientIPHeaders, redirect.ClientHeaders) {
+		clients = append(clients, strings.ToLower(name))
+	}
+	return http1.Listen(ln, l.caller, l.logger, limits, clients)
 }
 
 // start is called when the config has started. Until then, Caddy's server answers all requests.

@@ -6,7 +6,6 @@ package match
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -72,12 +71,7 @@ func Load(ctx caddy.Context, option any, raw caddyhttp.RawMatcherSets) (sets cad
 
 // Same reports whether two sets have the same matchers.
 func Same(a, b caddy.ModuleMap) bool {
-	one, err := json.Marshal(a)
-	if err != nil {
-		return false
-	}
-	other, err := json.Marshal(b)
-	return err == nil && bytes.Equal(one, other)
+	return bytes.Equal(caddyconfig.JSON(a, nil), caddyconfig.JSON(b, nil))
 }
 
 // isEmpty reports whether a matcher is a list without an element, such as a path without one, which matches nothing, or was given

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -294,9 +295,5 @@ func refused(err error) bool {
 // isRead reports whether a request with a method may be repeated. A GET of dynamic credentials creates new ones each time, but so
 // does each retry of a client.
 func isRead(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, "LIST":
-		return true
-	}
-	return false
+	return slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, "LIST"}, method)
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -148,9 +149,7 @@ func connecting(ctx context.Context, to *engine.Target) context.Context {
 // forbidReplay keeps net/http from sending a request again by itself, once for each kept connection that breaks. It repeats reads
 // without a body, or with one that it can get again; so these get an empty body that it cannot get again.
 func forbidReplay(r *http.Request) {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-	default:
+	if !slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace}, r.Method) {
 		return
 	}
 	r.GetBody = nil
