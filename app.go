@@ -27,7 +27,7 @@ const appID = "vault_redirect"
 // the network.
 type App struct {
 	ctx     caddy.Context
-	views   []*engine.View
+	views   []*engine.View // to be started
 	emitter *events.Emitter
 }
 
@@ -52,9 +52,6 @@ func (a *App) Provision(ctx caddy.Context) (err error) {
 	}
 	return errors.Join(events.On(ctx, "started", a.emitter.Begin), events.On(ctx, "stopping", stopping))
 }
-
-// use adds a view that is started with the config. Caddy provisions modules one after another.
-func (a *App) use(v *engine.View) { a.views = append(a.views, v) }
 
 // Start starts the watchers and probes that are not running yet.
 func (a *App) Start() error {

@@ -96,14 +96,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	var (
 		through Consul
 		vault   *Vault
-		other   bool // there is a consul block or an address of Consul
 	)
-	if d.NextArg() {
-		other, through.Address = true, d.Val()
-		if err := checkAddress(d); err != nil {
-			return err
-		}
+	if err := through.parseAddress(d); err != nil {
+		return err
 	}
+	other := through.Address != "" // there is a consul block or an address of Consul
 	err := block.Parse(d, block.Options{
 		"name": block.Text(d, &h.Name),
 		"consul": func() error {
@@ -136,12 +133,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"health_path": block.Checked(d, block.Text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
 		"log_health":  block.Flag(d, &h.LogHealth),
 		"proxy":       func() error { return h.proxy().parseMatcher(d) },
-		"proxy_tls": func() error {
-			p := h.proxy()
-			p.TLS = new(TLS)
-			return p.TLS.parse(d)
-		},
-		"pass_thru": block.Flag(d, &h.PassThru),
+		"proxy_tls":   func() error { return parseTLS(d, &h.proxy().TLS)() },
+		"pass_thru":   block.Flag(d, &h.PassThru),
 		"standby": func() error {
 			if h.Standby == nil {
 				h.Standby = new(Standby)
@@ -184,14 +177,8 @@ func (v *Vault) parse(d *caddyfile.Dispenser) error {
 
 // parse parses the consul block. d is at its name.
 func (c *Consul) parse(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		if c.Address != "" {
-			return d.Errf("the address of Consul is given twice: %s and %s", c.Address, d.Val())
-		}
-		c.Address = d.Val()
-		if err := checkAddress(d); err != nil {
-			return err
-		}
+	if err := c.parseAddress(d); err != nil {
+		return err
 	}
 	err := block.Parse(d, block.Options{
 		"service":       block.Checked(d, block.Text(d, &c.Service), func() error { return checkService(c.Service) }),
@@ -206,10 +193,7 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 		"peer":          block.Text(d, &c.Peer),
 		"consistency":   block.Text(d, &c.Consistency, consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent),
 		"poll_interval": block.Checked(d, block.Duration(d, &c.PollInterval, 0), func() error { return checkPollInterval(c.PollInterval) }),
-		"tls": func() error {
-			c.TLS = new(TLS)
-			return c.TLS.parse(d)
-		},
+		"tls":           parseTLS(d, &c.TLS),
 	})
 	if err == nil && c.Token != nil && c.TokenFile != "" {
 		err = d.WrapErr(errTwoTokens)
@@ -217,11 +201,17 @@ func (c *Consul) parse(d *caddyfile.Dispenser) error {
 	return err
 }
 
-// checkAddress checks the address of Consul at d, the only argument on its line, unless it has placeholders, whose values are not
-// known yet.
-func checkAddress(d *caddyfile.Dispenser) error {
-	if address := d.Val(); !strings.Contains(address, "{") {
-		if _, err := consul.ParseEndpoint(address, false); err != nil {
+// parseAddress parses the address of Consul if it comes next. It must be the only argument on its line.
+func (c *Consul) parseAddress(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return nil
+	}
+	if c.Address != "" {
+		return d.Errf("the address of Consul is given twice: %s and %s", c.Address, d.Val())
+	}
+	c.Address = d.Val()
+	if !strings.Contains(c.Address, "{") { // else it has placeholders, whose values are not known yet
+		if _, err := consul.ParseEndpoint(c.Address, false); err != nil {
 			return d.Errf("address of Consul: %v", err)
 		}
 	}
@@ -231,24 +221,22 @@ func checkAddress(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (t *TLS) parse(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.Errf("tls: unexpected argument %q: its settings go in a block", d.Val())
-	}
-	err := block.Parse(d, block.Options{
-		"ca":                   block.Text(d, &t.CA),
-		"cert":                 block.Text(d, &t.Cert),
-		"key":                  block.Text(d, &t.Key),
-		"server_name":          block.Text(d, &t.ServerName),
-		"insecure_skip_verify": block.Flag(d, &t.InsecureSkipVerify),
-	})
-	if err == nil {
-		err = t.checkPair()
-		if err != nil {
-			err = d.WrapErr(err)
+// parseTLS parses a block of TLS settings.
+func parseTLS(d *caddyfile.Dispenser, to **TLS) func() error {
+	return block.Checked(d, func() error {
+		if d.NextArg() {
+			return d.Errf("tls: unexpected argument %q: its settings go in a block", d.Val())
 		}
-	}
-	return err
+		t := new(TLS)
+		*to = t
+		return block.Parse(d, block.Options{
+			"ca":                   block.Text(d, &t.CA),
+			"cert":                 block.Text(d, &t.Cert),
+			"key":                  block.Text(d, &t.Key),
+			"server_name":          block.Text(d, &t.ServerName),
+			"insecure_skip_verify": block.Flag(d, &t.InsecureSkipVerify),
+		})
+	}, func() error { return (*to).checkPair() })
 }
 
 // Interface guard

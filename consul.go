@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -241,14 +242,10 @@ func (s *consulSettings) fill(getenv func(string) string) error {
 
 // check checks the settings that need no file.
 func (s *consulSettings) check() error {
-	switch s.ActiveBy {
-	case discovery.ByAuto, discovery.ByTag, discovery.ByCheck:
-	default:
+	if !slices.Contains([]string{discovery.ByAuto, discovery.ByTag, discovery.ByCheck}, s.ActiveBy) {
 		return fmt.Errorf("active_by: %q is not auto, tag or check", s.ActiveBy)
 	}
-	switch s.Consistency {
-	case consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent:
-	default:
+	if !slices.Contains([]string{consul.ConsistencyDefault, consul.ConsistencyStale, consul.ConsistencyConsistent}, s.Consistency) {
 		return fmt.Errorf("consistency: %q is not default, stale or consistent", s.Consistency)
 	}
 	if err := checkService(s.Service); err != nil {

@@ -109,14 +109,7 @@ func (p *Probe) engine(by string) (engine.Probe, error) {
 	if c.Fall < 1 || c.Fall > maxFall {
 		return c, fmt.Errorf("fall: %d is not between 1 and %d", c.Fall, maxFall)
 	}
-	var settings TLS
-	if p.TLS != nil {
-		settings = *p.TLS
-	}
-	if err := settings.expand(caddy.NewReplacer()); err != nil {
-		return c, err
-	}
-	c.TLS, c.TLSKey, err = settings.config()
+	c.TLS, c.TLSKey, err = p.TLS.load()
 	return c, err
 }
 
@@ -174,9 +167,6 @@ func (p *Probe) options(d *caddyfile.Dispenser) block.Options {
 		"interval": block.Checked(d, block.Duration(d, &p.Interval, 0), func() error { return checkProbe("interval", time.Duration(p.Interval)) }),
 		"timeout":  block.Checked(d, block.Duration(d, &p.Timeout, 0), func() error { return checkProbe("timeout", time.Duration(p.Timeout)) }),
 		"fall":     block.Number(d, &p.Fall, maxFall),
-		"tls": func() error {
-			p.TLS = new(TLS)
-			return p.TLS.parse(d)
-		},
+		"tls":      parseTLS(d, &p.TLS),
 	}
 }

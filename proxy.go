@@ -58,14 +58,7 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 		trust = h.trust()
 	}
 	trust.warn(h.logger)
-	var settings TLS
-	if trust != nil {
-		settings = *trust
-	}
-	if err := settings.expand(caddy.NewReplacer()); err != nil {
-		return fmt.Errorf("tls: %w", err)
-	}
-	config, _, err := settings.config()
+	config, _, err := trust.load()
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
@@ -129,18 +122,4 @@ func (p *Proxy) matches(r *http.Request) (bool, error) {
 		return p != nil, nil
 	}
 	return p.matchers.AnyMatchWithError(r)
-}
-
-// onlyByPath returns an error if no request is redirected, or if whether one is proxied depends on more than its path and method.
-func (p *Proxy) onlyByPath() error {
-	if p == nil {
-		return nil
-	}
-	if p.All {
-		return errors.New("proxy all: no request is redirected")
-	}
-	if err := match.OnlyByPath(p.matchers); err != nil {
-		return fmt.Errorf("proxy: %w", err)
-	}
-	return nil
 }

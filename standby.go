@@ -37,27 +37,21 @@ type Standby struct {
 
 const standbyExample = "such as method GET LIST"
 
-var (
-	errStandbyUnprobed = errors.New("standby needs probes: only the nodes themselves know whether they serve reads; remove probe off")
-	errStandbyProxied  = errors.New("proxy all proxies every request to the active node: remove standby, or name what is proxied")
-	errStandbySame     = errors.New("the options standby and proxy have the same matcher, and what it selects is proxied to the active node: remove it from one of them")
-)
-
 // check checks the options of a handler that standby cannot go with.
 func (s *Standby) check(h *Handler) error {
 	switch {
 	case s == nil:
 		return nil
 	case h.Probe != nil && h.Probe.Mode == probeOff:
-		return errStandbyUnprobed
+		return errors.New("standby needs probes: only the nodes themselves know whether they serve reads; remove probe off")
 	case h.Proxy == nil:
 		return nil
 	case h.Proxy.All:
-		return errStandbyProxied
+		return errors.New("proxy all proxies every request to the active node: remove standby, or name what is proxied")
 	}
 	for _, set := range s.MatchersRaw {
 		if slices.ContainsFunc(h.Proxy.MatchersRaw, func(other caddy.ModuleMap) bool { return match.Same(set, other) }) {
-			return errStandbySame
+			return errors.New("the options standby and proxy have the same matcher, and what it selects is proxied to the active node: remove it from one of them")
 		}
 	}
 	return nil
@@ -110,15 +104,4 @@ func (s *Standby) matches(r *http.Request) bool {
 	}
 	matched, err := s.matchers.AnyMatchWithError(r)
 	return matched && err == nil
-}
-
-// onlyByPath returns an error if whether a standby may answer a request depends on more than its path and method.
-func (s *Standby) onlyByPath() error {
-	if s == nil {
-		return nil
-	}
-	if err := match.OnlyByPath(s.matchers); err != nil {
-		return fmt.Errorf("standby: %w", err)
-	}
-	return nil
 }

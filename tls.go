@@ -32,6 +32,18 @@ type TLS struct {
 	InsecureSkipVerify bool `json:"insecure_skip_verify,omitempty"`
 }
 
+// load completes the settings, nil for none, and returns what config returns.
+func (t *TLS) load() (*tls.Config, [sha256.Size]byte, error) {
+	var settings TLS
+	if t != nil {
+		settings = *t
+	}
+	if err := settings.expand(caddy.NewReplacer()); err != nil {
+		return nil, [sha256.Size]byte{}, err
+	}
+	return settings.config()
+}
+
 // expand fills the placeholders in the settings.
 func (t *TLS) expand(repl *caddy.Replacer) error {
 	for name, field := range map[string]*string{"ca": &t.CA, "cert": &t.Cert, "key": &t.Key, "server_name": &t.ServerName} {
@@ -62,17 +74,17 @@ func (t TLS) config() (*tls.Config, [sha256.Size]byte, error) {
 		return nil, digest, err
 	}
 	if t.Cert != "" {
-		load := func() (*tls.Certificate, error) {
+		load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
 			if err != nil {
 				return nil, fmt.Errorf("tls cert %s, key %s: %w", t.Cert, t.Key, err)
 			}
 			return &pair, nil
 		}
-		if _, err := load(); err != nil {
+		if _, err := load(nil); err != nil {
 			return nil, digest, err
 		}
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+		c.GetClientCertificate = load
 	}
 	return c, digest, nil
 }
@@ -86,12 +98,23 @@ func (t TLS) checkPair() error {
 
 // readCA reads a PEM file, or all files of a folder.
 func readCA(path string) ([]byte, error) {
-	files, err := caFiles(path)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return os.ReadFile(path)
+	}
+	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []byte
-	for _, file := range files {
+	for _, e := range entries {
+		file := filepath.Join(path, e.Name())
+		if info, err := os.Stat(file); err != nil || info.IsDir() { // follows symbolic links, which such folders have
+			continue
+		}
 		pem, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
@@ -99,24 +122,4 @@ func readCA(path string) ([]byte, error) {
 		all = append(append(all, pem...), '\n')
 	}
 	return all, nil
-}
-
-// caFiles returns the file at a path, or all files of the folder there.
-func caFiles(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
-		return []string{path}, err
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, e := range entries {
-		file := filepath.Join(path, e.Name())
-		if info, err := os.Stat(file); err == nil && !info.IsDir() { // follows symbolic links, which such folders have
-			files = append(files, file)
-		}
-	}
-	return files, nil
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
+	"github.com/vault-redirector/caddy-vault-redirect/internal/match"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/metrics"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/proxy"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/redirect"
@@ -170,7 +172,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return bytes.HasPrefix(path, []byte(h.healthPath)) && h.healthEndpoint(string(path)) != nil
 	}}
 	if h.Proxy != nil || h.Standby != nil {
-		lane.KindOf, lane.OnlyByPath = h.kindOf, cmp.Or(h.Proxy.onlyByPath(), h.Standby.onlyByPath())
+		lane.KindOf, lane.OnlyByPath = h.kindOf, h.onlyByPath()
 	}
 	return fastlane.Join(ctx, lane)
 }
@@ -259,18 +261,18 @@ func (h *Handler) acquire(ctx caddy.Context, config engine.Config) error {
 		remove()
 		view.Release(h.logger)
 	})
-	app.(*App).use(view)
+	a := app.(*App)
+	a.views = append(a.views, view) // Caddy provisions modules one after another
 	return nil
 }
 
 // checkSelection checks the mode of a discovery, which may be another plugin's module.
 func checkSelection(d discovery.Discoverer) error {
-	switch by := d.Selection().Mode; {
-	case by == discovery.ByAuto, by == discovery.ByTag, by == discovery.ByCheck, by == discovery.ByProbe:
-		return nil
-	default:
+	by := d.Selection().Mode
+	if !slices.Contains([]string{discovery.ByAuto, discovery.ByTag, discovery.ByCheck, discovery.ByProbe}, by) {
 		return fmt.Errorf("%T selects by %q, which is not auto, tag, check or probe", d, by)
 	}
+	return nil
 }
 
 // loadDiscovery returns the discovery of the config, or Consul if it names none.
@@ -367,6 +369,24 @@ func (h *Handler) kindOf(r *http.Request) (redirect.Kind, error) {
 		return redirect.ToStandby, nil
 	}
 	return redirect.ToRedirect, nil
+}
+
+// onlyByPath returns an error if no request is redirected, or if how one gets to a node depends on more than its path and method.
+func (h *Handler) onlyByPath() error {
+	if h.Proxy != nil {
+		if h.Proxy.All {
+			return errors.New("proxy all: no request is redirected")
+		}
+		if err := match.OnlyByPath(h.Proxy.matchers); err != nil {
+			return fmt.Errorf("proxy: %w", err)
+		}
+	}
+	if h.Standby != nil {
+		if err := match.OnlyByPath(h.Standby.matchers); err != nil {
+			return fmt.Errorf("standby: %w", err)
+		}
+	}
+	return nil
 }
 
 // Interface guards
