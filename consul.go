@@ -130,7 +130,7 @@ func (c *Consul) Open() (discovery.Source, error) {
 	return consul.New(consul.Settings{
 		Endpoint: r.endpoint, Service: r.Service, Datacenter: r.Datacenter, Namespace: r.Namespace, Partition: r.Partition,
 		Peer: r.Peer, Consistency: r.Consistency, Token: cmp.Or(r.token, r.fileToken), TokenFile: r.TokenFile, Auth: r.auth, TLS: r.tls,
-	})
+	}), nil
 }
 
 // SourceName implements [discovery.SourceNamer].

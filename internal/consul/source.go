@@ -8,8 +8,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -48,58 +50,46 @@ const (
 // Source is the connection to one Consul agent. It implements [discovery.Source].
 type Source struct {
 	settings   Settings
-	client     *api.Client
-	transport  *http.Transport
+	client     *http.Client
 	token      tokenFile
 	seen       map[discovery.Identity]bool // the instances of the last complete answer
 	incomplete bool                        // the last answer was incomplete
 }
 
 // New returns the source for the settings. It uses no network.
-func New(s Settings) (*Source, error) {
+func New(s Settings) *Source {
 	dialer := &net.Dialer{
 		Timeout: 5 * time.Second,
 		// No data comes while a blocking query waits: keepalives find within 15 seconds that the other side is gone.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 5},
 	}
-	c := &Source{settings: s, token: tokenFile{path: s.TokenFile, first: s.Token, wait: tokenTimeout, load: ReadToken}, transport: &http.Transport{
+	transport := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSClientConfig:     s.TLS,
 		TLSHandshakeTimeout: 5 * time.Second,
 		MaxIdleConnsPerHost: 1,
 		IdleConnTimeout:     90 * time.Second,
-	}}
+	}
 	if s.Endpoint.Socket != "" {
-		c.transport.Proxy = nil
-		c.transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", s.Endpoint.Socket)
 		}
 	}
-	address := s.Endpoint.Host
-	if s.Endpoint.Prefix != "" {
-		address = s.Endpoint.Scheme + "://" + s.Endpoint.Host + s.Endpoint.Prefix
-	}
-	var err error
-	c.client, err = api.NewClient(&api.Config{
-		Address:  address,
-		Scheme:   s.Endpoint.Scheme,
-		HttpAuth: s.Auth,
-		Token:    noToken,
-		HttpClient: &http.Client{
-			Transport: boundedTransport{c.transport},
+	return &Source{
+		settings: s,
+		token:    tokenFile{path: s.TokenFile, first: s.Token, wait: tokenTimeout, load: ReadToken},
+		client: &http.Client{
+			Transport: transport,
 			// Following a redirect would send the token to its target.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("consul client for %s: %w", s.Endpoint, err)
 	}
-	return c, nil
 }
 
 // Close implements [discovery.Source].
-func (c *Source) Close() { c.transport.CloseIdleConnections() }
+func (c *Source) Close() { c.client.CloseIdleConnections() }
 
 // Query implements [discovery.Source].
 //
@@ -145,32 +135,79 @@ func (c *Source) misses(nodes []discovery.Node) bool {
 // ask sends one query.
 // See https://developer.hashicorp.com/consul/api-docs/health#list-service-instances-for-service.
 func (c *Source) ask(ctx context.Context, index uint64, wait time.Duration) (discovery.Answer, http.Header, error) {
-	s := c.settings
-	options := &api.QueryOptions{
-		Datacenter: s.Datacenter, Namespace: s.Namespace, Partition: s.Partition, Peer: s.Peer,
-		AllowStale:        s.Consistency == ConsistencyStale,
-		RequireConsistent: s.Consistency == ConsistencyConsistent,
-		WaitIndex:         index,
-	}
-	if index > 0 {
-		options.WaitTime = wait
-	}
-	e := exchange{token: c.token.read(ctx)}
-	ctx = context.WithValue(ctx, exchangeKey{}, &e)
-	var entries []*entry
-	_, err := c.client.Raw().Query("/v1/health/service/"+s.Service, &entries, options.WithContext(ctx))
+	token := c.token.read(ctx)
+	entries, header, err := c.entries(ctx, c.url(index, wait), token)
 	if err != nil {
 		// The connection may be broken: the next query gets a new one.
-		c.transport.CloseIdleConnections()
-		return discovery.Answer{}, nil, c.queryError(err, e.token)
+		c.client.CloseIdleConnections()
+		return discovery.Answer{}, nil, c.queryError(err, token)
 	}
 	nodes, err := nodesOf(entries)
 	if err != nil {
-		return discovery.Answer{}, nil, &discovery.Error{Reason: discovery.ReasonConsulError, Err: fmt.Errorf("consul at %s: %w", s.Endpoint, err)}
+		return discovery.Answer{}, nil, &discovery.Error{Reason: discovery.ReasonConsulError, Err: fmt.Errorf("consul at %s: %w", c.settings.Endpoint, err)}
 	}
 	a := discovery.Answer{Nodes: nodes}
-	a.Index, _ = strconv.ParseUint(e.header.Get("X-Consul-Index"), 10, 64) // if it is not a number, there is none
-	return a, e.header, nil
+	a.Index, _ = strconv.ParseUint(header.Get("X-Consul-Index"), 10, 64) // if it is not a number, there is none
+	return a, header, nil
+}
+
+// url returns the URL of a query.
+func (c *Source) url(index uint64, wait time.Duration) string {
+	s, query := c.settings, url.Values{}
+	for name, value := range map[string]string{"dc": s.Datacenter, "ns": s.Namespace, "partition": s.Partition, "peer": s.Peer} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if s.Consistency != ConsistencyDefault {
+		query.Set(s.Consistency, "")
+	}
+	if index > 0 {
+		query.Set("index", strconv.FormatUint(index, 10))
+		query.Set("wait", wait.String())
+	}
+	u := url.URL{Scheme: s.Endpoint.Scheme, Host: s.Endpoint.Host, Path: s.Endpoint.Prefix + "/v1/health/service/" + s.Service, RawQuery: query.Encode()}
+	return u.String()
+}
+
+// The limits of an answer. A thousand instances of Vault take about 2 MiB.
+const (
+	maxAnswer      = 16 << 20
+	maxErrorAnswer = 64 << 10
+)
+
+// entries returns the answer to a query, with its headers. It does without Consul's own client, which bounds no answer, takes a token
+// from the environment where none is to be sent, and does not get past a header that it cannot parse.
+func (c *Source) entries(ctx context.Context, query, token string) (list []*entry, header http.Header, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, query, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if token != "" {
+		req.Header.Set("X-Consul-Token", token)
+	}
+	if auth := c.settings.Auth; auth != nil {
+		req.SetBasicAuth(auth.Username, auth.Password)
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols { // the body would not end with the context
+		return nil, nil, api.StatusError{Code: resp.StatusCode}
+	}
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorAnswer))
+		return nil, nil, api.StatusError{Code: resp.StatusCode, Body: strings.TrimSpace(string(text))}
+	}
+	body := &io.LimitedReader{R: resp.Body, N: maxAnswer + 1}
+	err = json.NewDecoder(body).Decode(&list)
+	_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
+	if body.N == 0 {
+		err = errors.New("the answer is too large") // what is cut off must not look complete
+	}
+	return list, resp.Header, err
 }
 
 // queryError gives an error its reason and a text, without secrets that the other side may have sent back.

@@ -30,10 +30,7 @@ func sourceOf(t *testing.T, consul *standin.Consul, change func(*Settings)) *Sou
 	if change != nil {
 		change(&settings)
 	}
-	s, err := New(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := New(settings)
 	t.Cleanup(s.Close)
 	return s
 }
