@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"net"
 	"net/http/httptrace"
 	"net/netip"
@@ -55,16 +54,6 @@ type Certificate struct {
 	From, To  time.Time
 }
 
-// Health is the answer of GET /v1/sys/health.
-type Health struct {
-	Role
-	Vault     bool // it is one of Vault's
-	Version   string
-	ClusterID string
-	HasClock  bool
-	Ahead     time.Duration // of the clock here; negative: behind
-}
-
 // Inspect probes the node at a URL once. Its certificate must be for serverName, unless the settings name another.
 func Inspect(ctx context.Context, base, serverName string, settings *tls.Config) Inspection {
 	u, err := url.Parse(base)
@@ -91,7 +80,8 @@ func Inspect(ctx context.Context, base, serverName string, settings *tls.Config)
 		seen.OtherScheme = wantsNoTLS(err)
 		return seen
 	}
-	seen.FailedStep, seen.Health = StepNone, readHealth(code, body, began, time.Now())
+	seen.FailedStep, seen.Health = StepNone, readHealth(code, body)
+	seen.Health.compareClocks(began, time.Now())
 	seen.Redirector = header.Get(RedirectorHeader) != ""
 	seen.OtherScheme = !i.https && wantsTLS(code, body)
 	return seen
@@ -169,31 +159,4 @@ func certificateOf(chain []*x509.Certificate, roots *x509.CertPool, name string)
 		c.Untrusted = sanitize.Line(strings.TrimPrefix(err.Error(), "x509: "))
 	}
 	return c
-}
-
-// readHealth reads an answer to a request that began and ended then.
-func readHealth(code int, body []byte, began, ended time.Time) *Health {
-	h := new(Health)
-	h.Role, _ = roleOf(code, body)
-	var d struct {
-		healthDocument
-		Version string
-		Time    int64 `json:"server_time_utc"`
-	}
-	if json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil {
-		return h
-	}
-	h.Vault, h.Version, h.ClusterID = true, sanitize.Line(d.Version), sanitize.Line(d.ClusterID)
-	if d.Time <= 0 {
-		return h
-	}
-	h.HasClock = true
-	// Both clocks are told in whole seconds: what lies within the time of the request is no difference.
-	switch there := time.Unix(d.Time, 0); {
-	case there.Before(began.Add(-time.Second)):
-		h.Ahead = there.Sub(began)
-	case there.After(ended.Add(time.Second)):
-		h.Ahead = there.Sub(ended)
-	}
-	return h
 }

@@ -52,20 +52,12 @@ var Results = []Result{
 
 // answered reports whether the node has shown that it lives.
 func (r Result) answered() bool {
-	switch r {
-	case ResultNone, ResultTimeout, ResultRefused, ResultOther:
-		return false
-	}
-	return true
+	return r != ResultNone && r != ResultTimeout && r != ResultRefused && r != ResultOther
 }
 
 // denies reports whether the node says of itself that it is not active.
 func (r Result) denies() bool {
-	switch r {
-	case ResultStandby, ResultSealed, ResultUninitialized, ResultRemoved:
-		return true
-	}
-	return false
+	return r == ResultStandby || r == ResultSealed || r == ResultUninitialized || r == ResultRemoved
 }
 
 // ProbeOutcome is what one probe found. Two outcomes that mean the same are equal, but for when and how fast.
@@ -139,7 +131,12 @@ func (c *probeConn) reading(ctx context.Context, base string) reading {
 // See https://developer.hashicorp.com/vault/api-docs/system/health and https://developer.hashicorp.com/vault/api-docs/system/leader.
 func (c *probeConn) ask(ctx context.Context, base string, leader bool) ProbeOutcome {
 	began := time.Now()
-	o := c.health(ctx, base)
+	o := ProbeOutcome{}
+	if code, body, failed := c.answer(ctx, base+healthPath); failed != nil {
+		o = *failed
+	} else {
+		o = outcomeOf(code, body)
+	}
 	if o.Result == ResultActive && leader {
 		o = c.leader(ctx, base, o)
 	}
@@ -153,14 +150,6 @@ func (c *probeConn) askAgain(ctx context.Context, base string, leader bool) Prob
 		return ProbeOutcome{}
 	}
 	return c.ask(ctx, base, leader)
-}
-
-func (c *probeConn) health(ctx context.Context, base string) ProbeOutcome {
-	code, body, failed := c.answer(ctx, base+healthPath)
-	if failed != nil {
-		return *failed
-	}
-	return outcomeOf(code, body)
 }
 
 // leader asks a node that says that it is active for the address of the active node, and completes what was found.
@@ -228,21 +217,23 @@ func (c *probeConn) get(ctx context.Context, target string, headers ...string) (
 
 // outcomeOf reads an answer of /v1/sys/health.
 func outcomeOf(code int, body []byte) ProbeOutcome {
-	role, clusterID := roleOf(code, body)
-	o := ProbeOutcome{Result: role.Result, Code: code}
-	o.ClusterID = sanitize.Line(clusterID)
+	h := readHealth(code, body)
+	o := ProbeOutcome{Result: h.Result, Code: code}
+	if h.Result == ResultActive || h.Result == ResultStandby {
+		o.ClusterID = h.ClusterID
+	}
 	switch {
-	case role.Result == ResultActive:
-	case role.Result == ResultUnclear:
-		o.Detail = fmt.Sprintf("%d, Vault does not tell its state: %s", code, role.Text)
+	case h.Result == ResultActive:
+	case h.Result == ResultUnclear:
+		o.Detail = fmt.Sprintf("%d, Vault does not tell its state: %s", code, h.Text)
 	case code == http.StatusOK:
-		o.Detail = "200, but " + role.Text
+		o.Detail = "200, but " + h.Text
 	case wantsTLS(code, body):
 		o.Detail = "400: the node answers https, and is asked by http"
-	case role.Result == ResultInvalid:
+	case h.Result == ResultInvalid:
 		o.Detail = fmt.Sprintf("%d, which is no answer of Vault's", code)
 	default:
-		o.Detail = fmt.Sprintf("%d, %s", code, role.Text)
+		o.Detail = fmt.Sprintf("%d, %s", code, h.Text)
 	}
 	return o
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/internal/sanitize"
 )
@@ -47,11 +48,16 @@ func RoleOf(code int) Role {
 
 func (r Role) String() string { return fmt.Sprintf("%s (%d)", r.Text, r.Code) }
 
-// healthDocument is the answer of GET /v1/sys/health.
-type healthDocument struct {
-	Initialized, Sealed, Standby *bool
-	ClusterID                    string `json:"cluster_id"`
-	Errors                       []string
+// Health is an answer of GET /v1/sys/health.
+type Health struct {
+	Role
+	Vault     bool // it is one of Vault's
+	Version   string
+	ClusterID string
+	HasClock  bool
+	Ahead     time.Duration // of the clock here; negative: behind
+
+	clock time.Time // what it shows
 }
 
 // unclear are the answers by which Vault does not tell its state, by what their text has in it, and what makes it tell its state.
@@ -60,15 +66,21 @@ var unclear = []struct{ text, remedy string }{
 	{"x-forwarded-for", "set `x_forwarded_for_reject_not_present = false` in the listener, so that what comes without the header is answered"},
 }
 
-// roleOf returns the role by a whole answer. Anything can answer anything: a code says what a node is only with Vault's own document,
-// and a document of errors is Vault's, but says nothing of its state. That a node is initialized and unsealed, the document has to say, too.
-func roleOf(code int, body []byte) (r Role, clusterID string) {
-	r = RoleOf(code)
-	var d healthDocument
+// readHealth reads a whole answer. Anything can answer anything: a code says what a node is only
+// with Vault's own document, and a document of errors is Vault's, but says nothing of its state. That a node is initialized and unsealed,
+// the document has to say, too.
+func readHealth(code int, body []byte) *Health {
+	var d struct {
+		Initialized, Sealed, Standby *bool
+		Version                      string
+		ClusterID                    string `json:"cluster_id"`
+		Time                         int64  `json:"server_time_utc"`
+		Errors                       []string
+	}
 	if json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil || d.Standby == nil {
-		r = Role{Code: code, Result: ResultInvalid, Text: "not from Vault", Remedy: "see the log of that Vault"}
+		r := Role{Code: code, Result: ResultInvalid, Text: "not from Vault", Remedy: "see the log of that Vault"}
 		if len(d.Errors) == 0 || wantsTLS(code, body) {
-			return r, ""
+			return &Health{Role: r}
 		}
 		r.Result, r.Text = ResultUnclear, strconv.Quote(sanitize.Line(d.Errors[0]))
 		for _, u := range unclear {
@@ -76,18 +88,33 @@ func roleOf(code int, body []byte) (r Role, clusterID string) {
 				r.Remedy = u.remedy
 			}
 		}
-		return r, ""
+		return &Health{Role: r}
 	}
-	switch {
-	case r.Result != ResultActive && r.Result != ResultStandby:
-		return r, ""
+	h := &Health{
+		Role: RoleOf(code), Vault: true, Version: sanitize.Line(d.Version), ClusterID: sanitize.Line(d.ClusterID),
+		HasClock: d.Time > 0, clock: time.Unix(d.Time, 0),
+	}
+	switch says := h.Result; {
+	case says != ResultActive && says != ResultStandby:
 	case !*d.Initialized:
-		r = RoleOf(http.StatusNotImplemented)
+		h.Role = RoleOf(http.StatusNotImplemented)
 	case *d.Sealed:
-		r = RoleOf(http.StatusServiceUnavailable)
-	case r.Result == ResultActive && *d.Standby:
-		r = RoleOf(http.StatusTooManyRequests)
+		h.Role = RoleOf(http.StatusServiceUnavailable)
+	case says == ResultActive && *d.Standby:
+		h.Role = RoleOf(http.StatusTooManyRequests)
 	}
-	r.Code = code
-	return r, d.ClusterID
+	h.Code = code
+	return h
+}
+
+// compareClocks finds by how much the clock is ahead. The request began and ended then. Both clocks are told in whole seconds: what lies
+// within the time of the request is no difference.
+func (h *Health) compareClocks(began, ended time.Time) {
+	switch {
+	case !h.HasClock:
+	case h.clock.Before(began.Add(-time.Second)):
+		h.Ahead = h.clock.Sub(began)
+	case h.clock.After(ended.Add(time.Second)):
+		h.Ahead = h.clock.Sub(ended)
+	}
 }
