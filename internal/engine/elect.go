@@ -75,21 +75,19 @@ func elect(members []member, incumbent discovery.Identity, strict bool) election
 	for i := range members {
 		m := &members[i]
 		stands := m.node.Identity() == incumbent
-		verdict, why := m.eligible(stands, strict)
-		switch verdict {
-		case ineligible:
-		case pending:
-			e.pending = true
-		case looping:
-			e.loop = max(e.loop, m.target.URL)
-			e.reason, e.detail = discovery.ReasonBadAddress, max(e.detail, why)
-		case misaddressed: // of several details the greatest, so that the outcome is the same for every order
-			e.reason, e.detail = discovery.ReasonBadAddress, max(e.detail, why)
-		case failing:
-			unhealthy = max(unhealthy, why)
-		case eligible:
+		switch reason, why := m.eligible(stands, strict); reason {
+		case discovery.ReasonOK:
 			e.stands = e.stands || stands
 			electable = append(electable, m)
+		case discovery.ReasonStarting:
+			e.pending = true
+		case discovery.ReasonBadAddress: // of several details the greatest, so that the outcome is the same for every order
+			e.reason, e.detail = reason, max(e.detail, why)
+			if m.bad == "" {
+				e.loop = max(e.loop, m.target.URL)
+			}
+		case discovery.ReasonUnhealthy:
+			unhealthy = max(unhealthy, why)
 		}
 	}
 	slices.SortFunc(electable, func(a, b *member) int { return a.compare(b, incumbent) })
@@ -200,47 +198,35 @@ func (v *View) overrule(m *member, claimed bool, now time.Time) {
 	}
 }
 
-// eligibility is what keeps a node from being elected.
-type eligibility int
-
-const (
-	eligible     eligibility = iota
-	ineligible               // nothing says that it is active
-	pending                  // it has yet to answer
-	failing                  // it should be active, but is critical, in maintenance or dead
-	misaddressed             // it should be active, but has no usable address
-	looping                  // it should be active, but its address is that of a redirector
-)
-
-// eligible says whether the node can be elected, and if something is wrong with it, what. A node that stands may be pending,
-// unless strict, or it is pending because it says that it is not active.
-func (m *member) eligible(stands, strict bool) (verdict eligibility, why string) {
+// eligible says whether the node can be elected: ok, or why not, and what is wrong if it should be active. A node that stands may be
+// pending, unless strict, or it is pending because it says that it is not active.
+func (m *member) eligible(stands, strict bool) (reason discovery.Reason, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
 	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone != nil && (!m.claims() || m.outcome.ClusterID != m.gone.clusterID):
-		return ineligible, ""
+		return discovery.ReasonNoActive, ""
 	case m.health == healthMaintenance:
-		return failing, who + "in maintenance"
+		return discovery.ReasonUnhealthy, who + "in maintenance"
 	case m.bad != "" && m.health == healthCritical:
-		return failing, who + "a check is critical"
+		return discovery.ReasonUnhealthy, who + "a check is critical"
 	case m.bad != "":
-		return misaddressed, who + m.bad
+		return discovery.ReasonBadAddress, who + m.bad
 	case m.claims():
-		return eligible, ""
-	case m.verdict.kind == verdictRedirector:
-		return looping, who + m.outcome.Detail
+		return discovery.ReasonOK, ""
+	case m.verdict.kind == verdictRedirector: // the address leads back
+		return discovery.ReasonBadAddress, who + m.outcome.Detail
 	case m.failsProbes():
-		return failing, who + m.failure()
+		return discovery.ReasonUnhealthy, who + m.failure()
 	case m.verdict.kind == verdictNotActive:
-		return ineligible, ""
-	case m.verdict.kind == verdictPending && (strict || !stands || m.outcome.Unproven.denies()):
-		return pending, ""
+		return discovery.ReasonNoActive, ""
+	case m.verdict.kind == verdictPending && (strict || !stands || m.outcome.Unproven.denies()): // it has yet to answer
+		return discovery.ReasonStarting, ""
 	case m.health == healthCritical:
-		return failing, who + "a check is critical"
+		return discovery.ReasonUnhealthy, who + "a check is critical"
 	case strict:
-		return ineligible, ""
+		return discovery.ReasonNoActive, ""
 	}
-	return eligible, ""
+	return discovery.ReasonOK, ""
 }
 
 // failsProbes reports whether the node is dead, or cannot serve for another reason than that it is a standby.
