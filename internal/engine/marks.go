@@ -88,11 +88,7 @@ func marksOf(s discovery.Selection, nodes []discovery.Node) func(*discovery.Node
 // a cluster in mid-election has only standbys, and every unsealed standby passes its checks.
 func tagged(s discovery.Selection, n *discovery.Node) bool {
 	return slices.ContainsFunc(n.Tags, func(tag string) bool {
-		switch tag {
-		case s.Tag, "active", "standby", "performance-standby":
-			return true
-		}
-		return false
+		return slices.Contains([]string{s.Tag, "active", "standby", "performance-standby"}, tag)
 	})
 }
 

@@ -65,7 +65,7 @@ func (m *member) whyUnfit(active *member) string {
 	case m.bad != "":
 		return m.bad
 	case m.health == healthCritical:
-		return "critical: " + quoted(failingChecks(&m.node))
+		return m.critical()
 	case m.gone != nil:
 		return "no longer registered"
 	case m.hidden:

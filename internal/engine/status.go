@@ -5,6 +5,7 @@ package engine
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vault-redirector/caddy-vault-redirect/discovery"
@@ -80,13 +81,8 @@ func (m *member) stateOf(elected bool) NodeState {
 	case m.verdict.kind == verdictActive:
 		return NodeActive
 	case m.verdict.kind == verdictNotActive:
-		switch m.outcome.Result {
-		case ResultStandby:
-			return NodeStandby
-		case ResultSealed:
-			return NodeSealed
-		case ResultUninitialized:
-			return NodeUninitialized
+		if r := m.outcome.Result; r == ResultStandby || r == ResultSealed || r == ResultUninitialized {
+			return NodeState(r)
 		}
 		return NodeUnknown
 	case elected:
@@ -111,7 +107,7 @@ func (m *member) why() string {
 	case m.verdict.kind == verdictNotActive:
 		return m.outcome.Detail
 	case m.health == healthCritical && !m.claims():
-		return "critical: " + quoted(failingChecks(&m.node))
+		return m.critical()
 	case m.verdict.kind == verdictPending:
 		return "has not answered its first probe yet"
 	case m.gone != nil:
@@ -126,15 +122,13 @@ func (m *member) why() string {
 	return "another node has the better claim"
 }
 
-func quoted(ids []string) string {
-	text := ""
+// critical says which checks of a critical node are not passing.
+func (m *member) critical() string {
+	ids := failingChecks(&m.node)
 	for i, id := range ids {
-		if i > 0 {
-			text += ", "
-		}
-		text += strconv.Quote(id)
+		ids[i] = strconv.Quote(id)
 	}
-	return text
+	return "critical: " + strings.Join(ids, ", ")
 }
 
 // stamp notes the states of the members and since when they hold, and announces those that have changed.

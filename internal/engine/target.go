@@ -195,6 +195,9 @@ func parseLeader(leader, scheme string) (host string, port int, err error) {
 
 // expandTemplate fills the placeholders of a template from n.
 func expandTemplate(template string, n *discovery.Node, meta func(key string) string) (string, error) {
+	values := map[string]string{
+		"node": n.Name, "node_address": n.Address, "service_address": n.ServiceAddress, "datacenter": n.Datacenter, "id": n.ID,
+	}
 	var b strings.Builder
 	for rest := template; rest != ""; {
 		text, after, found := strings.Cut(rest, "{")
@@ -207,21 +210,11 @@ func expandTemplate(template string, n *discovery.Node, meta func(key string) st
 			return "", errors.New("a { is not closed")
 		}
 		rest = after
-		var value string
-		switch key, isMeta := strings.CutPrefix(name, "meta."); {
-		case isMeta && key != "":
-			value = meta(key)
-		case name == "node":
-			value = n.Name
-		case name == "node_address":
-			value = n.Address
-		case name == "service_address":
-			value = n.ServiceAddress
-		case name == "datacenter":
-			value = n.Datacenter
-		case name == "id":
-			value = n.ID
-		default:
+		value, known := values[name]
+		if key, isMeta := strings.CutPrefix(name, "meta."); isMeta && key != "" {
+			value, known = meta(key), true
+		}
+		if !known {
 			return "", fmt.Errorf("unknown placeholder {%s}: there are {node}, {node_address}, {service_address}, {datacenter}, {id} and {meta.<key>}", name)
 		}
 		if value == "" {
