@@ -36,8 +36,8 @@ type Waiter struct {
 	Begin  func()    // called when it has a place, before it waits, and must not wait itself; may be nil
 }
 
-// HoldUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
-func (q *Queue) HoldUntil(s *State, came, now time.Time) time.Time {
+// holdUntil returns until when a request that came at a moment waits for another state, the zero time if it does not.
+func (q *Queue) holdUntil(s *State, came, now time.Time) time.Time {
 	if s.Loop != "" { // time does not mend it
 		return time.Time{}
 	}
@@ -51,23 +51,33 @@ func (q *Queue) Waiting() int64 {
 	return q.waiting
 }
 
-// enter takes a place, and reports whether there is one for this request.
-func (q *Queue) enter(w *Waiter) bool {
+// enter takes a place for a request, and returns what gives it back; nil: there is no place.
+func (q *Queue) enter(w *Waiter) (leave func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	client, share := clientOf(w.Client), max(1, q.Most/shares)
-	if q.waiting >= q.Most || q.clients[client] >= share || w.Unseen && q.unseen >= share {
-		return false
+	client, unseen, share := clientOf(w.Client), w.Unseen, max(1, q.Most/shares)
+	if q.waiting >= q.Most || q.clients[client] >= share || unseen && q.unseen >= share {
+		return nil
 	}
 	if q.clients == nil {
 		q.clients = map[string]int64{}
 	}
 	q.waiting++
 	q.clients[client]++
-	if w.Unseen {
+	if unseen {
 		q.unseen++
 	}
-	return true
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.waiting--
+		if q.clients[client]--; q.clients[client] == 0 {
+			delete(q.clients, client)
+		}
+		if unseen {
+			q.unseen--
+		}
+	}
 }
 
 // clientOf returns by what the places of the client with an address are counted: over IPv6 its network, of whose addresses a client
@@ -87,20 +97,6 @@ func clientOf(address string) string {
 	return network.String()
 }
 
-// leave gives a place back.
-func (q *Queue) leave(w *Waiter) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.waiting--
-	client := clientOf(w.Client)
-	if q.clients[client]--; q.clients[client] == 0 {
-		delete(q.clients, client)
-	}
-	if w.Unseen {
-		q.unseen--
-	}
-}
-
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,
 // or nothing is known yet, it waits for a state in which that is over, if there is a place for it. Each request has one
 // deadline; it leaves early when its context ends or the process is about to. If another view comes to serve the site
@@ -112,20 +108,16 @@ func (v *View) Await(ctx context.Context, q *Queue, w Waiter) *State {
 	if s := v.current.Load(); s != nil && s.phase.Situation == Active {
 		return s
 	}
-	return v.await(ctx, q, w)
-}
-
-func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
 	began, s := time.Now(), v.State()
 	came := cmp.Or(w.Came, began)
-	if q.HoldUntil(s, came, began).IsZero() {
+	if q.holdUntil(s, came, began).IsZero() {
 		return s
 	}
-	v, ok := v.enter(q, &w)
-	if !ok {
+	v, leave := v.enter(q, &w)
+	if leave == nil {
 		return s
 	}
-	defer v.leave(q, &w)
+	defer leave()
 	if v.current.Load() == nil { // nothing will change any more
 		return s
 	}
@@ -139,7 +131,7 @@ func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
 	for lost := false; ; {
 		changed, site := v.Changed(), v.servedBy()
 		now, own, served := time.Now(), v.State(), site.State()
-		end, last := q.HoldUntil(own, came, now), q.HoldUntil(served, came, now)
+		end, last := q.holdUntil(own, came, now), q.holdUntil(served, came, now)
 		switch {
 		case last.IsZero() && served.Active():
 			site.held(q, Released, now.Sub(began))
@@ -169,11 +161,11 @@ func (v *View) await(ctx context.Context, q *Queue, w Waiter) *State {
 // request takes a place in the queue meanwhile, as one that waits for a node does. Pause reports false if there is to be no
 // other try: there is no place, the context has ended, or the process is about to end.
 func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.Duration) bool {
-	v, ok := v.enter(q, &w)
-	if !ok {
+	v, leave := v.enter(q, &w)
+	if leave == nil {
 		return false
 	}
-	defer v.leave(q, &w)
+	defer leave()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for end := time.Now().Add(d); ; {
@@ -187,35 +179,29 @@ func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.D
 	}
 }
 
-// enter takes a place in a queue for a request, if there is one for it. It returns the view that the request waits on, which does
-// not end before the request leaves: if this one has ended, the one that serves its site now.
-func (v *View) enter(q *Queue, w *Waiter) (on *View, ok bool) {
-	if !q.enter(w) {
+// enter takes a place in a queue for a request, and returns what gives it back; nil: there is no place. It also returns the view that the
+// request waits on, which does not end before the request leaves: if this one has ended, the one that serves its site now.
+func (v *View) enter(q *Queue, w *Waiter) (on *View, leave func()) {
+	leaveQueue := q.enter(w)
+	if leaveQueue == nil {
 		v.held(q, Overflow, 0)
-		return nil, false
+		return nil, nil
 	}
-	for on = v; !on.need(0, q.weight()); {
+	weight := 1 // how much the request adds to the number of those that wait
+	if q.Uncounted {
+		weight = 0
+	}
+	for on = v; !on.need(0, weight); {
 		next, _ := v.cluster.pool.serving(on)
 		if next == nil {
 			break
 		}
 		on = next
 	}
-	return on, true
-}
-
-// leave gives back the place that enter took.
-func (v *View) leave(q *Queue, w *Waiter) {
-	q.leave(w)
-	v.need(0, -q.weight())
-}
-
-// weight is how much a request adds to the number of those that wait.
-func (q *Queue) weight() int {
-	if q.Uncounted {
-		return 0
+	return on, func() {
+		leaveQueue()
+		on.need(0, -weight)
 	}
-	return 1
 }
 
 // wait waits until the cluster changes or a timer fires. If the request is not to wait any more, wait returns why.

@@ -85,17 +85,18 @@ func TestPlacesAreShared(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			q := &Queue{Most: row.most}
-			var in []*Waiter
+			var in []func()
 			for i := range 2000 {
-				if w := row.waiter(i); q.enter(&w) {
-					in = append(in, &w)
+				w := row.waiter(i)
+				if leave := q.enter(&w); leave != nil {
+					in = append(in, leave)
 				}
 			}
 			if q.Waiting() != row.want {
 				t.Errorf("%d wait, want %d", q.Waiting(), row.want)
 			}
-			for _, w := range in {
-				q.leave(w)
+			for _, leave := range in {
+				leave()
 			}
 			if q.Waiting() != 0 || q.unseen != 0 || len(q.clients) != 0 {
 				t.Errorf("%d places are left taken, %d of them unseen, by %d clients", q.Waiting(), q.unseen, len(q.clients))
@@ -155,6 +156,7 @@ func TestOneNumberOfWaiters(t *testing.T) {
 // Over IPv6, the addresses of one network are one client's, since each client has as many of them as it likes.
 func TestPlacesOfAnIPv6Network(t *testing.T) {
 	q := &Queue{Hold: time.Minute, Most: 20}
+	var in []func()
 	for i, row := range []struct {
 		client string
 		enters bool
@@ -171,12 +173,16 @@ func TestPlacesOfAnIPv6Network(t *testing.T) {
 		{"fe80::2%eth1", true},
 		{"fe80::3", false},
 	} {
-		if enters := q.enter(&Waiter{Client: row.client}); enters != row.enters {
+		leave := q.enter(&Waiter{Client: row.client})
+		if enters := leave != nil; enters != row.enters {
 			t.Errorf("%d: %s enters: %v", i, row.client, enters)
 		}
+		if leave != nil {
+			in = append(in, leave)
+		}
 	}
-	for _, client := range []string{"2001:db8::9", "2001:db8::9", "2001:db8:0:1::9", "192.0.2.1", "192.0.2.1", "192.0.2.2", "fe80::9", "fe80::9"} {
-		q.leave(&Waiter{Client: client})
+	for _, leave := range in {
+		leave()
 	}
 	if q.Waiting() != 0 || len(q.clients) != 0 {
 		t.Errorf("%d still wait, of %v", q.Waiting(), q.clients)
