@@ -27,15 +27,14 @@ type Cluster struct {
 	slots  chan struct{}  // limits how many probes are under way
 	probes sync.WaitGroup // those under way
 
-	mu       sync.Mutex
-	watchers []*watcher
-	nodes    map[nodeKey]*probedNode
-	views    []*View // in the order in which they were made
-	timer    *time.Timer
-	due      time.Time // when a probe begins, or a state that follows from nothing but time
-	looked   time.Time // when the traffic was last looked at
-	flows    bool      // there was any then
-	unable   bool      // this machine cannot open connections for probes
+	mu     sync.Mutex
+	nodes  map[nodeKey]*probedNode
+	views  []*View // in the order in which they were made
+	timer  *time.Timer
+	due    time.Time // when a probe begins, or a state that follows from nothing but time
+	looked time.Time // when the traffic was last looked at
+	flows  bool      // there was any then
+	unable bool      // this machine cannot open connections for probes
 }
 
 func newCluster(p *Pool) *Cluster {
@@ -51,9 +50,10 @@ func newCluster(p *Pool) *Cluster {
 func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.watchers, func(w *watcher) bool {
-		name := w.discoverer.Cluster()
-		return w.discoverer.Key() == d.Key() || name != "" && name == d.Cluster()
+	key, name := d.Key(), d.Cluster()
+	return slices.ContainsFunc(c.views, func(v *View) bool {
+		o := v.watcher.discoverer
+		return o.Key() == key || name != "" && o.Cluster() == name
 	})
 }
 
@@ -71,7 +71,7 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 			w.complete = o.watcher.report.all()
 			w.report.nodes = w.complete
 		}
-		v.watcher, c.watchers = w, append(c.watchers, w)
+		v.watcher = w
 	}
 	if v.users++; v.current.Load() == nil {
 		v.stats.Store(c.statsFor(v, number))
@@ -90,13 +90,11 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 // find returns the view with a config on the discovery with a key, or a new one; its watcher is nil if there is none yet.
 func (c *Cluster) find(key string, config Config) *View {
 	v := &View{Config: config, cluster: c, warned: map[string]string{}}
-	for _, w := range c.watchers {
-		if w.discoverer.Key() == key {
-			v.watcher = w
-		}
-	}
 	for _, o := range c.views {
-		if o.watcher == v.watcher && o.Config.key() == config.key() {
+		if o.watcher.discoverer.Key() != key {
+			continue
+		}
+		if v.watcher = o.watcher; o.Config.key() == config.key() {
 			return o
 		}
 	}
@@ -196,18 +194,11 @@ func (c *Cluster) drop(v *View) (stop func()) {
 	v.site.Store(nil)
 	c.changed.send()
 	c.forgetNodes()
-	var unused []*watcher
-	c.watchers = slices.DeleteFunc(c.watchers, func(w *watcher) bool {
-		if slices.ContainsFunc(c.views, func(o *View) bool { return o.watcher == w }) {
-			return false
-		}
-		unused = append(unused, w)
-		return true
-	})
+	watched := slices.ContainsFunc(c.views, func(o *View) bool { return o.watcher == v.watcher })
 	return func() {
 		c.pool.remove(c)
-		for _, w := range unused {
-			w.stop()
+		if !watched {
+			v.watcher.stop()
 		}
 		if c.ctx.Err() != nil {
 			await(&c.probes)
