@@ -20,7 +20,7 @@ import (
 type Cluster struct {
 	pool    *Pool
 	log     *logQueue
-	changed broadcast // sent when a view gets another state, and when another view serves a site
+	changed broadcast // sent when a view gets another state, and when another view may serve a site
 
 	ctx    context.Context // of probes and log lines
 	cancel context.CancelFunc
@@ -50,10 +50,9 @@ func newCluster(p *Pool) *Cluster {
 func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key, name := d.Key(), d.Cluster()
 	return slices.ContainsFunc(c.views, func(v *View) bool {
 		o := v.watcher.discoverer
-		return o.Key() == key || name != "" && o.Cluster() == name
+		return o.Key() == d.Key() || o.Cluster() != "" && o.Cluster() == d.Cluster()
 	})
 }
 
@@ -83,7 +82,7 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 	}
 	v.logs.add(log)
 	v.watcher.logs.add(log)
-	c.findSites()
+	c.changed.send()
 	return v, nil
 }
 
@@ -158,8 +157,8 @@ func (c *Cluster) closest(v *View, eligible func(*View) bool) (best *View) {
 	return best
 }
 
-// serving returns the view that serves the site of a view now: the view itself while handlers use it. Where a cluster has
-// several sites, a view with another address may be for other clients.
+// serving returns the view that serves the site of a view now: the view itself while handlers use it; nil if none does. Where a
+// cluster has several sites, a view with another address may be for other clients.
 func (c *Cluster) serving(v *View) *View {
 	if v.users > 0 {
 		return v
@@ -169,30 +168,12 @@ func (c *Cluster) serving(v *View) *View {
 	})
 }
 
-// findSites notes for each view which one serves its site now, so that waiting requests can read it without a lock.
-func (c *Cluster) findSites() {
-	moved := false
-	for _, v := range c.views {
-		site := c.serving(v)
-		moved = v.site.Swap(site) != site || moved
-	}
-	if moved {
-		c.changed.send()
-	}
-}
-
-// drop ends a view that is not needed any more, with the last one its watcher, and with the last of all the cluster. It returns
+// drop ends a view that nothing needs any more, with the last one its watcher, and with the last of all the cluster. It returns
 // what remains to be done without the lock.
 func (c *Cluster) drop(v *View) (stop func()) {
-	defer c.findSites()
-	if v.users > 0 || v.waiting > 0 {
-		return func() {}
-	}
 	c.views = slices.DeleteFunc(c.views, func(o *View) bool { return o == v })
 	v.final = v.current.Load()
 	v.current.Store(nil)
-	v.site.Store(nil)
-	c.changed.send()
 	c.forgetNodes()
 	watched := slices.ContainsFunc(c.views, func(o *View) bool { return o.watcher == v.watcher })
 	return func() {

@@ -192,8 +192,8 @@ func (v *View) enter(q *Queue, w *Waiter) (on *View, leave func()) {
 		weight = 0
 	}
 	for on = v; !on.need(0, weight); {
-		next, _ := v.cluster.pool.serving(on)
-		if next == nil {
+		next := on.servedBy()
+		if next == on {
 			break
 		}
 		on = next
@@ -215,14 +215,6 @@ func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan t
 		return Abandoned
 	}
 	return ""
-}
-
-// servedBy returns the view that serves the site of this one, itself if none does.
-func (v *View) servedBy() *View {
-	if site := v.site.Load(); site != nil {
-		return site
-	}
-	return v
 }
 
 // held counts the end of a wait.

@@ -80,7 +80,7 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cluster := p.cluster(d)
+	cluster := p.watchedLocked(d)
 	if cluster == nil {
 		cluster = newCluster(p)
 	}
@@ -91,30 +91,20 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	return v, err
 }
 
-// cluster returns the cluster that a discovery watches, nil if it is not watched yet.
-func (p *Pool) cluster(d discovery.Discoverer) *Cluster {
+// watched returns the cluster that a discovery watches, nil if it is not watched yet.
+func (p *Pool) watched(d discovery.Discoverer) *Cluster {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.watchedLocked(d)
+}
+
+func (p *Pool) watchedLocked(d discovery.Discoverer) *Cluster {
 	for _, c := range p.clusters {
 		if c.isWatchedBy(d) {
 			return c
 		}
 	}
 	return nil
-}
-
-// serving returns the view that serves the site of a view that has ended, and its state; nil if none does.
-func (p *Pool) serving(v *View) (*View, *State) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c := p.cluster(v.watcher.discoverer)
-	if c == nil {
-		return nil, nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if v = c.serving(v); v == nil {
-		return nil, nil
-	}
-	return v, v.current.Load()
 }
 
 // remove ends a cluster if it has no views any more.

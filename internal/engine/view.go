@@ -4,6 +4,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -41,7 +42,6 @@ type View struct {
 	watcher *watcher
 	current atomic.Pointer[State] // nil once the view has ended
 	final   *State                // the last one, once the view has ended
-	site    atomic.Pointer[View]  // the view that serves its site now; nil: none does
 	stats   atomic.Pointer[Stats]
 	logs    loggers
 
@@ -73,7 +73,6 @@ func (v *View) Start() {
 	now := time.Now()
 	v.began = now
 	v.deriveFirst(now) // logged and counted now: the config may have no address for the node that was active
-	c.findSites()
 	c.changed.send()
 	c.plan(now)
 	c.log.start(c.ctx)
@@ -86,6 +85,7 @@ func (v *View) Release(log *zap.Logger) {
 	v.logs.remove(log)
 	v.watcher.logs.remove(log)
 	v.need(-1, 0)
+	v.cluster.changed.send()
 }
 
 // need adds to the users and waiting requests that need the view. It reports false if the view has ended already.
@@ -97,7 +97,10 @@ func (v *View) need(users, waiting int) bool {
 	}
 	v.users += users
 	v.waiting += waiting
-	stop := v.cluster.drop(v)
+	stop := func() {}
+	if v.users == 0 && v.waiting == 0 {
+		stop = v.cluster.drop(v)
+	}
 	v.cluster.mu.Unlock()
 	stop()
 	return true
@@ -109,10 +112,24 @@ func (v *View) State() *State {
 	if s := v.current.Load(); s != nil {
 		return s
 	}
-	if _, s := v.cluster.pool.serving(v); s != nil {
-		return s
+	if site := v.servedBy(); site != v {
+		return site.State()
 	}
 	return v.final
+}
+
+// servedBy returns the view that serves the site of this one now, itself if none does. It may be of another cluster, if that of this
+// view has ended meanwhile.
+func (v *View) servedBy() *View {
+	c := v.cluster
+	if v.current.Load() == nil {
+		if c = c.pool.watched(v.watcher.discoverer); c == nil {
+			return v
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.serving(v), v)
 }
 
 // Changed returns a channel that is closed when any view of the cluster gets another state. Get the channel before the state.
@@ -161,7 +178,7 @@ func (v *View) Waiting() (n int64) {
 	v.cluster.mu.Lock()
 	defer v.cluster.mu.Unlock()
 	for _, o := range v.cluster.views {
-		if o == v || o.site.Load() == v {
+		if o == v || v.cluster.serving(o) == v {
 			n += int64(o.waiting)
 		}
 	}

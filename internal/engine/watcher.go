@@ -54,7 +54,6 @@ type watcher struct {
 	cluster    *Cluster
 	discoverer discovery.Discoverer
 	source     discovery.Source
-	interval   time.Duration
 	logs       loggers
 
 	once   sync.Once // the loop is started, or never will be
@@ -74,7 +73,7 @@ func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{cluster: c, discoverer: d, source: source, interval: max(d.MaxWait(), pollLeast), queries: newCounter(QueryResults)}
+	w := &watcher{cluster: c, discoverer: d, source: source, queries: newCounter(QueryResults)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
@@ -106,7 +105,8 @@ func (w *watcher) run() {
 		index    uint64 // of the last answer; 0: the next query is not to wait
 		failures int    // in a row
 		idle     int    // answers in a row that neither waited nor brought anything
-		wait     = w.interval
+		interval = max(w.discoverer.MaxWait(), pollLeast)
+		wait     = interval
 	)
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -147,7 +147,7 @@ func (w *watcher) run() {
 			answer.Index = 0 // Consul's state was replaced: start again
 		}
 		index = answer.Index
-		wait = w.interval
+		wait = interval
 		if answer.Incomplete != "" { // no index tells when it is over
 			wait = min(wait, backoffMax)
 		}
