@@ -7,14 +7,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -250,17 +248,16 @@ var ours = []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOM
 // outcomeOfError says what a failed probe means. Its text has no address in it: each connection has another port, and what
 // is the same must look the same.
 func outcomeOfError(err error) ProbeOutcome {
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		err = failed.Err
+	operation, isOperation := errors.AsType[*net.OpError](err)
+	lookup, isLookup := errors.AsType[*net.DNSError](err)
+	text := err.Error()
+	if isOperation {
+		text = operation.Err.Error()
 	}
-	var (
-		operation *net.OpError
-		lookup    *net.DNSError
-	)
+	text = sanitize.Line(text)
 	switch {
 	case slices.ContainsFunc(ours, func(e error) bool { return errors.Is(err, e) }):
-		return ProbeOutcome{Detail: "this machine cannot connect to anything: " + sanitize.Line(withoutAddresses(err).Error())}
+		return ProbeOutcome{Detail: "this machine cannot connect to anything: " + text}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, os.ErrDeadlineExceeded):
 		return ProbeOutcome{Result: ResultTimeout, Detail: "no answer in time"}
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -268,49 +265,25 @@ func outcomeOfError(err error) ProbeOutcome {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "server closed idle connection"): // before the request was on its way
 		return ProbeOutcome{Result: ResultRefused, Detail: "connection closed without an answer"}
-	case errors.As(err, &lookup):
+	case isLookup:
 		return ProbeOutcome{Result: ResultOther, Detail: lookupFailed + sanitize.Line(lookup.Err)}
 	case wantsNoTLS(err):
 		return ProbeOutcome{Result: ResultTLS, Detail: "the node answers http, and is asked by https"}
-	case isTLS(err):
-		return ProbeOutcome{Result: ResultTLS, Detail: tlsFailed + sanitize.Line(withoutAddresses(err).Error())}
-	case errors.As(err, &operation):
-		return ProbeOutcome{Result: ResultOther, Detail: sanitize.Line(operation.Err.Error())}
+	case strings.Contains(err.Error(), "tls: "): // crypto/tls has no types for alerts
+		return ProbeOutcome{Result: ResultTLS, Detail: tlsFailed + text}
+	case isOperation:
+		return ProbeOutcome{Result: ResultOther, Detail: text}
 	}
 	return ProbeOutcome{Result: ResultInvalid, Detail: "an answer that is not HTTP, or has no end"}
 }
 
 // wantsNoTLS reports whether a handshake of TLS has failed since the other side speaks plain http.
 func wantsNoTLS(err error) bool {
-	header := tls.RecordHeaderError{}
-	return errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/"
+	header, ok := errors.AsType[tls.RecordHeaderError](err)
+	return ok && string(header.RecordHeader[:]) == "HTTP/"
 }
 
 // wantsTLS reports whether an answer in plain http is that of a server that speaks https, be it Go's or a proxy's.
 func wantsTLS(code int, body []byte) bool {
 	return code == http.StatusBadRequest && bytes.Contains(body, []byte("HTTPS"))
-}
-
-// isTLS reports whether the node lives, but TLS does not come about.
-func isTLS(err error) bool {
-	var (
-		invalid  x509.CertificateInvalidError
-		name     x509.HostnameError
-		unknown  x509.UnknownAuthorityError
-		systemic x509.SystemRootsError
-	)
-	if errors.As(err, &invalid) || errors.As(err, &name) || errors.As(err, &unknown) || errors.As(err, &systemic) {
-		return true
-	}
-	text := err.Error() // crypto/tls has no types for alerts
-	return strings.Contains(text, "tls: ")
-}
-
-// withoutAddresses returns the error that an operation on a connection failed with.
-func withoutAddresses(err error) error {
-	var operation *net.OpError
-	if errors.As(err, &operation) {
-		return operation.Err
-	}
-	return err
 }
