@@ -50,9 +50,9 @@ func newCluster(p *Pool) *Cluster {
 func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	key, name := d.Key(), d.Cluster()
 	return slices.ContainsFunc(c.views, func(v *View) bool {
-		o := v.watcher.discoverer
-		return o.Key() == d.Key() || o.Cluster() != "" && o.Cluster() == d.Cluster()
+		return v.watcher.key == key || name != "" && v.watcher.discoverer.Cluster() == name
 	})
 }
 
@@ -67,8 +67,8 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 			return nil, err
 		}
 		if o := c.closest(v, func(*View) bool { return true }); o != nil { // its nodes are used until the new watcher has an answer
-			w.complete = o.watcher.report.all()
-			w.report.nodes = w.complete
+			w.report.nodes = o.watcher.report.all()
+			w.report.complete = w.report.nodes
 		}
 		v.watcher = w
 	}
@@ -90,7 +90,7 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 func (c *Cluster) find(key string, config Config) *View {
 	v := &View{Config: config, cluster: c, warned: map[string]string{}}
 	for _, o := range c.views {
-		if o.watcher.discoverer.Key() != key {
+		if o.watcher.key != key {
 			continue
 		}
 		if v.watcher = o.watcher; o.Config.key() == config.key() {

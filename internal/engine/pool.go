@@ -127,7 +127,7 @@ func (p *Pool) Users(key string) (n int) {
 	for _, c := range p.clusters {
 		c.mu.Lock()
 		for _, v := range c.views {
-			if v.watcher.discoverer.Key() == key {
+			if v.watcher.key == key {
 				n += v.users
 			}
 		}

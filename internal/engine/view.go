@@ -170,7 +170,7 @@ func (v *View) WithoutActive(now time.Time) time.Duration {
 
 // Digest tells the view from others of the same name, in hexadecimal.
 func (v *View) Digest() string {
-	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.discoverer.Key(), v.Config.key())))
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %+v", v.watcher.key, v.Config.key())))
 }
 
 // Waiting returns how many requests wait at the site that the view serves, also those that came before a reload.

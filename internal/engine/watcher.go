@@ -34,7 +34,7 @@ const (
 // report is what a watcher knows after an answer or a failure of its discovery.
 type report struct {
 	nodes      []discovery.Node // the set of the last answer; before that, what the cluster knew
-	lacks      []discovery.Node // nodes of the last complete answer that an incomplete one does not show
+	complete   []discovery.Node // the same of the last complete answer
 	incomplete discovery.Reason // set if the last answer was incomplete
 	polled     time.Time        // when that answer came; zero: there was none yet
 
@@ -46,13 +46,18 @@ type report struct {
 	index    uint64 // of the last answer
 }
 
-// all returns the nodes that the last answer shows, followed by those that it may lack.
-func (r *report) all() []discovery.Node { return append(slices.Clone(r.nodes), r.lacks...) }
+// all returns the nodes that the last answer shows, followed by those of the last complete one that it may lack.
+func (r *report) all() []discovery.Node {
+	shown := discovery.Identities(r.nodes)
+	lacks := slices.DeleteFunc(slices.Clone(r.complete), func(n discovery.Node) bool { return shown[n.Identity()] })
+	return append(slices.Clone(r.nodes), lacks...)
+}
 
 // watcher queries one source of a cluster for as long as a view needs it.
 type watcher struct {
 	cluster    *Cluster
 	discoverer discovery.Discoverer
+	key        string // the discoverer's
 	source     discovery.Source
 	logs       loggers
 
@@ -61,10 +66,8 @@ type watcher struct {
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
 
-	report   report           // guarded by the cluster
-	complete []discovery.Node // of the last complete answer; before that, what the cluster knew
-	told     bool             // the log says that blocking queries fail
-
+	report  report // guarded by the cluster
+	told    bool   // the log says that blocking queries fail
 	queries *Counter[discovery.Reason]
 }
 
@@ -73,7 +76,7 @@ func newWatcher(c *Cluster, d discovery.Discoverer) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{cluster: c, discoverer: d, source: source, queries: newCounter(QueryResults)}
+	w := &watcher{cluster: c, discoverer: d, key: d.Key(), source: source, queries: newCounter(QueryResults)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w, nil
 }
@@ -200,12 +203,9 @@ func (w *watcher) query(ctx context.Context, index uint64, wait time.Duration) (
 // answered reports an answer and returns whether it differs from the one before.
 func (w *watcher) answered(a discovery.Answer) (changed bool) {
 	now, last := time.Now(), w.latest()
-	r := report{nodes: a.Nodes, incomplete: a.Incomplete, detail: a.Detail, index: a.Index, polled: now}
-	if a.Incomplete == "" {
-		w.complete = a.Nodes
-	} else { // nodes that the answer may lack are still probed
-		shown := discovery.Identities(a.Nodes)
-		r.lacks = slices.DeleteFunc(slices.Clone(w.complete), func(n discovery.Node) bool { return shown[n.Identity()] })
+	r := report{nodes: a.Nodes, complete: a.Nodes, incomplete: a.Incomplete, detail: a.Detail, index: a.Index, polled: now}
+	if a.Incomplete != "" { // nodes that the answer may lack are still probed
+		r.complete = last.complete
 	}
 	outdated := a.Incomplete != "" && a.Incomplete != discovery.ReasonACLFiltered
 	if outdated { // by a failure that shows nodes
