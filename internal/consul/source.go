@@ -77,15 +77,17 @@ func New(s Settings) *Source {
 			return dialer.DialContext(ctx, "unix", s.Endpoint.Socket)
 		}
 	}
-	return &Source{
+	c := &Source{
 		settings: s,
-		token:    tokenFile{path: s.TokenFile, first: s.Token, wait: tokenTimeout, load: ReadToken},
+		token:    tokenFile{path: s.TokenFile, wait: tokenTimeout, load: ReadToken},
 		client: &http.Client{
 			Transport: transport,
 			// Following a redirect would send the token to its target.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
+	c.token.last.Store(&s.Token)
+	return c
 }
 
 // Close implements [discovery.Source].
@@ -212,27 +214,21 @@ func (c *Source) entries(ctx context.Context, query, token string) (list []*entr
 
 // queryError gives an error its reason and a text, without secrets that the other side may have sent back.
 func (c *Source) queryError(err error, token string) error {
-	var (
-		reason  = discovery.ReasonConsulError
-		status  api.StatusError
-		network *url.Error
-		text    string
-	)
+	reason, text := discovery.ReasonConsulError, "unusable answer: "+err.Error()
+	status, refused := errors.AsType[api.StatusError](err)
+	network, unreachable := errors.AsType[*url.Error](err)
 	switch {
-	case errors.As(err, &status):
+	case refused && status.Code >= 300 && status.Code < 400:
+		text = fmt.Sprintf("answered %d: redirects are not followed", status.Code)
+	case refused:
 		text = fmt.Sprintf("answered %d: %s", status.Code, cmp.Or(status.Body, "no text"))
-		switch {
-		case status.Code == http.StatusForbidden || status.Code == http.StatusUnauthorized:
+		if status.Code == http.StatusForbidden || status.Code == http.StatusUnauthorized {
 			reason = discovery.ReasonACLDenied
-		case status.Code >= 300 && status.Code < 400:
-			text = fmt.Sprintf("answered %d: redirects are not followed", status.Code)
 		}
 	case errors.Is(err, context.DeadlineExceeded):
 		reason, text = discovery.ReasonConsulUnreachable, "no answer in time"
-	case errors.As(err, &network):
+	case unreachable:
 		reason, text = discovery.ReasonConsulUnreachable, network.Err.Error()
-	default:
-		text = "unusable answer: " + err.Error()
 	}
 	text = redact(text, token)
 	if c.settings.Auth != nil {

@@ -15,11 +15,10 @@ import (
 // tokenFile is read before each query. If the file system hangs, queries and reloads go on with the last token that was read.
 type tokenFile struct {
 	path    string                            // empty: there is none
-	first   string                            // the token of the config, or what the file held when that was loaded
 	wait    time.Duration                     // tokenTimeout
 	load    func(path string) (string, error) // ReadToken
 	reading atomic.Bool
-	last    atomic.Pointer[string]
+	last    atomic.Pointer[string] // at first the token of the config, or what the file held when that was loaded
 }
 
 // tokenTimeout is how long a query waits for the file.
@@ -42,10 +41,7 @@ func (t *tokenFile) read(ctx context.Context) string {
 		case <-ctx.Done():
 		}
 	}
-	if last := t.last.Load(); last != nil {
-		return *last
-	}
-	return t.first
+	return *t.last.Load()
 }
 
 // ReadToken reads a token file. It must be a regular file: reading a pipe could block.
