@@ -27,7 +27,7 @@ type Cluster struct {
 	slots  chan struct{}  // limits how many probes are under way
 	probes sync.WaitGroup // those under way
 
-	mu     sync.Mutex
+	mu     *sync.Mutex // the pool's, which guards the rest
 	nodes  map[nodeKey]*probedNode
 	views  []*View // in the order in which they were made
 	timer  *time.Timer
@@ -38,7 +38,7 @@ type Cluster struct {
 }
 
 func newCluster(p *Pool) *Cluster {
-	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), nodes: map[nodeKey]*probedNode{}}
+	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), mu: &p.mu, nodes: map[nodeKey]*probedNode{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return false }) })
 	c.timer.Stop() // until something is planned
@@ -46,20 +46,8 @@ func newCluster(p *Pool) *Cluster {
 	return c
 }
 
-// isWatchedBy reports whether a discovery watches the cluster, be it by other settings than those that do already.
-func (c *Cluster) isWatchedBy(d discovery.Discoverer) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key, name := d.Key(), d.Cluster()
-	return slices.ContainsFunc(c.views, func(v *View) bool {
-		return v.watcher.key == key || name != "" && v.watcher.discoverer.Cluster() == name
-	})
-}
-
-// acquire returns the view for a config on a discovery to a handler of the config with a number.
-func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, log *zap.Logger) (*View, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// acquire returns the view for a config on a discovery to a handler.
+func (c *Cluster) acquire(d discovery.Discoverer, config Config, log *zap.Logger) (*View, error) {
 	v := c.find(d.Key(), config)
 	if v.watcher == nil {
 		w, err := newWatcher(c, d)
@@ -73,12 +61,12 @@ func (c *Cluster) acquire(d discovery.Discoverer, config Config, number uint64, 
 		v.watcher = w
 	}
 	if v.users++; v.current.Load() == nil {
-		v.stats.Store(c.statsFor(v, number))
+		v.stats.Store(c.statsFor(v))
 		c.views = append(c.views, v)
 		v.refresh(time.Now())
 	}
-	if v.number != number || v.users == 1 {
-		c.place(v, number)
+	if v.number != c.pool.config || v.users == 1 {
+		c.place(v)
 	}
 	v.logs.add(log)
 	v.watcher.logs.add(log)
@@ -100,15 +88,15 @@ func (c *Cluster) find(key string, config Config) *View {
 	return v
 }
 
-// place makes a view part of the config with a number.
-func (c *Cluster) place(v *View, number uint64) {
-	v.number, v.oneOfSeveral = number, false
+// place makes a view part of the config in which handlers acquire views now.
+func (c *Cluster) place(v *View) {
+	v.number, v.oneOfSeveral = c.pool.config, false
 	for _, o := range c.views {
-		if o == v || o.number != number {
+		if o == v || o.number != v.number {
 			continue
 		}
 		if o.Stats() == v.Stats() { // o was acquired first, and took the counters that v continues
-			o.stats.Store(c.statsFor(o, number))
+			o.stats.Store(c.statsFor(o))
 		}
 		if o.Addressing != v.Addressing {
 			o.oneOfSeveral, v.oneOfSeveral = true, true
@@ -116,9 +104,10 @@ func (c *Cluster) place(v *View, number uint64) {
 	}
 }
 
-// statsFor returns the counters for a view of the config with a number: those of an earlier view of the same name, unless
-// another view of this config has them already.
-func (c *Cluster) statsFor(v *View, number uint64) *Stats {
+// statsFor returns the counters for a view of the config in which handlers acquire views now: those of an earlier view of the same
+// name, unless another view of this config has them already.
+func (c *Cluster) statsFor(v *View) *Stats {
+	number := c.pool.config
 	earlier := c.closest(v, func(o *View) bool {
 		return o.Name == v.Name && o.number < number &&
 			!slices.ContainsFunc(c.views, func(u *View) bool { return u != v && u.number == number && u.Stats() == o.Stats() })
@@ -176,8 +165,12 @@ func (c *Cluster) drop(v *View) (stop func()) {
 	v.current.Store(nil)
 	c.forgetNodes()
 	watched := slices.ContainsFunc(c.views, func(o *View) bool { return o.watcher == v.watcher })
+	if len(c.views) == 0 {
+		c.pool.clusters = slices.DeleteFunc(c.pool.clusters, func(o *Cluster) bool { return o == c })
+		c.cancel()
+		c.timer.Stop()
+	}
 	return func() {
-		c.pool.remove(c)
 		if !watched {
 			v.watcher.stop()
 		}

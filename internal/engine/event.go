@@ -41,18 +41,16 @@ type Event struct {
 }
 
 // Listen registers f, which is called with each event of the pool, in order for each cluster. f must neither wait nor call the
-// engine: the cluster is locked meanwhile.
+// engine: the pool is locked meanwhile.
 func (p *Pool) Listen(f func(Event)) {
-	p.listening.Lock()
-	defer p.listening.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.listeners = append(p.listeners, f)
 }
 
 // announce calls all listeners with an event. Events do not go through the log queue: a log that blocks holds up no event.
 func (p *Pool) announce(v *View, e Event) {
 	e.Cluster = v.Name
-	p.listening.Lock()
-	defer p.listening.Unlock()
 	for _, hear := range p.listeners {
 		hear(e)
 	}

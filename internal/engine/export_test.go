@@ -20,9 +20,7 @@ func (p *Pool) all() (views []*View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.clusters {
-		c.mu.Lock()
 		views = append(views, c.views...)
-		c.mu.Unlock()
 	}
 	return views
 }

@@ -84,17 +84,13 @@ func (q *Queue) enter(w *Waiter) (leave func()) {
 // has as many as it likes.
 func clientOf(address string) string {
 	ip, err := netip.ParseAddr(address)
-	switch ip = ip.Unmap(); {
-	case err != nil:
-		return address
-	case ip.Is4():
-		return ip.String()
-	}
-	network, err := ip.WithZone("").Prefix(64)
 	if err != nil {
 		return address
 	}
-	return network.String()
+	if ip = ip.Unmap().WithZone(""); ip.Is4() {
+		return ip.String()
+	}
+	return netip.PrefixFrom(ip, 64).Masked().String()
 }
 
 // Await returns the state for a request. While the active node has been lost for less than hold, leaves a probe unanswered,

@@ -42,11 +42,9 @@ type Pool struct {
 	ending chan struct{} // closed when the process is about to end
 	end    func()
 
-	mu       sync.Mutex // taken before that of a cluster
-	clusters []*Cluster
-	config   uint64 // number of the config in which handlers acquire views now
-
-	listening sync.Mutex
+	mu        sync.Mutex // of all that is known. No I/O holds it up, and no request that is answered at once takes it
+	clusters  []*Cluster
+	config    uint64 // number of the config in which handlers acquire views now
 	listeners []func(Event)
 }
 
@@ -80,44 +78,29 @@ func (p *Pool) Acquire(d discovery.Discoverer, c Config, log *zap.Logger) (*View
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cluster := p.watchedLocked(d)
+	cluster := p.watched(d)
 	if cluster == nil {
 		cluster = newCluster(p)
 	}
-	v, err := cluster.acquire(d, c, p.config, log)
+	v, err := cluster.acquire(d, c, log)
 	if err == nil && !slices.Contains(p.clusters, cluster) {
 		p.clusters = append(p.clusters, cluster)
 	}
 	return v, err
 }
 
-// watched returns the cluster that a discovery watches, nil if it is not watched yet.
+// watched returns the cluster that a discovery watches, be it by other settings than those that are used already; nil if it is not
+// watched yet.
 func (p *Pool) watched(d discovery.Discoverer) *Cluster {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.watchedLocked(d)
-}
-
-func (p *Pool) watchedLocked(d discovery.Discoverer) *Cluster {
+	key, name := d.Key(), d.Cluster()
 	for _, c := range p.clusters {
-		if c.isWatchedBy(d) {
-			return c
+		for _, v := range c.views {
+			if v.watcher.key == key || name != "" && v.watcher.discoverer.Cluster() == name {
+				return c
+			}
 		}
 	}
 	return nil
-}
-
-// remove ends a cluster if it has no views any more.
-func (p *Pool) remove(c *Cluster) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.views) == 0 {
-		p.clusters = slices.DeleteFunc(p.clusters, func(o *Cluster) bool { return o == c })
-		c.cancel()
-		c.timer.Stop()
-	}
 }
 
 // Users returns how many handlers use views on the discovery with a key.
@@ -125,13 +108,11 @@ func (p *Pool) Users(key string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.clusters {
-		c.mu.Lock()
 		for _, v := range c.views {
 			if v.watcher.key == key {
 				n += v.users
 			}
 		}
-		c.mu.Unlock()
 	}
 	return n
 }

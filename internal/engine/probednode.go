@@ -44,7 +44,7 @@ type nodeKey struct {
 	selection  discovery.Selection // what marks it
 }
 
-// probedNode is a node with what probes have found of it. It is guarded by its cluster.
+// probedNode is a node with what probes have found of it. It is guarded by the pool.
 type probedNode struct {
 	key    nodeKey
 	dialer *dialer

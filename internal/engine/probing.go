@@ -81,7 +81,7 @@ func (c *Cluster) forgetNodes() {
 	}
 }
 
-// drop closes the kept connection, if there is one. It does not wait for that, since the cluster is locked.
+// drop closes the kept connection, if there is one. It does not wait for that, since the pool is locked.
 func (n *probedNode) drop() {
 	if n.kept != nil {
 		go n.kept.close()

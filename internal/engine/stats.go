@@ -81,8 +81,8 @@ type Stats struct {
 	Probing   *Histogram // of answered probes
 	Holding   *Histogram // of requests that were released
 
-	history []Event           // the last changes, the newest first; guarded by the cluster
-	noticed map[Answer]uint64 // the answers until the traffic was last looked at; guarded by the cluster
+	history []Event           // the last changes, the newest first; guarded by the pool
+	noticed map[Answer]uint64 // the answers until the traffic was last looked at; guarded by the pool
 	without atomic.Int64      // nanoseconds without an active node, without the present outage
 	shown   atomic.Int64      // the largest value that WithoutActive has returned
 }

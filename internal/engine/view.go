@@ -45,13 +45,13 @@ type View struct {
 	stats   atomic.Pointer[Stats]
 	logs    loggers
 
-	// What needs the view. It is guarded by the cluster.
+	// What needs the view. It is guarded by the pool.
 	users        int    // handlers that have acquired and not released it
 	waiting      int    // requests that wait on it
 	number       uint64 // of the last config in which a handler acquired it
 	oneOfSeveral bool   // that config has sites with other addresses on the same cluster
 
-	// What the view remembers from one state to the next, besides the state. It is guarded by the cluster.
+	// What the view remembers from one state to the next, besides the state. It is guarded by the pool.
 	began    time.Time // when it was started; zero: not yet
 	members  []member
 	lost     time.Time          // when the last active node was lost
@@ -122,13 +122,13 @@ func (v *View) State() *State {
 // view has ended meanwhile.
 func (v *View) servedBy() *View {
 	c := v.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if v.current.Load() == nil {
 		if c = c.pool.watched(v.watcher.discoverer); c == nil {
 			return v
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	return cmp.Or(c.serving(v), v)
 }
 

@@ -66,7 +66,7 @@ type watcher struct {
 	cancel context.CancelFunc
 	loop   sync.WaitGroup
 
-	report  report // guarded by the cluster
+	report  report // guarded by the pool
 	told    bool   // the log says that blocking queries fail
 	queries *Counter[discovery.Reason]
 }
