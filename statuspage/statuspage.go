@@ -65,7 +65,7 @@ type StatusPage struct {
 	// seconds. It has no effect on the JSON document. Default: 5s.
 	Refresh *caddy.Duration `json:"refresh,omitempty"`
 
-	html, json *snapshot
+	html, json func() ([]byte, error)
 	logger     *zap.Logger
 }
 
@@ -93,8 +93,8 @@ func (p *StatusPage) setUp(document func() status.Document) {
 		refresh = time.Duration(*p.Refresh)
 	}
 	seconds := int(math.Ceil(refresh.Seconds()))
-	p.html = &snapshot{render: func() ([]byte, error) { return renderPage(document(), seconds, time.Now()) }}
-	p.json = &snapshot{render: func() ([]byte, error) { return status.Encode(document()), nil }}
+	p.html = snapshot(func() ([]byte, error) { return renderPage(document(), seconds, time.Now()) })
+	p.json = snapshot(func() ([]byte, error) { return status.Encode(document()), nil })
 }
 
 // Validate checks the options.
@@ -123,7 +123,7 @@ func (p *StatusPage) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyht
 	if wantsPage(r.Header.Values("Accept")) {
 		shown, contentType = p.html, "text/html; charset=utf-8"
 	}
-	body, err := shown.get()
+	body, err := shown()
 	if err != nil {
 		p.logger.Error("the status could not be written", zap.Error(err))
 		return status.WriteProblem(w, http.StatusInternalServerError, "the status could not be written")
@@ -161,28 +161,26 @@ func wantsPage(accept []string) bool {
 // snapshotAge is how long a snapshot is served.
 const snapshotAge = 250 * time.Millisecond
 
-// snapshot is an answer that is made at most every snapshotAge. Making one takes milliseconds and short locks, so that requests wait
-// for it rather than get an old one.
-type snapshot struct {
-	render func() ([]byte, error)
-
-	mu   sync.Mutex
-	made time.Time
-	body []byte
-}
-
-func (s *snapshot) get() ([]byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.body != nil && time.Since(s.made) < snapshotAge {
-		return s.body, nil
+// snapshot returns a function that renders at most every snapshotAge. That takes milliseconds and short locks, so that requests wait
+// for it rather than get an old answer.
+func snapshot(render func() ([]byte, error)) func() ([]byte, error) {
+	var (
+		mu   sync.Mutex
+		made time.Time
+		body []byte
+	)
+	return func() ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if body == nil || time.Since(made) >= snapshotAge {
+			fresh, err := render()
+			if err != nil {
+				return nil, err
+			}
+			body, made = fresh, time.Now()
+		}
+		return body, nil
 	}
-	body, err := s.render()
-	if err != nil {
-		return nil, err
-	}
-	s.body, s.made = body, time.Now()
-	return s.body, nil
 }
 
 func parseStatusPage(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {

@@ -140,7 +140,7 @@ func (o *Observation) remedyFor(r discovery.Reason) string {
 
 // probe says how much the nodes' own answers count.
 func (o *Observation) probe() Finding {
-	if o.Mode == engine.ProbeOff {
+	if o.Probe.Mode == engine.ProbeOff {
 		return Finding{"probe", o.Name, Warning, "off: a dead node is noticed only when Consul notices", "remove `probe off`"}
 	}
 	byAnswer := map[answer][]string{}
@@ -148,10 +148,10 @@ func (o *Observation) probe() Finding {
 		byAnswer[n.answer()] = append(byAnswer[n.answer()], n.Label)
 	}
 	if len(byAnswer[full]) == len(o.Nodes) {
-		return Finding{"probe", o.Name, OK, fmt.Sprintf("%s: all nodes are fully probed", o.Mode), ""}
+		return Finding{"probe", o.Name, OK, fmt.Sprintf("%s: all nodes are fully probed", o.Probe.Mode), ""}
 	}
 	untrusted, then, untrustedIs := "liveness only (certificate not trusted): ", ", Consul decides: ", Warning
-	if o.Mode == engine.ProbeStrict {
+	if o.Probe.Mode == engine.ProbeStrict {
 		untrusted, then, untrustedIs = "never used (certificate not trusted): ", ", not used: ", Wrong
 	}
 	f := Finding{"probe", o.Name, Warning, "", ""}
@@ -171,7 +171,7 @@ func (o *Observation) probe() Finding {
 			f.add(row.severity, row.detail+strings.Join(labels, ", "), row.remedy)
 		}
 	}
-	f.Detail = string(o.Mode) + ": " + f.Detail
+	f.Detail = string(o.Probe.Mode) + ": " + f.Detail
 	return f
 }
 

@@ -35,7 +35,6 @@ type Doctor struct {
 type cluster struct {
 	view       *engine.View
 	discoverer discovery.Discoverer
-	config     engine.Config
 	sites      []Site
 }
 
@@ -55,7 +54,7 @@ func (d *Doctor) Add(by discovery.Discoverer, config engine.Config, sites ...Sit
 			return nil
 		}
 	}
-	d.clusters = append(d.clusters, &cluster{view, by, config, sites})
+	d.clusters = append(d.clusters, &cluster{view, by, sites})
 	return nil
 }
 
@@ -90,7 +89,7 @@ func (c *cluster) settle(ctx context.Context, timeout time.Duration) {
 }
 
 func (c *cluster) settled(after time.Duration) bool {
-	state, probe := c.view.State(), c.config.Probe
+	state, probe := c.view.State(), c.view.Probe
 	if state.Polled.IsZero() { // the state knows no answer yet
 		return c.view.Discovery().Failures > 0
 	}
@@ -106,8 +105,7 @@ const nodesAtOnce = 16
 // observe notes what the engine knows, and inspects each node.
 func (c *cluster) observe(ctx context.Context, timeout time.Duration) *Observation {
 	o := &Observation{
-		Name: c.config.Name, Endpoint: c.discoverer.Endpoint(), Selection: c.discoverer.Selection(), Mode: c.config.Probe.Mode,
-		Verify: c.config.Probe.Verifies(), Standbys: c.config.Standbys, Sites: c.sites, Here: machine.Own(),
+		Config: c.view.Config, Endpoint: c.discoverer.Endpoint(), Selection: c.discoverer.Selection(), Sites: c.sites, Here: machine.Own(),
 	}
 	if n, ok := c.discoverer.(discovery.SourceNamer); ok {
 		o.Source = n.SourceName()
@@ -128,7 +126,7 @@ func (c *cluster) observe(ctx context.Context, timeout time.Duration) *Observati
 			defer func() { <-slots }()
 			limited, cancel := context.WithTimeout(ctx, timeout)
 			defer cancel()
-			n.Inspection = engine.Inspect(limited, n.URL, n.Node.ServerName, c.config.Probe.TLS)
+			n.Inspection = engine.Inspect(limited, n.URL, n.Node.ServerName, c.view.Probe.TLS)
 		})
 	}
 	group.Wait()

@@ -4,6 +4,7 @@
 package doctor
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -38,7 +39,7 @@ func member(i, code int) *Node {
 // healthy is a cluster with which all is well.
 func healthy() *Observation {
 	return &Observation{
-		Name: "vault", Source: "consul", Endpoint: "127.0.0.1:8500", Mode: engine.ProbeAuto, Verify: true, Now: now,
+		Config: engine.Config{Name: "vault", Probe: engine.Probe{Mode: engine.ProbeAuto}}, Source: "consul", Endpoint: "127.0.0.1:8500", Now: now,
 		Selection: discovery.Selection{Mode: discovery.ByAuto, Tag: "active", Service: "vault"},
 		Sites:     []Site{{Listen: []Listen{{"", 443, 443}}, Hosts: []string{"vault.example.com"}, TLS: true}},
 		Here:      []netip.Addr{netip.MustParseAddr("10.0.0.100")},
@@ -170,7 +171,7 @@ func TestFindings(t *testing.T) {
 		{"by consul", func(o *Observation) { o.By = engine.BySource }, "active", OK, "vault", "Consul marks it", ""},
 		{"consul errs", func(o *Observation) { o.By = engine.BySource; o.Nodes[0].Health.Role = engine.RoleOf(429) }, "active", Wrong, "vault", "says itself: standby (429)", "trust"},
 		{"life only", func(o *Observation) { o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Warning, "vault", "liveness only (certificate not trusted): vault-3", "probe { tls { ca FILE } }"},
-		{"strict and untrusted", func(o *Observation) { o.Mode = engine.ProbeStrict; o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Wrong, "vault", "never used", "ca FILE"},
+		{"strict and untrusted", func(o *Observation) { o.Probe.Mode = engine.ProbeStrict; o.Nodes[2].Probe.Result = engine.ResultTLS }, "probe", Wrong, "vault", "never used", "ca FILE"},
 		{"consul alone", func(o *Observation) { o.Nodes[2].Probe.Result = engine.ResultRefused }, "probe", Warning, "vault", "not reachable, Consul decides: vault-3", "see reach"},
 		{"no standby", func(o *Observation) { o.Nodes = o.Nodes[:1] }, "standby", Warning, "vault", "no node can take over", "add a node"},
 		{"http after https", func(o *Observation) { o.Nodes[0].URL = "http://vault-1.example.com:8200" }, "scheme", Wrong, "vault", "refuses", "scheme https"},
@@ -200,7 +201,7 @@ func TestFindings(t *testing.T) {
 		{"not yet valid", func(o *Observation) { o.Nodes[1].Certificate.From = now.Add(1) }, "certificate", Wrong, "vault-2", "not valid before", "clocks"},
 		{"wrong name", func(o *Observation) { o.Nodes[1].Certificate.WrongName = "no" }, "certificate", Wrong, "vault-2", "not for vault-2", "issue it for"},
 		{"untrusted", func(o *Observation) { o.Nodes[1].Certificate.Untrusted = "unknown authority" }, "certificate", Warning, "vault-2", "unknown authority", "ca FILE"},
-		{"not verified", func(o *Observation) { o.Verify = false }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
+		{"not verified", func(o *Observation) { o.Probe.TLS = &tls.Config{InsecureSkipVerify: true} }, "certificate", Warning, "vault-2", "insecure_skip_verify", "ca FILE"},
 		{"no TLS", func(o *Observation) { o.Nodes[1].Inspection = failedAt(engine.StepHandshake, "handshake failure") }, "certificate", Wrong, "vault-2", "handshake failure", "log"},
 		{"http, not https", otherScheme(""), "scheme", Wrong, "vault-2", "answers http", "TLS; or set `scheme http`, and serve clients by http"},
 		{"http, not https, for a site that speaks http", func(o *Observation) {

@@ -130,9 +130,9 @@ func (o *Observation) checkCertificate(c *engine.Certificate, f *Finding) {
 			"issue it for "+c.For+" as well, or use an address that it is for: "+o.addressOption())
 	}
 	switch {
-	case !o.Verify:
+	case !o.Probe.Verifies():
 		f.add(Warning, "not verified by the probes (insecure_skip_verify)", "set "+trustOption+", and remove insecure_skip_verify")
-	case c.Untrusted != "" && o.Mode == engine.ProbeStrict:
+	case c.Untrusted != "" && o.Probe.Mode == engine.ProbeStrict:
 		f.add(Wrong, "not trusted here: "+c.Untrusted, "set "+trustOption)
 	case c.Untrusted != "":
 		f.add(Warning, "not trusted here: "+c.Untrusted, "set "+trustOption)

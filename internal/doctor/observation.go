@@ -15,14 +15,12 @@ import (
 
 // Observation is what was observed of one cluster: facts, without an opinion on them.
 type Observation struct {
-	Name      string // of the cluster
+	engine.Config // Name, Probe and Standbys are used
+
 	Source    string // of the discovery: consul, vault or another
 	Endpoint  string // of the discovery
 	Selection discovery.Selection
-	Mode      engine.Mode // of the probes
-	Verify    bool        // the probes verify certificates
-	Standbys  bool        // standbys are to get reads
-	Sites     []Site      // that redirect to the cluster; none if no config was given
+	Sites     []Site // that redirect to the cluster; none if no config was given
 	Here      machine.Addresses
 	Now       time.Time
 
