@@ -24,12 +24,12 @@ func (o *Observation) schemes() []Finding {
 	http := slices.ContainsFunc(o.Nodes, func(n *Node) bool { return strings.HasPrefix(n.URL, "http://") })
 	switch {
 	case http && o.redirectsFromHTTPS():
-		return []Finding{{"scheme", o.Name, Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that",
-			"give Vault TLS and set `scheme https`; or serve the site by http://"}}
+		return []Finding{o.finding("scheme", Wrong, "the site serves https, but redirects lead to http: Vault's own client refuses that",
+			"give Vault TLS and set `scheme https`; or serve the site by http://")}
 	case slices.ContainsFunc(o.Nodes, func(n *Node) bool { return n.OtherScheme }):
 		return nil // those nodes have findings of their own
 	}
-	return []Finding{{"scheme", o.Name, OK, "clients can follow from the site's scheme to that of the nodes", ""}}
+	return []Finding{o.finding("scheme", OK, "clients can follow from the site's scheme to that of the nodes", "")}
 }
 
 // redirectsFromHTTPS reports whether a site serves https and redirects.
@@ -41,10 +41,10 @@ func (o *Observation) redirectsFromHTTPS() bool {
 func (o *Observation) versions() []Finding {
 	return slices.Concat(
 		o.same(func(h *engine.Health) string { return h.Version }, "all nodes that say it: ",
-			Finding{"version", o.Name, Warning, "", "finish the upgrade: bring all nodes to one version"}),
+			o.finding("version", Warning, "", "finish the upgrade: bring all nodes to one version")),
 		o.same(func(h *engine.Health) string { return h.ClusterID }, "all nodes that say it are of one cluster: ",
-			Finding{"cluster", o.Name, Wrong, "the nodes are of different Vault clusters: ",
-				"register each cluster as a service of its own: `service` in service_registration \"consul\" of Vault, and in the config here"}),
+			o.finding("cluster", Wrong, "the nodes are of different Vault clusters: ",
+				"register each cluster as a service of its own: `service` in service_registration \"consul\" of Vault, and in the config here")),
 	)
 }
 
@@ -61,7 +61,7 @@ func (o *Observation) same(value func(*engine.Health) string, detail string, dif
 	case 0:
 		return nil
 	case 1:
-		return []Finding{{different.Check, o.Name, OK, detail + values[0], ""}}
+		return []Finding{o.finding(different.Check, OK, detail+values[0], "")}
 	}
 	for i, value := range values {
 		values[i] = value + " (" + strings.Join(by[value], ", ") + ")"
@@ -91,8 +91,8 @@ func (o *Observation) clocks() []Finding {
 	case !known:
 		return nil
 	case len(off) > 0:
-		return []Finding{{"clock", o.Name, Warning, "against the clock here: " + strings.Join(off, ", "),
-			"synchronize both by NTP: tokens and certificates expire by the clock"}}
+		return []Finding{o.finding("clock", Warning, "against the clock here: "+strings.Join(off, ", "),
+			"synchronize both by NTP: tokens and certificates expire by the clock")}
 	}
-	return []Finding{{"clock", o.Name, OK, fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second))), ""}}
+	return []Finding{o.finding("clock", OK, fmt.Sprintf("nodes and this machine agree within %s", max(time.Second, most.Round(time.Second))), "")}
 }

@@ -34,7 +34,7 @@ func (o *Observation) mark() Finding {
 	var by string
 	switch {
 	case mode == discovery.ByProbe:
-		return Finding{"mark", o.Name, OK, "none: the nodes themselves say which is active", ""}
+		return o.finding("mark", OK, "none: the nodes themselves say which is active", "")
 	case engine.NothingMarks(o.Selection, nodes):
 		detail, remedy := "nothing marks an active node: the instances have no checks", `let Vault register itself (service_registration "consul"), which tags the active node`
 		if o.Selection.Mode == discovery.ByAuto {
@@ -42,7 +42,7 @@ func (o *Observation) mark() Finding {
 		} else {
 			remedy += ", and set `active_by auto`"
 		}
-		return Finding{"mark", o.Name, Warning, detail, remedy + "; or name the nodes by URL with the option `vault`. The catalog sync of Kubernetes copies neither checks nor Vault's tags"}
+		return o.finding("mark", Warning, detail, remedy+"; or name the nodes by URL with the option `vault`. The catalog sync of Kubernetes copies neither checks nor Vault's tags")
 	case mode == discovery.ByTag:
 		by = fmt.Sprintf("tag %q", o.Selection.Tag)
 	case id != "":
@@ -59,16 +59,16 @@ func (o *Observation) mark() Finding {
 	unusable := strings.Join(labels(o.where(func(n *Node) bool { return n.Marked && outdated(n) })), ", ")
 	switch {
 	case len(marked) > 1:
-		return Finding{"mark", o.Name, Warning, by + strings.Join(marked, ", "),
-			`only the active node should be marked: use Vault's service_registration "consul", or a check on /v1/sys/health with active_by check`}
+		return o.finding("mark", Warning, by+strings.Join(marked, ", "),
+			`only the active node should be marked: use Vault's service_registration "consul", or a check on /v1/sys/health with active_by check`)
 	case len(marked) == 1 && unusable != "":
-		return Finding{"mark", o.Name, OK, by + marked[0] + ", and still " + unusable + down, ""}
+		return o.finding("mark", OK, by+marked[0]+", and still "+unusable+down, "")
 	case len(marked) == 1:
-		return Finding{"mark", o.Name, OK, by + marked[0], ""}
+		return o.finding("mark", OK, by+marked[0], "")
 	case unusable != "":
-		return Finding{"mark", o.Name, Warning, by + "only " + unusable + down, "normal for a moment in a failover; otherwise see reach and role"}
+		return o.finding("mark", Warning, by+"only "+unusable+down, "normal for a moment in a failover; otherwise see reach and role")
 	}
-	return Finding{"mark", o.Name, Warning, by + "no node", "normal for a moment in an election; otherwise check active_by, tag and check_id in the config"}
+	return o.finding("mark", Warning, by+"no node", "normal for a moment in an election; otherwise check active_by, tag and check_id in the config")
 }
 
 // active says which node is active, and what says so.
@@ -83,23 +83,23 @@ func (o *Observation) active() Finding {
 		if elected != nil {
 			detail += "; redirects lead to " + elected.Label
 		}
-		return Finding{"active", o.Name, Wrong, detail, "run check again in 10s: this is normal for a moment in a failover; if it persists, compare `vault operator raft list-peers` on each node"}
+		return o.finding("active", Wrong, detail, "run check again in 10s: this is normal for a moment in a failover; if it persists, compare `vault operator raft list-peers` on each node")
 	}
 	if elected == nil {
-		return Finding{"active", o.Name, Wrong, "no active node: " + cmp.Or(o.Detail, string(o.Reason)), o.remedyFor(o.Reason)}
+		return o.finding("active", Wrong, "no active node: "+cmp.Or(o.Detail, string(o.Reason)), o.remedyFor(o.Reason))
 	}
 	node, said := elected.Label+", "+elected.URL+": ", elected.said()
 	switch {
 	case o.By == engine.ByProbe && elected.Marked:
-		return Finding{"active", o.Name, OK, node + "it says so itself", ""}
+		return o.finding("active", OK, node+"it says so itself", "")
 	case o.By == engine.ByProbe:
-		return Finding{"active", o.Name, Warning, node + "it says so itself, but Consul does not mark it",
-			"normal for a moment after a failover; otherwise look for errors of service_registration in the log of Vault"}
+		return o.finding("active", Warning, node+"it says so itself, but Consul does not mark it",
+			"normal for a moment after a failover; otherwise look for errors of service_registration in the log of Vault")
 	case said.Result != engine.ResultNone && said.Result != engine.ResultActive:
-		return Finding{"active", o.Name, Wrong, fmt.Sprintf("%sConsul marks it, but it says itself: %s", node, said),
-			"make the probes trust its certificate (see certificate), so that its own answer counts"}
+		return o.finding("active", Wrong, fmt.Sprintf("%sConsul marks it, but it says itself: %s", node, said),
+			"make the probes trust its certificate (see certificate), so that its own answer counts")
 	}
-	return Finding{"active", o.Name, OK, node + "Consul marks it", ""}
+	return o.finding("active", OK, node+"Consul marks it", "")
 }
 
 // elected returns the node to which redirects lead; nil if there is none.
@@ -141,20 +141,20 @@ func (o *Observation) remedyFor(r discovery.Reason) string {
 // probe says how much the nodes' own answers count.
 func (o *Observation) probe() Finding {
 	if o.Probe.Mode == engine.ProbeOff {
-		return Finding{"probe", o.Name, Warning, "off: a dead node is noticed only when Consul notices", "remove `probe off`"}
+		return o.finding("probe", Warning, "off: a dead node is noticed only when Consul notices", "remove `probe off`")
 	}
 	byAnswer := map[answer][]string{}
 	for _, n := range o.Nodes {
 		byAnswer[n.answer()] = append(byAnswer[n.answer()], n.Label)
 	}
 	if len(byAnswer[full]) == len(o.Nodes) {
-		return Finding{"probe", o.Name, OK, fmt.Sprintf("%s: all nodes are fully probed", o.Probe.Mode), ""}
+		return o.finding("probe", OK, fmt.Sprintf("%s: all nodes are fully probed", o.Probe.Mode), "")
 	}
 	untrusted, then, untrustedIs := "liveness only (certificate not trusted): ", ", Consul decides: ", Warning
 	if o.Probe.Mode == engine.ProbeStrict {
 		untrusted, then, untrustedIs = "never used (certificate not trusted): ", ", not used: ", Wrong
 	}
-	f := Finding{"probe", o.Name, Warning, "", ""}
+	f := o.finding("probe", Warning, "", "")
 	for _, row := range []struct {
 		answer         answer
 		severity       Severity
@@ -217,13 +217,13 @@ func (o *Observation) standby() Finding {
 	const noNode = "no node can take over when the active one stops"
 	switch {
 	case o.sharedAddress() != "":
-		return Finding{"standby", o.Name, Warning, "not known: all nodes have the same address", "see registration"}
+		return o.finding("standby", Warning, "not known: all nodes have the same address", "see registration")
 	case len(ready) > 0:
-		return Finding{"standby", o.Name, OK, "can take over: " + strings.Join(ready, ", "), ""}
+		return o.finding("standby", OK, "can take over: "+strings.Join(ready, ", "), "")
 	case len(sealed) > 0:
-		return Finding{"standby", o.Name, Warning, noNode, "unseal " + strings.Join(sealed, ", ")}
+		return o.finding("standby", Warning, noNode, "unseal "+strings.Join(sealed, ", "))
 	case len(o.Nodes) > 1:
-		return Finding{"standby", o.Name, Warning, noNode, "see the other nodes below"}
+		return o.finding("standby", Warning, noNode, "see the other nodes below")
 	}
-	return Finding{"standby", o.Name, Warning, noNode, "add a node to the cluster"}
+	return o.finding("standby", Warning, noNode, "add a node to the cluster")
 }

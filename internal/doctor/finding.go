@@ -31,6 +31,16 @@ type Finding struct {
 	Remedy   string   `json:"remedy"` // what to do about it; empty with ok
 }
 
+// finding returns a finding on the cluster.
+func (o *Observation) finding(check string, severity Severity, detail, remedy string) Finding {
+	return Finding{check, o.Name, severity, detail, remedy}
+}
+
+// finding returns a finding on the node.
+func (n *Node) finding(check string, severity Severity, detail, remedy string) Finding {
+	return Finding{check, n.Label, severity, detail, remedy}
+}
+
 // add adds what else was found. The worst severity counts.
 func (f *Finding) add(severity Severity, detail, remedy string) {
 	if f.Severity != Wrong && severity != OK {

@@ -43,20 +43,20 @@ func (o *Observation) reach(n *Node) Finding {
 	where += ", port " + n.Port + ": "
 	switch {
 	case n.FailedStep == engine.StepLookup:
-		return Finding{"reach", n.Label, Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure),
-			"add it to DNS, for this machine and for clients, or choose another address with redirect_to, such as node_address"}
+		return n.finding("reach", Wrong, fmt.Sprintf("the name %s cannot be looked up here: %s", n.Host, n.Failure),
+			"add it to DNS, for this machine and for clients, or choose another address with redirect_to, such as node_address")
 	case n.FailedStep != engine.StepConnect:
-		return Finding{"reach", n.Label, OK, where + "connected in " + words.Brief(n.Connected), ""}
+		return n.finding("reach", OK, where+"connected in "+words.Brief(n.Connected), "")
 	case !strings.Contains(n.Failure, "refused"):
-		return Finding{"reach", n.Label, Wrong, where + n.Failure, "check whether Vault runs there, and whether a firewall lets this machine reach it"}
+		return n.finding("reach", Wrong, where+n.Failure, "check whether Vault runs there, and whether a firewall lets this machine reach it")
 	case n.lacksPort():
-		return Finding{"reach", n.Label, Wrong, where + n.Failure, "see registration"}
+		return n.finding("reach", Wrong, where+n.Failure, "see registration")
 	}
 	remedy := "start Vault there, or correct its address and port: " + o.addressOption()
 	if n.passing() {
 		remedy += "; or, if it expects the PROXY protocol, set `proxy_protocol_behavior = \"allow_authorized\"`: with deny_unauthorized, one connection from elsewhere may end its listener"
 	}
-	return Finding{"reach", n.Label, Wrong, where + n.Failure, remedy}
+	return n.finding("reach", Wrong, where+n.Failure, remedy)
 }
 
 // passing reports whether Consul calls the node passing, as it does with Vault's own check for as long as the process runs.
@@ -89,12 +89,12 @@ func (o *Observation) otherScheme(n *Node) []Finding {
 			remedy += ", and serve clients by http, since Vault's own client does not follow from https to http"
 		}
 	}
-	return []Finding{{"scheme", n.Label, Wrong, "the node answers " + scheme + ", but requests to it go by " + asked, remedy}}
+	return []Finding{n.finding("scheme", Wrong, "the node answers "+scheme+", but requests to it go by "+asked, remedy)}
 }
 
 // certificate says whether the certificate is valid and trusted, and for how long. It says nothing if there is none.
 func (o *Observation) certificate(n *Node) []Finding {
-	f := Finding{"certificate", n.Label, OK, "", ""}
+	f := n.finding("certificate", OK, "", "")
 	c, failed := n.Certificate, n.FailedStep == engine.StepHandshake && !n.OtherScheme && !n.closed()
 	if c == nil && !failed {
 		return nil
@@ -143,19 +143,19 @@ func (o *Observation) checkCertificate(c *engine.Certificate, f *Finding) {
 func (o *Observation) role(n *Node) Finding {
 	switch {
 	case n.closed():
-		return Finding{"role", n.Label, Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
-			"set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, " +
-				"such as a client that was redirected, may end the listener"}
+		return n.finding("role", Wrong, "the connection was closed without an answer, although Consul calls the node passing: does its listener expect the PROXY protocol?",
+			"set `proxy_protocol_behavior = \"allow_authorized\"` in the listener of that Vault, and restart it: with deny_unauthorized, one connection from elsewhere, "+
+				"such as a client that was redirected, may end the listener")
 	case n.FailedStep == engine.StepRequest && strings.Contains(n.Failure, "certificate"):
-		return Finding{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca"}
+		return n.finding("role", Wrong, "no answer to /v1/sys/health: "+n.Failure, "give a client certificate, which the node wants: `tls { cert FILE; key FILE }` beside ca")
 	case n.FailedStep == engine.StepRequest:
-		return Finding{"role", n.Label, Wrong, "no answer to /v1/sys/health: " + n.Failure, "see the log of that Vault"}
+		return n.finding("role", Wrong, "no answer to /v1/sys/health: "+n.Failure, "see the log of that Vault")
 	case n.Redirector:
-		return Finding{"role", n.Label, Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set " + o.addressOption() + ", to the address of the node itself"}
+		return n.finding("role", Wrong, "what answers there is a redirector, not Vault: requests would go round in circles", "set "+o.addressOption()+", to the address of the node itself")
 	case n.Health.Result == engine.ResultUnclear:
-		return Finding{"role", n.Label, Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy}
+		return n.finding("role", Warning, fmt.Sprintf("Vault answers /v1/sys/health, but does not tell its state: %s", n.Health.Role), n.Health.Remedy)
 	case !n.Health.Vault:
-		return Finding{"role", n.Label, Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: " + o.addressOption()}
+		return n.finding("role", Wrong, fmt.Sprintf("what answers is not Vault (/v1/sys/health: %d)", n.Health.Code), "correct its address and port: "+o.addressOption())
 	}
 	detail, remedy := n.Health.Role.String(), strings.ReplaceAll(n.Health.Remedy, "%s", n.URL)
 	if len(n.Failing) > 0 {
@@ -176,7 +176,7 @@ func (o *Observation) role(n *Node) Finding {
 		remedy = "see these checks: `consul catalog nodes -detailed`, and the log of the Consul agent there"
 	}
 	if remedy != "" {
-		return Finding{"role", n.Label, Warning, detail, remedy}
+		return n.finding("role", Warning, detail, remedy)
 	}
-	return Finding{"role", n.Label, OK, detail, ""}
+	return n.finding("role", OK, detail, "")
 }

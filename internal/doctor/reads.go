@@ -30,23 +30,23 @@ func (o *Observation) reads() (list []Finding) {
 		case n.Elected:
 		case n.Reads:
 			fit++
-			list = append(list, Finding{"reads", n.Label, OK, "serves reads: those that the option standby names are redirected to it", ""})
+			list = append(list, n.finding("reads", OK, "serves reads: those that the option standby names are redirected to it", ""))
 		case n.WhyNoReads == engine.ForwardsReads:
 			forwarding++
-			list = append(list, Finding{"reads", n.Label, OK, "gets no reads: " + n.WhyNoReads, ""})
+			list = append(list, n.finding("reads", OK, "gets no reads: "+n.WhyNoReads, ""))
 		default:
-			list = append(list, Finding{"reads", n.Label, Warning, "gets no reads: " + n.WhyNoReads, "see its other lines"})
+			list = append(list, n.finding("reads", Warning, "gets no reads: "+n.WhyNoReads, "see its other lines"))
 		}
 	}
 	if forwarding > 0 && fit == 0 {
-		list = append(list, Finding{"reads", o.Name, Warning, "the option standby does nothing: no standby serves reads itself",
-			"remove it; or use OpenBao from 2.5, without `disable_standby_reads`, or performance standbys of Vault Enterprise"})
+		list = append(list, o.finding("reads", Warning, "the option standby does nothing: no standby serves reads itself",
+			"remove it; or use OpenBao from 2.5, without `disable_standby_reads`, or performance standbys of Vault Enterprise"))
 	}
 	for _, s := range o.Sites {
 		for _, m := range s.Reads {
 			if text := m.writes(); text != "" {
-				list = append(list, Finding{"reads", o.Name, Warning, "a matcher of the option standby " + text + ": standbys forward these requests to the active node, which takes a hop more",
-					"name reads only, such as `standby method GET LIST`, or `standby expression \"method('GET', 'LIST') && path('/v1/secret/data/*')\"`"})
+				list = append(list, o.finding("reads", Warning, "a matcher of the option standby "+text+": standbys forward these requests to the active node, which takes a hop more",
+					"name reads only, such as `standby method GET LIST`, or `standby expression \"method('GET', 'LIST') && path('/v1/secret/data/*')\"`"))
 			}
 		}
 	}

@@ -24,22 +24,22 @@ func (o *Observation) redirect(n *Node) Finding {
 	home, _ := netip.ParseAddr(n.Node.Address) // where the node is, by Consul
 	switch itself := o.leadsBack(n); {
 	case itself != "":
-		return Finding{"redirect", n.Label, Wrong, n.URL + " leads back to the redirector itself, which is " + itself, setAddress + "the address of the node itself"}
+		return n.finding("redirect", Wrong, n.URL+" leads back to the redirector itself, which is "+itself, setAddress+"the address of the node itself")
 	case loopback && o.Here.IsAnother(n.Node.Address):
-		return Finding{"redirect", n.Label, Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address),
-			setAddress + "an address that clients reach"}
+		return n.finding("redirect", Wrong, fmt.Sprintf("%s is a loopback address, but the node is at %s: clients would ask their own machine", n.URL, n.Node.Address),
+			setAddress+"an address that clients reach")
 	case loopback && !o.onlyLocal() && !proxied && home.IsLoopback():
-		return Finding{"redirect", n.Label, Warning, n.URL + localOnly, "unless this is a trial on one machine, " + setAddress + "an address that clients reach"}
+		return n.finding("redirect", Warning, n.URL+localOnly, "unless this is a trial on one machine, "+setAddress+"an address that clients reach")
 	case loopback && !o.onlyLocal() && !proxied:
-		return Finding{"redirect", n.Label, Wrong, n.URL + localOnly, setAddress + "an address that clients reach"}
+		return n.finding("redirect", Wrong, n.URL+localOnly, setAddress+"an address that clients reach")
 	case !loopback && slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.Unmap().IsLoopback() }):
-		return Finding{"redirect", n.Label, Warning, n.Host + " is a loopback address here: it must be another one for clients", "remove the name from /etc/hosts here, and add it to DNS"}
+		return n.finding("redirect", Warning, n.Host+" is a loopback address here: it must be another one for clients", "remove the name from /etc/hosts here, and add it to DNS")
 	case n.Elected && proxied:
-		return Finding{"redirect", n.Label, OK, "all requests are proxied to " + n.URL + ": Vault sees the address of this machine, unless it trusts X-Forwarded-For", ""}
+		return n.finding("redirect", OK, "all requests are proxied to "+n.URL+": Vault sees the address of this machine, unless it trusts X-Forwarded-For", "")
 	case n.Elected:
-		return Finding{"redirect", n.Label, OK, "clients are sent to " + n.URL, ""}
+		return n.finding("redirect", OK, "clients are sent to "+n.URL, "")
 	}
-	return Finding{"redirect", n.Label, OK, "clients would be sent to " + n.URL, ""}
+	return n.finding("redirect", OK, "clients would be sent to "+n.URL, "")
 }
 
 // addressOption is what decides to which address of a node redirects lead.

@@ -64,8 +64,8 @@ func (o *Observation) registrations() []Finding {
 		return nil
 	}
 	if url := o.sharedAddress(); url != "" {
-		return []Finding{{"registration", o.Name, Warning, "all nodes are registered with the same address, " + url + ": api_addr has to be each node's own",
-			"set api_addr in the config of each Vault to an address of that node; or set redirect_to and port in the config here, such as `redirect_to node_address`"}}
+		return []Finding{o.finding("registration", Warning, "all nodes are registered with the same address, "+url+": api_addr has to be each node's own",
+			"set api_addr in the config of each Vault to an address of that node; or set redirect_to and port in the config here, such as `redirect_to node_address`")}
 	}
 	var list []Finding
 	for _, n := range vaults(o.where(func(n *Node) bool { return n.URL != "" })) {
@@ -77,7 +77,7 @@ func (o *Observation) registrations() []Finding {
 		list = append(list, withoutPort(n))
 	}
 	if len(list) == 0 {
-		list = []Finding{{"registration", o.Name, OK, "each Vault is registered once, with an address of its own", ""}}
+		list = []Finding{o.finding("registration", OK, "each Vault is registered once, with an address of its own", "")}
 	}
 	return list
 }
@@ -98,7 +98,7 @@ func twice(n *Node, same []*Node) Finding {
 		remedy = "have Vault register with the Consul agent on its own machine, not through a balancer (`address` in service_registration \"consul\"), " +
 			"and deregister the other one (`consul services deregister -id ID` at its agent); or " + remedy
 	}
-	return Finding{"registration", n.Label, Warning, fmt.Sprintf("%s is registered %s, as %s", n.URL, times, strings.Join(as, " and ")), remedy}
+	return n.finding("registration", Warning, fmt.Sprintf("%s is registered %s, as %s", n.URL, times, strings.Join(as, " and ")), remedy)
 }
 
 // lacksPort reports whether Vault has registered the node with an api_addr that has no port, and clients are sent to that one.
@@ -113,10 +113,10 @@ func withoutPort(n *Node) Finding {
 	if n.Health != nil && n.Health.Vault {
 		severity = Warning // that port is right
 	}
-	return Finding{"registration", n.Label, severity,
+	return n.finding("registration", severity,
 		fmt.Sprintf("api_addr has no port: Vault is registered as %s, with port %d and without an address", n.Node.ID, n.Node.Port),
 		fmt.Sprintf("set api_addr in the config of that Vault to an address with a port, such as `api_addr = %q`; or set the option `port` in the config here, such as `port 8200`",
-			scheme+"://"+n.Node.Name+":8200")}
+			scheme+"://"+n.Node.Name+":8200"))
 }
 
 // portless reports whether the node has no port to send clients to.
@@ -127,8 +127,8 @@ func (n *Node) portless() bool {
 // misaddressed says why clients cannot be sent to a node, and what to do about it.
 func (o *Observation) misaddressed(n *Node) Finding {
 	if n.portless() {
-		return Finding{"redirect", n.Label, Wrong, "clients cannot be sent there: no port is registered, or several named ports of which none is the default",
-			"set the option `port` in the config here, such as `port 8200`; or register a default port"}
+		return n.finding("redirect", Wrong, "clients cannot be sent there: no port is registered, or several named ports of which none is the default",
+			"set the option `port` in the config here, such as `port 8200`; or register a default port")
 	}
-	return Finding{"redirect", n.Label, Wrong, "clients cannot be sent there: " + n.Why, "correct " + o.addressOption()}
+	return n.finding("redirect", Wrong, "clients cannot be sent there: "+n.Why, "correct "+o.addressOption())
 }

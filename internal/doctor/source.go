@@ -24,7 +24,7 @@ const noLeader = "Consul has no leader: see `consul operator raft list-peers`"
 func (o *Observation) discovery() []Finding {
 	source := cmp.Or(o.Source, "discovery")
 	if source == "vault" { // there is nothing to query, and names are looked up with each node
-		return []Finding{{"nodes", o.Name, OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), ""}}
+		return []Finding{o.finding("nodes", OK, fmt.Sprintf("named by URL, without Consul: %s", o.names()), "")}
 	}
 	took := words.Brief(o.Took)
 	reach := Finding{source, o.Endpoint, OK, "answered in " + took + ", and knows a leader", ""}
@@ -73,8 +73,10 @@ func (o *Observation) service() Finding {
 	case o.Incomplete == discovery.ReasonACLFiltered:
 		return Finding{"service", subject, Wrong, "no instance is visible", "see token"}
 	}
-	return Finding{"service", subject, Wrong, "no instance is registered, or none that the token may see",
-		"give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`"}
+	return Finding{
+		"service", subject, Wrong, "no instance is registered, or none that the token may see",
+		"give Vault a service_registration \"consul\" (or a service definition), or name the service with `consul { service NAME }`",
+	}
 }
 
 // mostNames is how many nodes are named in a line.
