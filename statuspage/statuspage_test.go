@@ -49,7 +49,7 @@ func day(now time.Time) status.Document {
 	c := status.Cluster{
 		Cluster: "vault", Healthy: true, Ready: true, Reason: discovery.ReasonOK, Since: at(4 * time.Hour), Candidates: 1,
 		Active:    &status.Active{Node: "vault-2", ID: "2", URL: "https://vault-2.example.com:8200", Since: ago(4 * time.Hour), By: engine.ByProbe, Changes: 3},
-		Discovery: status.Discovery{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
+		Discovery: engine.DiscoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Service: "vault", Up: true, LastSuccess: at(12 * time.Second)},
 		Requests:  map[string]uint64{"redirected": 48217, "unavailable": 3},
 		Hold:      map[string]uint64{"limit": 10000, "released": 37, "abandoned": 1},
 		History: []status.Change{

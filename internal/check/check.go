@@ -154,13 +154,14 @@ func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 	case config != "":
 		return handlersByConfig(config, fs.String("adapter"))
 	}
+	source := map[string]any{"source": "consul", "address": fs.Arg(0), "token_file": tokenFile}
 	if len(vault) > 0 {
 		for _, u := range vault {
 			if _, err := nodes.ParseURL(u); err != nil {
 				return nil, fmt.Errorf("--vault: %w", err)
 			}
 		}
-		return handlerFor(scheme, map[string]any{"source": "vault", "urls": vault})
+		source = map[string]any{"source": "vault", "urls": vault}
 	}
 	if fs.NArg() > 0 {
 		if !strings.Contains(fs.Arg(0), ":") { // the argument is not shown: it may be a token
@@ -170,22 +171,10 @@ func handlersByFlags(fs caddycmd.Flags) ([]handler, error) {
 			return nil, fmt.Errorf("CONSUL_HOST_PORT: %w", err)
 		}
 	}
-	if err := checkTokenFile(tokenFile); err != nil {
-		return nil, err
+	if _, err := os.Stat(tokenFile); tokenFile != "" && err != nil { // the name is not shown: it may be the token itself
+		return nil, fmt.Errorf("--token-file takes the name of a file: %w", errors.Unwrap(err))
 	}
-	return handlerFor(scheme, map[string]any{"source": "consul", "address": fs.Arg(0), "token_file": tokenFile})
-}
-
-// handlerFor returns a handler with a scheme and a discovery. Empty values get their defaults.
-func handlerFor(scheme string, discovery map[string]any) ([]handler, error) {
-	raw, err := json.Marshal(map[string]any{"scheme": scheme, "discovery": discovery})
+	// Empty values get their defaults.
+	raw, err := json.Marshal(map[string]any{"scheme": scheme, "discovery": source})
 	return []handler{{raw: raw}}, err
-}
-
-// checkTokenFile checks that the file can be read. The error does not show its name, which may be the token itself.
-func checkTokenFile(name string) error {
-	if _, err := os.Stat(name); name != "" && err != nil {
-		return fmt.Errorf("--token-file takes the name of a file: %w", errors.Unwrap(err))
-	}
-	return nil
 }

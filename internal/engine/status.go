@@ -148,19 +148,19 @@ func (v *View) stamp(next, prev *State, now time.Time) {
 	}
 }
 
-// DiscoveryStatus is what is known of a discovery.
+// DiscoveryStatus is what is known of a discovery, as the status document has it.
 type DiscoveryStatus struct {
-	Source      string // its name, such as consul
-	Endpoint    string
-	Service     string
-	ActiveBy    string // how the active node is marked
-	Up          bool   // the last query was answered, and the answer proves something
-	LastSuccess time.Time
-	Failing     time.Time // since when queries fail; zero: they do not
-	Failures    int64     // in a row
-	Index       uint64
-	Detail      string // of the failure
-	Queries     *Counter[discovery.Reason]
+	Source       string     `json:"source"` // its name, such as consul
+	Endpoint     string     `json:"endpoint"`
+	Service      string     `json:"service,omitempty"`
+	ActiveBy     string     `json:"active_by"` // auto, tag, check or probe: what marks the active node
+	Up           bool       `json:"up"`        // the last query was answered, and the answer proves something
+	LastSuccess  *time.Time `json:"last_success"`
+	FailingSince *time.Time `json:"failing_since"`
+	Failures     int64      `json:"failures"` // in a row
+	Index        uint64     `json:"index"`
+
+	Queries *Counter[discovery.Reason] `json:"-"`
 }
 
 // Discovery returns what is known of the view's discovery.
@@ -169,9 +169,18 @@ func (v *View) Discovery() DiscoveryStatus {
 	r := w.latest()
 	return DiscoveryStatus{
 		Source: discovery.SourceName(w.discoverer), Endpoint: w.discoverer.Endpoint(), Service: v.selection.Service, ActiveBy: v.selection.Mode,
-		Up: !r.polled.IsZero() && r.failure == "" && r.incomplete == "", LastSuccess: r.polled, Failing: r.failing,
-		Failures: r.failures, Index: r.index, Detail: r.detail, Queries: w.queries,
+		Up: !r.polled.IsZero() && r.failure == "" && r.incomplete == "", LastSuccess: TimeOrNil(r.polled), FailingSince: TimeOrNil(r.failing),
+		Failures: r.failures, Index: r.index, Queries: w.queries,
 	}
+}
+
+// TimeOrNil returns a time in UTC, nil for the zero time.
+func TimeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 // failingChecks returns the IDs of the checks that are not passing.

@@ -137,9 +137,9 @@ func (s sample) state(state *engine.State, now time.Time) {
 	}
 	s.gauge(descCandidates, float64(state.Candidates))
 	s.counter(descChanges, float64(state.Changes))
-	expiry := time.Time{}
+	var expiry *time.Time
 	if phase.Situation == engine.Stale {
-		expiry = phase.Time
+		expiry = &phase.Time
 	}
 	s.gauge(descStale, timestamp(expiry))
 }
@@ -184,9 +184,9 @@ func (s sample) stats(v *engine.View, now time.Time) {
 	stats := v.Stats()
 	counters(s, descLosses, engine.LossReasons, stats.Losses)
 	s.counter(descWithout, v.WithoutActive(now).Seconds())
-	lastChange := time.Time{}
+	var lastChange *time.Time
 	if changes := v.History(); len(changes) > 0 {
-		lastChange = changes[0].At
+		lastChange = &changes[0].At
 	}
 	s.gauge(descLastChange, timestamp(lastChange))
 	s.histogram(descFailover, stats.Failovers)
@@ -205,9 +205,9 @@ func bit(b bool) float64 {
 	return 0
 }
 
-// timestamp returns a time in seconds since 1970, 0 for the zero time.
-func timestamp(t time.Time) float64 {
-	if t.IsZero() {
+// timestamp returns a time in seconds since 1970, 0 for none.
+func timestamp(t *time.Time) float64 {
+	if t == nil {
 		return 0
 	}
 	return float64(t.UnixMilli()) / 1e3

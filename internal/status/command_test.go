@@ -70,7 +70,7 @@ func scriptedStatus() Document {
 		Active: &Active{
 			Node: "vault-2", URL: "https://vault-2.example.com:8200", Since: *changed, Changes: 4,
 		},
-		Discovery: Discovery{Source: "consul", Endpoint: "127.0.0.1:8500", Up: true, LastSuccess: ago(125*time.Minute + 30*time.Second)},
+		Discovery: engine.DiscoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8500", Up: true, LastSuccess: ago(125*time.Minute + 30*time.Second)},
 		Nodes: []Node{
 			{
 				Node: "vault-0", State: engine.NodeSealed, Since: ago(6*day + 150*time.Minute), Why: "probe: 503, sealed",
@@ -88,7 +88,7 @@ func scriptedStatus() Document {
 	}
 	lost := Cluster{
 		Cluster: "other", Reason: discovery.ReasonACLDenied, Since: ago(225*time.Minute + 30*time.Second), Nodes: []Node{},
-		Discovery: Discovery{Source: "consul", Endpoint: "127.0.0.1:8501", FailingSince: ago(241*time.Minute + 30*time.Second)},
+		Discovery: engine.DiscoveryStatus{Source: "consul", Endpoint: "127.0.0.1:8501", FailingSince: ago(241*time.Minute + 30*time.Second)},
 	}
 	return Document{Version: "1.2.3", Clusters: []Cluster{vault, lost}}
 }

@@ -30,23 +30,23 @@ type Document struct {
 
 // Cluster is the status of one cluster.
 type Cluster struct {
-	Cluster    string            `json:"cluster"`
-	Healthy    bool              `json:"healthy"` // a request would be redirected now
-	Ready      bool              `json:"ready"`   // no other instance could do better
-	Reason     discovery.Reason  `json:"reason"`
-	Detail     string            `json:"detail"`
-	Active     *Active           `json:"active"`
-	Silent     bool              `json:"silent"` // the active node has not answered a probe yet: requests wait
-	Since      *time.Time        `json:"since"`  // since when a node is active, or none is
-	Candidates int               `json:"candidates"`
-	StaleSince *time.Time        `json:"stale_since"`
-	StaleUntil *time.Time        `json:"stale_until"`
-	Discovery  Discovery         `json:"discovery"`
-	Nodes      []Node            `json:"nodes"`
-	Requests   map[string]uint64 `json:"requests"`
-	Hold       map[string]uint64 `json:"hold"`
-	UsedBy     []string          `json:"used_by"`
-	History    []Change          `json:"history"`
+	Cluster    string                 `json:"cluster"`
+	Healthy    bool                   `json:"healthy"` // a request would be redirected now
+	Ready      bool                   `json:"ready"`   // no other instance could do better
+	Reason     discovery.Reason       `json:"reason"`
+	Detail     string                 `json:"detail"`
+	Active     *Active                `json:"active"`
+	Silent     bool                   `json:"silent"` // the active node has not answered a probe yet: requests wait
+	Since      *time.Time             `json:"since"`  // since when a node is active, or none is
+	Candidates int                    `json:"candidates"`
+	StaleSince *time.Time             `json:"stale_since"`
+	StaleUntil *time.Time             `json:"stale_until"`
+	Discovery  engine.DiscoveryStatus `json:"discovery"`
+	Nodes      []Node                 `json:"nodes"`
+	Requests   map[string]uint64      `json:"requests"`
+	Hold       map[string]uint64      `json:"hold"`
+	UsedBy     []string               `json:"used_by"`
+	History    []Change               `json:"history"`
 }
 
 // Active is the active node.
@@ -57,19 +57,6 @@ type Active struct {
 	Since   time.Time `json:"since"`
 	By      string    `json:"by"`      // probe or discovery: what says so
 	Changes uint64    `json:"changes"` // how often another node became active
-}
-
-// Discovery is the status of discovery.
-type Discovery struct {
-	Source       string     `json:"source"`
-	Endpoint     string     `json:"endpoint"`
-	Service      string     `json:"service,omitempty"`
-	ActiveBy     string     `json:"active_by"` // auto, tag, check or probe: what marks the active node
-	Up           bool       `json:"up"`
-	LastSuccess  *time.Time `json:"last_success"`
-	FailingSince *time.Time `json:"failing_since"`
-	Failures     int64      `json:"failures"` // in a row
-	Index        uint64     `json:"index"`
 }
 
 // Node is the status of one node.
@@ -124,24 +111,20 @@ func Now() Document {
 }
 
 func clusterOf(c *registry.Cluster, now time.Time) Cluster {
-	s, stats, source := c.View.State(), c.View.Stats(), c.View.Discovery()
+	s, stats := c.View.State(), c.View.Stats()
 	phase := s.PhaseAt(now)
 	d := Cluster{
 		Cluster: c.Name, Healthy: phase.HasTarget(), Reason: s.ReasonAt(now), Detail: s.Detail, Silent: phase.Situation == engine.Silent,
-		Since: TimeOrNil(s.Since), Candidates: s.Candidates, StaleSince: TimeOrNil(s.StaleSince),
-		Discovery: Discovery{
-			Source: source.Source, Endpoint: source.Endpoint, Service: source.Service, ActiveBy: source.ActiveBy, Up: source.Up,
-			LastSuccess: TimeOrNil(source.LastSuccess), FailingSince: TimeOrNil(source.Failing), Failures: source.Failures, Index: source.Index,
-		},
-		Nodes: []Node{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: changesOf(c),
+		Since: engine.TimeOrNil(s.Since), Candidates: s.Candidates, StaleSince: engine.TimeOrNil(s.StaleSince),
+		Discovery: c.View.Discovery(), Nodes: []Node{}, Requests: map[string]uint64{}, UsedBy: c.Servers(), History: changesOf(c),
 		Hold: map[string]uint64{"limit": uint64(c.HoldLimit()), "waiting": uint64(max(0, c.View.Waiting()))},
 	}
 	d.Ready = !caddy.Exiting() && (d.Healthy || !redirect.MayBeOwnFault(d.Reason))
 	switch {
 	case phase.Situation == engine.Stale:
-		d.StaleUntil = TimeOrNil(phase.Time)
+		d.StaleUntil = engine.TimeOrNil(phase.Time)
 	case phase.Situation == engine.None && !phase.Time.IsZero():
-		d.Since = TimeOrNil(phase.Time) // a stale node expires without a new state
+		d.Since = engine.TimeOrNil(phase.Time) // a stale node expires without a new state
 	}
 	if d.Healthy {
 		d.Active = &Active{s.Node.Name, s.Node.ID, s.Target.URL, s.Since.UTC(), s.By, s.Changes}
@@ -160,7 +143,7 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 
 func nodeOf(n engine.NodeStatus) Node {
 	d := Node{
-		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: TimeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
+		Node: n.Node.Name, ID: n.Node.ID, URL: n.URL, State: n.State, Since: engine.TimeOrNil(n.Since), Elected: n.Elected, Marked: n.Marked,
 		Why: n.Why, Reads: n.Reads, WhyNoReads: n.WhyNoReads, FailingChecks: append([]string{}, n.Failing...),
 	}
 	if n.Probe.Result != engine.ResultNone {
@@ -179,13 +162,4 @@ func changesOf(c *registry.Cluster) []Change {
 		})
 	}
 	return list
-}
-
-// TimeOrNil returns a time in UTC, nil for the zero time.
-func TimeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
 }

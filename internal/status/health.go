@@ -39,7 +39,7 @@ type Health struct {
 func HealthOf(s *engine.State, endpoint string, now time.Time) Health {
 	d := Health{
 		Healthy: s.PhaseAt(now).HasTarget(), Application: instance.Application, Version: instance.Version(), Source: instance.SourceURL, ConsulHostPort: endpoint,
-		LastConsulPoll: TimeOrNil(s.Polled), StaleSince: TimeOrNil(s.StaleSince),
+		LastConsulPoll: engine.TimeOrNil(s.Polled), StaleSince: engine.TimeOrNil(s.StaleSince),
 		Reason: s.ReasonAt(now), Nodes: s.Nodes(), Candidates: s.Candidates, Changes: s.Changes,
 	}
 	if d.Reason != discovery.ReasonOK {
