@@ -122,8 +122,6 @@ func (v *View) Await(ctx context.Context, q *Queue, w Waiter) *State {
 		w.Begin()
 	}
 
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for lost := false; ; {
 		changed, site := v.Changed(), v.servedBy()
 		now, own, served := time.Now(), v.State(), site.State()
@@ -144,8 +142,7 @@ func (v *View) Await(ctx context.Context, q *Queue, w Waiter) *State {
 			end = last
 		}
 		lost = lost || own.phase.Situation != Starting
-		timer.Reset(end.Sub(now))
-		if end := v.wait(ctx, changed, timer.C); end != "" {
+		if end := v.wait(ctx, changed, end.Sub(now)); end != "" {
 			site = v.servedBy()
 			site.held(q, end, time.Since(began))
 			return site.State()
@@ -162,14 +159,12 @@ func (v *View) Pause(ctx context.Context, q *Queue, w Waiter, s *State, d time.D
 		return false
 	}
 	defer leave()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
 	for end := time.Now().Add(d); ; {
 		changed := v.Changed()
 		if v.State() != s && v.servedBy().State() != s || !time.Now().Before(end) {
 			return true
 		}
-		if v.wait(ctx, changed, timer.C) != "" {
+		if v.wait(ctx, changed, time.Until(end)) != "" {
 			return false
 		}
 	}
@@ -200,12 +195,12 @@ func (v *View) enter(q *Queue, w *Waiter) (on *View, leave func()) {
 	}
 }
 
-// wait waits until the cluster changes or a timer fires. If the request is not to wait any more, wait returns why.
-func (v *View) wait(ctx context.Context, changed <-chan struct{}, timer <-chan time.Time) HoldEnd {
+// wait waits until the cluster changes, or for so long at most. If the request is not to wait any more, wait returns why.
+func (v *View) wait(ctx context.Context, changed <-chan struct{}, most time.Duration) HoldEnd {
 	select {
 	case <-changed:
-	case <-timer:
-	case <-v.cluster.pool.ending:
+	case <-time.After(most):
+	case <-v.cluster.pool.ending.Done():
 		return Shutdown
 	case <-ctx.Done():
 		return Abandoned

@@ -86,9 +86,6 @@ const (
 	RedirectorHeader = "Vault-Redirector"
 )
 
-// isRedirector is what is found of a redirector.
-var isRedirector = ProbeOutcome{Result: ResultRedirector, Code: http.StatusLoopDetected, Detail: "a redirector answers at this address: correct api_addr in Vault's configuration"}
-
 // maxProbeAnswer bounds what is read of an answer, its headers and its body each. The longest is that to [mountsPath], with some 400
 // bytes for each mount that is shown to everybody.
 const maxProbeAnswer = 256 << 10
@@ -179,8 +176,8 @@ func (c *probeConn) answer(ctx context.Context, target string, headers ...string
 	redirector := header.Get(RedirectorHeader) != ""
 	switch distrust := c.distrust.Load(); {
 	case redirector && distrust == nil:
-		o := isRedirector
-		return 0, nil, &o
+		const detail = "a redirector answers at this address: correct api_addr in Vault's configuration"
+		return 0, nil, &ProbeOutcome{Result: ResultRedirector, Code: http.StatusLoopDetected, Detail: detail}
 	case err != nil && (code == 0 || distrust == nil): // half an answer is none
 		o := outcomeOfError(err)
 		return 0, nil, &o

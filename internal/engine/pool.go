@@ -38,9 +38,9 @@ import (
 
 // Pool holds the clusters of a process. NewPool makes one.
 type Pool struct {
-	dial   dialFunc      // of probes
-	ending chan struct{} // closed when the process is about to end
-	end    func()
+	dial   dialFunc        // of probes
+	ending context.Context // ends when the process is about to
+	end    context.CancelFunc
 
 	mu        sync.Mutex // of all that is known. No I/O holds it up, and no request that is answered at once takes it
 	clusters  []*Cluster
@@ -53,8 +53,8 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 
 // NewPool returns an empty pool.
 func NewPool() *Pool {
-	p := &Pool{dial: new(net.Dialer).DialContext, ending: make(chan struct{})}
-	p.end = sync.OnceFunc(func() { close(p.ending) })
+	p := &Pool{dial: new(net.Dialer).DialContext}
+	p.ending, p.end = context.WithCancel(context.Background())
 	return p
 }
 

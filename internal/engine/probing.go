@@ -92,9 +92,17 @@ func (n *probedNode) drop() {
 // serves reports whether requests are sent to a node by any view.
 func (c *Cluster) serves(n *probedNode) bool {
 	return slices.ContainsFunc(c.views, func(v *View) bool {
-		m := v.member(n.key.id)
-		return v.started() && m != nil && m.probed == n && v.sendsTo(m)
+		m := v.probing(n)
+		return v.started() && m != nil && v.sendsTo(m)
 	})
+}
+
+// probing returns the member that a node is probed for, nil if there is none.
+func (v *View) probing(n *probedNode) *member {
+	if m := v.member(n.key.id); m != nil && m.probed == n {
+		return m
+	}
+	return nil
 }
 
 // sendsTo reports whether requests are sent to a member: it is the active node, or a standby that is fit to serve reads.
@@ -122,7 +130,7 @@ func (c *Cluster) probed(n *probedNode, conn *probeConn, o ProbeOutcome, unable 
 		}
 		c.noteUnable(n, unable)
 		for _, v := range c.views {
-			if m := v.member(n.key.id); m != nil && m.probed == n && v.records() {
+			if v.probing(n) != nil && v.records() {
 				v.Stats().probed(o)
 			}
 		}
@@ -164,7 +172,7 @@ func (c *Cluster) noteUnable(n *probedNode, why string) {
 		return
 	}
 	for _, v := range c.views {
-		if m := v.member(n.key.id); m == nil || m.probed != n || !v.started() {
+		if v.probing(n) == nil || !v.started() {
 			continue
 		}
 		if c.unable = why != ""; c.unable {
