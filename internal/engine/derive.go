@@ -57,7 +57,7 @@ func (v *View) derive(prev *State, now time.Time) (changed bool) {
 func (v *View) next(prev *State, e election, now time.Time) *State {
 	next := &State{
 		reason: e.reason, Detail: e.detail, Candidates: len(e.candidates), Changes: prev.Changes, LoopSeen: prev.LoopSeen,
-		Polled: v.watcher.report.polled, Made: now, last: prev.last,
+		Polled: v.watcher.report.polled, Made: now, lastNode: prev.lastNode, lastURL: prev.lastURL,
 	}
 	if next.Polled.IsZero() {
 		next.Polled = prev.Polled // of another watcher
@@ -113,7 +113,7 @@ func (v *View) detail(next *State, node *member, worth evidence) string {
 		return next.Detail
 	case LacksPort(&node.node, node.target.URL):
 		return "node " + node.node.Name + ": " + withoutPort(&node.node)
-	case node.gone != nil:
+	case node.gone:
 		return "node " + node.node.Name + " is no longer registered, and says that it is active: its configuration may lack service_registration \"consul\" {}"
 	case v.haveOneAddress():
 		return "all nodes are registered with the same address, " + node.target.URL + ": api_addr has to be each node's own"
@@ -127,7 +127,7 @@ func withoutPort(n *discovery.Node) string { return "api_addr has no port: regis
 // haveOneAddress reports whether several nodes are registered, all with the same address.
 func (v *View) haveOneAddress() bool {
 	return len(v.members) > 1 && !slices.ContainsFunc(v.members, func(m member) bool {
-		return m.gone != nil || m.bad != "" || m.target.URL != v.members[0].target.URL || m.node.Name == v.members[0].node.Name && m.node.ID != v.members[0].node.ID
+		return m.gone || m.bad != "" || m.target.URL != v.members[0].target.URL || m.node.Name == v.members[0].node.Name && m.node.ID != v.members[0].node.ID
 	})
 }
 
@@ -147,11 +147,11 @@ func (v *View) fill(next, prev *State, node *member, now time.Time) {
 	if next.Since = prev.Since; !prev.PhaseAt(now).HasTarget() || prev.identity() != node.node.Identity() && prev.Target.URL != node.target.URL {
 		next.Since = now
 	}
-	if next.Target.URL != prev.last.url {
+	if next.Target.URL != prev.lastURL {
 		next.LoopSeen = new(sync.Once)
 		next.Changes++
 	}
-	next.last = reached{next.Node.Name, next.Target.URL}
+	next.lastNode, next.lastURL = next.Node.Name, next.Target.URL
 }
 
 // presence is the phase in which a node is active.

@@ -24,7 +24,8 @@ type member struct {
 	target Target // where it is reached,
 	bad    string // or why it cannot be
 	direct Target // where it is probed; the zero value: nowhere
-	gone   *departed
+	gone   bool   // it is no longer registered, and goes on saying that it is active,
+	goneOf string // in the Vault cluster with this ID while it was registered
 
 	probed *probedNode // of the cluster, nil if it is not probed; the rest is what was known of it when the state was made
 	silent bool        // it leaves a probe unanswered
@@ -35,9 +36,6 @@ type member struct {
 	fit        bool   // to serve reads as a standby,
 	unfit      string // or why not; empty for the active node, and if nobody wants to know
 }
-
-// departed is what is known of a node that is no longer registered, and goes on saying that it is active.
-type departed struct{ clusterID string } // while it was registered
 
 // claims reports whether there is a node that says itself that it is active.
 func (m *member) claims() bool { return m != nil && m.verdict.kind == verdictActive }
@@ -120,7 +118,7 @@ func (v *View) elect(prev *State, now time.Time) election {
 	m := v.member(incumbent)
 	switch {
 	case !v.started():
-	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || m.claims()) && (m == nil || m.gone == nil):
+	case incumbent == (discovery.Identity{}), e.stands && (prev.By != ByProbe || m.claims()) && (m == nil || !m.gone):
 		v.lostNode = discovery.Identity{}
 	case v.lose(incumbent, now):
 		v.applyProbes(now)
@@ -177,7 +175,7 @@ func (v *View) applyProbes(now time.Time) {
 		v.Addressing.locate(m)
 	}
 	v.members = slices.DeleteFunc(v.members, func(m member) bool {
-		return m.gone != nil && m.verdict.kind != verdictActive && m.verdict.kind != verdictPending
+		return m.gone && m.verdict.kind != verdictActive && m.verdict.kind != verdictPending
 	})
 }
 
@@ -203,7 +201,7 @@ func (v *View) overrule(m *member, claimed bool, now time.Time) {
 func (m *member) eligible(stands, strict bool) (reason discovery.Reason, why string) {
 	who := "node " + m.node.Name + ": "
 	switch {
-	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone != nil && (!m.claims() || m.outcome.ClusterID != m.gone.clusterID):
+	case !m.marked && !m.claims(), m.hidden && !m.claims(), m.gone && (!m.claims() || m.outcome.ClusterID != m.goneOf):
 		return discovery.ReasonNoActive, ""
 	case m.health == healthMaintenance:
 		return discovery.ReasonUnhealthy, who + "in maintenance"
@@ -261,7 +259,7 @@ func (m *member) compare(o *member, incumbent discovery.Identity) int {
 	return cmp.Or(
 		first(m.claims(), o.claims()),
 		first(m.unclear.IsZero(), o.unclear.IsZero()), // it says so now, rather than before it ceased to tell its state
-		first(m.gone == nil, o.gone == nil),
+		first(!m.gone, !o.gone),
 		first(m.marked, o.marked),
 		cmp.Compare(o.own, m.own),
 		first(!m.denies(), !o.denies()),

@@ -252,7 +252,7 @@ func TestOrderOfTheElection(t *testing.T) {
 		better, worse func(*member)
 	}{
 		{"says itself that it is active", says(ResultActive), func(*member) {}},
-		{"is registered", func(*member) {}, func(m *member) { m.gone = &departed{} }},
+		{"is registered", func(*member) {}, func(m *member) { m.gone = true }},
 		{"is marked", func(m *member) { m.marked = true }, func(m *member) { m.marked = false }},
 		{"the better check of the instance", func(m *member) { m.own = healthPassing }, func(m *member) { m.own = healthWarning }},
 		{"does not deny it, trusted or not", func(*member) {}, func(m *member) { m.outcome.Result, m.outcome.Unproven = ResultTLS, ResultStandby }},

@@ -35,7 +35,7 @@ func (v *View) record(e Event) {
 // logTransition logs and records what is new in a state.
 func (v *View) logTransition(prev, next *State, by election) {
 	was, is := prev.phase.HasTarget(), next.phase.HasTarget()
-	e := Event{Kind: ActiveChanged, At: next.Made, Previous: prev.last.name, PreviousURL: prev.last.url, Reason: next.reason, By: next.By, Changes: next.Changes}
+	e := Event{Kind: ActiveChanged, At: next.Made, Previous: prev.lastNode, PreviousURL: prev.lastURL, Reason: next.reason, By: next.By, Changes: next.Changes}
 	switch {
 	case is && (!was || prev.Target.URL != next.Target.URL):
 		e.Node, e.URL = next.Node.Name, next.Target.URL
@@ -82,7 +82,7 @@ func (v *View) warn(next *State, by election) {
 		return
 	}
 	departed := ""
-	if m.gone != nil {
+	if m.gone {
 		departed = m.node.Identity().String()
 	}
 	if v.isNew("departed", departed) {

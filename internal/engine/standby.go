@@ -66,7 +66,7 @@ func (m *member) whyUnfit(active *member) string {
 		return m.bad
 	case m.health == healthCritical:
 		return m.critical()
-	case m.gone != nil:
+	case m.gone:
 		return "no longer registered"
 	case m.hidden:
 		return "not in the last answer of discovery"

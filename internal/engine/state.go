@@ -26,16 +26,14 @@ type State struct {
 	Loop       string         // URL of a redirector that is registered as the active node: there is none, and no request waits for one
 	LoopSeen   *sync.Once     // a redirect loop to this target is logged once
 
-	phase   Phase
-	reason  discovery.Reason
-	last    reached // the node that is active, or was last
-	members []member
+	phase    Phase
+	reason   discovery.Reason
+	lastNode string // name of the node that is active, or was last,
+	lastURL  string // and where it is reached
+	members  []member
 
 	standbys []Standby // fit to serve reads, sorted by identity
 }
-
-// reached is a node and where it is reached.
-type reached struct{ name, url string }
 
 // What says that a node is active.
 const (
@@ -68,7 +66,7 @@ func (s *State) ReasonAt(now time.Time) discovery.Reason {
 // Nodes returns how many nodes are registered.
 func (s *State) Nodes() (n int) {
 	for i := range s.members {
-		if s.members[i].gone == nil {
+		if !s.members[i].gone {
 			n++
 		}
 	}

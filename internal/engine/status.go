@@ -110,7 +110,7 @@ func (m *member) why() string {
 		return m.critical()
 	case m.verdict.kind == verdictPending:
 		return "has not answered its first probe yet"
-	case m.gone != nil:
+	case m.gone:
 		return "no longer registered"
 	case m.verdict.kind == verdictRedirector:
 		return "probe: " + m.outcome.Detail

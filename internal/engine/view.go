@@ -210,7 +210,7 @@ func (v *View) carryOver(from *View, now time.Time) *State {
 	s.phase, s.reason, s.LoopSeen = s.PhaseAt(now), s.ReasonAt(now), new(sync.Once)
 	v.applyProbes(now)
 	if m := v.member(s.Node.Identity()); m != nil && m.bad == "" && s.phase.HasTarget() {
-		s.Target, s.last = m.target, reached{m.node.Name, m.target.URL}
+		s.Target, s.lastNode, s.lastURL = m.target, m.node.Name, m.target.URL
 	}
 	return &s
 }
@@ -251,8 +251,8 @@ func departures(registered []member, last *View) (list []member) {
 			slices.ContainsFunc(registered, func(o member) bool { return o.node.Identity() == m.node.Identity() || o.target.URL == m.target.URL }) {
 			continue
 		}
-		if m.gone == nil { // a Vault that stops closes its listener, and then removes its registration
-			m.gone = &departed{m.probed.outcome.ClusterID}
+		if !m.gone { // a Vault that stops closes its listener, and then removes its registration
+			m.gone, m.goneOf = true, m.probed.outcome.ClusterID
 			m.probed.schedule.asap, m.probed.silence.unconfirmed = true, true
 		}
 		m.marked, m.index, m.health, m.own = false, 0, healthPassing, healthPassing

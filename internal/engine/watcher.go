@@ -137,13 +137,10 @@ func (w *watcher) run() {
 		failures = 0
 		changed := w.answered(answer)
 
-		waited := index > 0 && took >= min(waitedLeast, wait/2) // at least half a second: nothing runs hot
-		switch {
-		case answer.Index == 0: // nothing to wait for a change of
+		waited := index > 0 && took >= min(waitedLeast, wait/2)                        // at least half a second: nothing runs hot
+		if answer.Index == 0 || answer.Index == index && !changed && !waited && !cut { // 0: nothing to wait for a change of
 			idle++
-		case answer.Index == index && !changed && !waited && !cut:
-			idle++
-		default:
+		} else {
 			idle = 0
 		}
 		if answer.Index < index {
