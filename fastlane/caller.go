@@ -91,7 +91,7 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	if (to.Loopback || kind == redirect.ToStandby) && (q.Forwarded || l.server.TrustedProxiesUnix) {
 		return nil // a header may have the client's address, by which a standby may be chosen
 	}
-	l.handler.Redirector.View.Stats().Answers.Add(o.Answer)
+	l.handler.Redirector.View.Stats().Answered(o.Answer)
 	return l.answer(s, to, headers, !closing && caddy.Exiting())
 }
 

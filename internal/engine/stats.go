@@ -12,20 +12,24 @@ import (
 )
 
 // Answer is how a request was answered.
-type Answer string
+type Answer int
 
 // The answers.
 const (
-	Redirected    Answer = "redirected" // to the active node
-	SentToStandby Answer = "standby"    // redirected to a standby
-	Proxied       Answer = "proxied"
-	Unavailable   Answer = "unavailable"
-	Loop          Answer = "loop"
-	BadRequest    Answer = "bad_request"
-	Passed        Answer = "passed" // to the next handler
+	Redirected    Answer = iota // to the active node
+	SentToStandby               // redirected to a standby
+	Proxied
+	Unavailable
+	Loop
+	BadRequest
+	Passed // to the next handler
 )
 
-// Answers is the whole set.
+func (a Answer) String() string {
+	return [...]string{"redirected", "standby", "proxied", "unavailable", "loop", "bad_request", "passed"}[a]
+}
+
+// Answers is the whole set, in order.
 var Answers = []Answer{Redirected, SentToStandby, Proxied, Unavailable, Loop, BadRequest, Passed}
 
 // HoldEnd is how the wait of a request ended.
@@ -100,6 +104,9 @@ func newStats() *Stats {
 		noticed:   map[Answer]uint64{},
 	}
 }
+
+// Answered counts a request: each one does, so that nothing is looked up for it.
+func (s *Stats) Answered(a Answer) { s.Answers.counts[a].Add(1) }
 
 // since returns how many requests were answered in a way since the last call.
 func (s *Stats) since(a Answer) float64 {

@@ -18,7 +18,7 @@ import (
 func traffic(v *View, answer Answer, pause, long time.Duration) {
 	for range long / pause {
 		time.Sleep(pause)
-		v.Stats().Answers.Add(answer)
+		v.Stats().Answered(answer)
 	}
 	synctest.Wait()
 }
@@ -80,7 +80,7 @@ func TestProbesFollowAnyTraffic(t *testing.T) {
 					pause := time.Duration(random.ExpFloat64() * float64(random.IntN(100)) * float64(time.Millisecond))
 					burst := random.IntN(20)
 					for range burst {
-						w.View.Stats().Answers.Add(Redirected)
+						w.View.Stats().Answered(Redirected)
 					}
 					requests += burst
 					settle(pause)
@@ -151,10 +151,10 @@ func TestTrafficOfSeveralViews(t *testing.T) {
 			}
 			return n.node("a").probes() - before
 		}
-		if got := probes(func() { w.Stats().Answers.Add(Redirected) }); got < 45 || got > 51 {
+		if got := probes(func() { w.Stats().Answered(Redirected) }); got < 45 || got > 51 {
 			t.Errorf("%d probes for 500 requests by two views with the same counters", got)
 		}
-		if got := probes(func() { w.Stats().Answers.Add(Redirected); other.Stats().Answers.Add(Redirected) }); got < 90 || got > 101 {
+		if got := probes(func() { w.Stats().Answered(Redirected); other.Stats().Answers.Add(Redirected) }); got < 90 || got > 101 {
 			t.Errorf("%d probes for 500 requests by each of two views", got)
 		}
 	})

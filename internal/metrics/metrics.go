@@ -6,6 +6,7 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -115,9 +116,9 @@ func (s sample) counter(d *prometheus.Desc, value float64, labels ...string) {
 }
 
 // counters samples a counter for each element of a closed set.
-func counters[T ~string](s sample, d *prometheus.Desc, set []T, counted *engine.Counter[T]) {
+func counters[T comparable](s sample, d *prometheus.Desc, set []T, counted *engine.Counter[T]) {
 	for _, e := range set {
-		s.counter(d, float64(counted.Count(e)), string(e))
+		s.counter(d, float64(counted.Count(e)), fmt.Sprint(e))
 	}
 }
 

@@ -48,7 +48,7 @@ type placeholders struct {
 
 // Note counts a request, and sets its placeholders and the fields of the access log, if there is one.
 func (d *Redirector) Note(r *http.Request, o Outcome) {
-	d.View.Stats().Answers.Add(o.Answer)
+	d.View.Stats().Answered(o.Answer)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		values := d.placeholders(o)
 		if o.Answer == engine.Passed {
@@ -112,7 +112,7 @@ func (d *Redirector) valuesOf(o Outcome) caddy.ReplacerFunc {
 		case "http.vault_redirect.reason":
 			return string(o.State.ReasonAt(time.Now())), true
 		case "http.vault_redirect.result":
-			return string(o.Answer), true
+			return o.Answer.String(), true
 		case "http.vault_redirect.held_ms":
 			return o.Held.Milliseconds(), true
 		}
@@ -126,7 +126,7 @@ func logFields(r *http.Request, o Outcome) {
 	if !ok {
 		return
 	}
-	extra.Set(zap.String("vault_result", string(o.Answer)))
+	extra.Set(zap.String("vault_result", o.Answer.String()))
 	if node, _ := o.Destination(); node.Name != "" {
 		extra.Set(zap.String("vault_node", node.Name))
 	}

@@ -133,7 +133,7 @@ func clusterOf(c *registry.Cluster, now time.Time) Cluster {
 		d.Nodes = append(d.Nodes, nodeOf(n))
 	}
 	for _, a := range engine.Answers {
-		d.Requests[string(a)] = stats.Answers.Count(a)
+		d.Requests[a.String()] = stats.Answers.Count(a)
 	}
 	for _, e := range engine.HoldEnds {
 		d.Hold[string(e)] = stats.Holds.Count(e)
