@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"time"
@@ -125,12 +124,13 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 	case !hostPort.MatchString(fs.Arg(0)):
 		return nil, errors.New("CONSUL_HOST_PORT must be in host:port or ip:port format, such as 127.0.0.1:8500; the commands beside it are check, history and status")
 	}
+	_, certErr := os.Stat(cert)
 	switch {
 	case !(seconds >= 0.1 && seconds <= 600): // NaN is neither
 		return nil, fmt.Errorf("-p/--poll-interval: %v is not a number of seconds from 0.1 to 600", seconds)
 	case port < 1 || port > 65535:
 		return nil, fmt.Errorf("-P/--port: %d is not between 1 and 65535", port)
-	case cert != "" && key == "" && !exists(cert):
+	case cert != "" && key == "" && errors.Is(certErr, os.ErrNotExist):
 		return nil, fmt.Errorf("-c/--cert-path: there is no file %q; if it is the ID of a Consul check, which was -c in the first vault-redirector, that is -C (--checkid) now", cert)
 	case (cert == "") != (key == ""):
 		return nil, errors.New("-k|--key-path and -c|--cert-path must be specified together")
@@ -145,12 +145,6 @@ func commandConfig(fs caddycmd.Flags) (*caddy.Config, error) {
 		Logging: commandLogging(fs),
 		AppsRaw: commandApps(commandHandler(fs, vault, seconds), port, cert, key),
 	}, nil
-}
-
-// exists reports whether there is such a file, or may be one.
-func exists(file string) bool {
-	_, err := os.Stat(file)
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // commandHandler returns the handler of the flags.

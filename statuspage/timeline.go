@@ -19,6 +19,7 @@ import (
 type timeline struct {
 	Window  time.Duration // the time that it shows: a day, or less if less is known
 	Height  int
+	Axis    int    // bottom of the lanes, and top of the ticks' texts
 	Lanes   []lane // the nodes that were active in it, by name
 	Ticks   []tick
 	Keys    []bar // the legend
@@ -114,9 +115,6 @@ func unknownBefore(c *status.Cluster, first time.Time) string {
 	return "not watched before " + status.Clock(first)
 }
 
-// Axis returns the bottom of the lanes, which is the top of the texts of the ticks.
-func (t *timeline) Axis() int { return t.Height - axis }
-
 // lane returns the lane of a node.
 func (t *timeline) lane(name, url string) *lane {
 	i := slices.IndexFunc(t.Lanes, func(l lane) bool { return l.URL == url })
@@ -138,7 +136,8 @@ func (t *timeline) arrange(shared []bar) {
 		l.Label, l.Y = i*lanePitch+laneLabel, i*lanePitch+laneBars
 		l.Bars = append(l.Bars, shared...)
 	}
-	t.Height = len(t.Lanes)*lanePitch + axis
+	t.Axis = len(t.Lanes) * lanePitch
+	t.Height = t.Axis + axis
 	for i, anchor := range []string{"start", "middle", "middle", "middle", "end"} {
 		text := "now"
 		if ago := t.Window * time.Duration(4-i) / 4; ago > 0 {

@@ -23,22 +23,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// logSwitch turns logging on and off by setting the level of the default log, which the admin API also shows and sets.
-type logSwitch struct {
-	on string // the level to log at when logging is turned on
-}
-
 const logLevelPath = "/config/logging/logs/" + caddy.DefaultLoggerName + "/level"
 
 // ObeySignals makes SIGUSR1 turn logging on, and SIGUSR2 off. Logging that is turned on again has the level that it had
-// before: that of the flags, or one that the admin API has set since.
+// before: that of the flags, or one that the admin API has set since. It sets the level of the default log, which the admin API
+// also shows and sets.
 func ObeySignals(level string) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
-		l := logSwitch{on: level}
 		for s := range spaced(signals, betweenSignals) {
-			if err := l.obey(s); err != nil {
+			if err := obey(s, &level); err != nil {
 				// Not to the log, which may be off.
 				fmt.Fprintf(os.Stderr, "%s: logging could not be changed: %v\n", s, err)
 			}
@@ -65,14 +60,15 @@ func spaced(signals <-chan os.Signal, least time.Duration) iter.Seq[os.Signal] {
 	}
 }
 
-func (l *logSwitch) obey(s os.Signal) error {
+// obey turns logging on or off. While it is on, its level is kept in on, which is the level to turn it on to.
+func obey(s os.Signal, on *string) error {
 	level, err := logLevel()
 	if err != nil {
 		return err
 	}
 	off := level == "PANIC" || level == Off
 	if !off {
-		l.on = level
+		*on = level
 	}
 	pid := zap.Int("pid", os.Getpid())
 	switch {
@@ -82,11 +78,11 @@ func (l *logSwitch) obey(s os.Signal) error {
 		caddy.Log().Warn("logging is turned off by SIGUSR2; SIGUSR1 turns it on", pid)
 		return setLogLevel(Off)
 	case off:
-		if err := setLogLevel(l.on); err != nil {
+		if err := setLogLevel(*on); err != nil {
 			return err
 		}
 	}
-	caddy.Log().Warn("logging is turned on by SIGUSR1; SIGUSR2 turns it off", pid, zap.String("level", l.on))
+	caddy.Log().Warn("logging is turned on by SIGUSR1; SIGUSR2 turns it off", pid, zap.String("level", *on))
 	return nil
 }
 

@@ -63,8 +63,16 @@ type Cluster struct {
 // Clusters returns the clusters that the running config serves, ordered by name. If several views have the same name, all but
 // one get a suffix that depends on their config only. During a reload, they are those of the new config.
 func Clusters() []Cluster {
+	registered.Lock()
+	byView := map[*engine.View][]*User{}
+	for _, u := range registered.users {
+		if n := len(registered.configs); n > 0 && registered.configs[n-1] == u.Config {
+			byView[u.View] = append(byView[u.View], u)
+		}
+	}
+	registered.Unlock()
 	var list []Cluster
-	for v, users := range usersByView() {
+	for v, users := range byView {
 		list = append(list, Cluster{Label(v.Name), v, users})
 	}
 	slices.SortFunc(list, func(a, b Cluster) int {
@@ -81,19 +89,6 @@ func Clusters() []Cluster {
 	}
 	slices.SortFunc(list, func(a, b Cluster) int { return cmp.Compare(a.Name, b.Name) })
 	return list
-}
-
-// usersByView returns the users of the running config.
-func usersByView() map[*engine.View][]*User {
-	registered.Lock()
-	defer registered.Unlock()
-	users := map[*engine.View][]*User{}
-	for _, u := range registered.users {
-		if n := len(registered.configs); n > 0 && registered.configs[n-1] == u.Config {
-			users[u.View] = append(users[u.View], u)
-		}
-	}
-	return users
 }
 
 // HoldLimit returns how many requests may wait for the cluster at once, over all handlers.
