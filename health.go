@@ -95,8 +95,8 @@ func (h *Handler) answerCheck(w http.ResponseWriter, r *http.Request, failed *at
 func (h *Handler) serveHealth(w http.ResponseWriter, r *http.Request) error {
 	s := h.redirector.View.Await(r.Context(), &startupWait, engine.Waiter{})
 	d := status.HealthOf(s, h.discoverer.Endpoint(), time.Now())
-	if v := redirect.Decide(s, r, redirect.ToRedirect); d.Healthy && !v.Goes() {
-		d.Healthy, d.Reason, d.Detail, d.ActiveVault, d.RedirectURL = false, v.Reason, v.Text(s), nil, ""
+	if o := redirect.Decide(s, r, redirect.ToRedirect); d.Healthy && !o.Goes() {
+		d.Healthy, d.Reason, d.Detail, d.ActiveVault, d.RedirectURL = false, o.Reason, o.Text(), nil, ""
 	}
 	if d.Draining, d.ShutdownIn = instance.ShuttingDown(r); d.Draining {
 		d.Healthy = false

@@ -78,11 +78,9 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	o := redirect.Outcome{State: s, Answer: engine.Redirected}
 	if kind == redirect.ToStandby || q.Proto != nil || s != c.state || situation == engine.Stale {
 		c.request.Header = headerOf(q)
-		v := redirect.Decide(s, c.request, kind)
-		if !v.Goes() {
+		if o = redirect.Decide(s, c.request, kind); !o.Goes() {
 			return nil
 		}
-		o.Answer, o.Standby = v.Answer, v.Standby
 		if kind == redirect.ToRedirect && q.Proto == nil {
 			c.state = s
 		}

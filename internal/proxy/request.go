@@ -112,16 +112,19 @@ func (x *Proxy) Serve(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 	var failed *failure // how the last try did
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
 		s := x.View.Await(r.Context(), x.Queue, waiter)
-		o.State, o.Held = s, redirect.HeldSince(p.came)
-		if v := redirect.Decide(s, r, redirect.ToProxy); !v.Goes() {
-			if passed = v.Answer == engine.Unavailable && next != nil && p.upload.giveBack(); passed {
-				return x.Pass(client, r, o, v, next)
+		o = redirect.Decide(s, r, redirect.ToProxy)
+		o.Held = redirect.HeldSince(p.came)
+		if refused := o; !o.Goes() {
+			if passed = o.Answer == engine.Unavailable && next != nil && p.upload.giveBack(); passed {
+				return x.Pass(client, r, o, next)
 			}
-			if v.Answer == engine.Unavailable && p.passOn(x, w, failed) {
-				return nil
+			if o.Answer == engine.Unavailable {
+				if o.Answer = engine.Proxied; p.passOn(x, w, failed) {
+					return nil
+				}
 			}
-			o.Answer = v.Answer
-			return x.Refuse(w, s, v)
+			o = refused
+			return x.Refuse(w, o)
 		}
 		p.buffer()
 		if cause := p.upload.err(); cause != nil {

@@ -35,10 +35,6 @@ func Explain(r discovery.Reason) string { return cmp.Or(reasons[r].text, string(
 // MayBeOwnFault reports whether a reason for having no active node may concern this instance only: another may have one.
 func MayBeOwnFault(r discovery.Reason) bool { return reasons[r].ownFault }
 
-func loopText(url string) string {
-	return "the active Vault node is registered as " + url + ", which is the address of this redirector: correct api_addr in Vault's configuration"
-}
-
 // CloseConnection makes an answer over HTTP/1 or 2 the last one on its connection.
 func CloseConnection(header http.Header) { header.Set("Connection", "close") }
 

@@ -4,6 +4,7 @@
 package redirect
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"time"
@@ -16,15 +17,31 @@ import (
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
 )
 
-// Outcome is how one request was answered.
+// Outcome is how one request is answered.
 type Outcome struct {
 	State   *engine.State
 	Answer  engine.Answer
-	Standby *engine.Standby // to which it was sent; nil: to the active node, if there is one
-	Held    time.Duration   // how long it waited
+	Standby *engine.Standby  // to which it is sent; nil: to the active node, if there is one
+	Reason  discovery.Reason // why it may not go to a node
+	Proven  bool             // the loop does not only follow from what the client sent, which may be forged
+	Held    time.Duration    // how long it waited
 }
 
-// Destination returns the node to which the request was sent, and where that is reached.
+// Goes reports whether the request may go to a node.
+func (o Outcome) Goes() bool {
+	return o.Answer == engine.Redirected || o.Answer == engine.SentToStandby || o.Answer == engine.Proxied
+}
+
+// Text says why the request may not go to a node.
+func (o Outcome) Text() string {
+	if o.Answer == engine.Loop {
+		return "the active Vault node is registered as " + cmp.Or(o.State.Loop, o.State.Target.URL) +
+			", which is the address of this redirector: correct api_addr in Vault's configuration"
+	}
+	return Explain(o.Reason)
+}
+
+// Destination returns the node to which the request is sent, and where that is reached.
 func (o *Outcome) Destination() (node *discovery.Node, to *engine.Target) {
 	if o.Standby != nil {
 		return &o.Standby.Node, &o.Standby.Target

@@ -40,57 +40,36 @@ const (
 	ToProxy                // the request is proxied to the active node
 )
 
-// Verdict says how a request is answered in a State.
-type Verdict struct {
-	Answer  engine.Answer    // Redirected, SentToStandby or Proxied if it may go to a node, else Unavailable or Loop
-	Standby *engine.Standby  // to which it goes; nil: to the active node
-	Reason  discovery.Reason // why it may not go anywhere
-	Proven  bool             // the loop does not only follow from what the client sent, which may be forged
-}
-
 // Decide says where a request goes in a State.
-func Decide(s *engine.State, r *http.Request, kind Kind) Verdict {
+func Decide(s *engine.State, r *http.Request, kind Kind) Outcome {
 	switch {
 	case s.Loop != "":
-		return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
+		return Outcome{State: s, Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
 	case !s.Active():
-		return Verdict{Answer: engine.Unavailable, Reason: s.ReasonAt(time.Now())}
+		return Outcome{State: s, Answer: engine.Unavailable, Reason: s.ReasonAt(time.Now())}
 	}
-	unusable := Verdict{Answer: engine.Unavailable, Reason: discovery.ReasonBadAddress}
+	unusable := Outcome{State: s, Answer: engine.Unavailable, Reason: discovery.ReasonBadAddress}
 	if kind == ToProxy {
 		switch {
 		case loopbackOfAnotherHost(s):
 			return unusable
 		case marked(r), isSocket(s.Target.Addr, r.Context()):
-			return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
+			return Outcome{State: s, Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: true}
 		}
-		return Verdict{Answer: engine.Proxied, Reason: discovery.ReasonOK}
+		return Outcome{State: s, Answer: engine.Proxied}
 	}
 	if kind == ToStandby {
 		if to := standbyFor(s, r); to != nil {
-			return Verdict{Answer: engine.SentToStandby, Standby: to, Reason: discovery.ReasonOK}
+			return Outcome{State: s, Answer: engine.SentToStandby, Standby: to}
 		}
 	}
 	switch loop, proven := leadsBack(&s.Target, r); {
 	case loop:
-		return Verdict{Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: proven}
+		return Outcome{State: s, Answer: engine.Loop, Reason: discovery.ReasonBadAddress, Proven: proven}
 	case onlyLocal(&s.Target, r):
 		return unusable
 	}
-	return Verdict{Answer: engine.Redirected, Reason: discovery.ReasonOK}
-}
-
-// Goes reports whether the request may go to a node.
-func (v Verdict) Goes() bool {
-	return v.Answer == engine.Redirected || v.Answer == engine.SentToStandby || v.Answer == engine.Proxied
-}
-
-// Text says why a request may not go to the active node of a State.
-func (v Verdict) Text(s *engine.State) string {
-	if v.Answer == engine.Loop {
-		return loopText(cmp.Or(s.Loop, s.Target.URL))
-	}
-	return Explain(v.Reason)
+	return Outcome{State: s, Answer: engine.Redirected}
 }
 
 // Redirect answers a request by a redirect of its path to a node, for which it may wait, or by an error. If next is not nil, it gets the
@@ -104,33 +83,30 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	}
 	var held time.Duration
 	if next != nil { // it gets the body, too: nothing may read that before
-		o := d.await(r, nil)
-		if v := Decide(o.State, r, kind); v.Answer == engine.Unavailable {
-			return d.Pass(w, r, o, v, next)
+		o := d.await(r, kind, nil)
+		if o.Answer == engine.Unavailable {
+			return d.Pass(w, r, o, next)
 		}
 		held = o.Held
 	}
 	RefuseBody(w, r)
 	readBeforeReply(w, r)
-	o := d.await(r, discardWhileWaiting)
+	o := d.await(r, kind, discardWhileWaiting)
 	o.Held += held
-	v := Decide(o.State, r, kind)
-	o.Answer, o.Standby = v.Answer, v.Standby
 	d.Note(r, o)
-	if !v.Goes() {
-		return d.Refuse(w, o.State, v)
+	if !o.Goes() {
+		return d.Refuse(w, o)
 	}
 	_, to := o.Destination()
 	return WriteRedirect(w, r, to, path)
 }
 
-// await waits, if need be, until a node is active. It returns the state then, and how long the request was held. While the request
-// waits, read reads its body; nil: nothing does.
-func (d *Redirector) await(r *http.Request, read func(*http.Request) (end func())) Outcome {
+// await waits, if need be, until a node is active, and decides then. While the request waits, read reads its body; nil: nothing does.
+func (d *Redirector) await(r *http.Request, kind Kind, read func(*http.Request) (end func())) Outcome {
 	s := d.View.State()
 	switch p := s.Phase(); {
 	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
-		return Outcome{State: s}
+		return Decide(s, r, kind)
 	}
 	came, end := time.Now(), func() {}
 	defer func() { end() }()
@@ -141,12 +117,15 @@ func (d *Redirector) await(r *http.Request, read func(*http.Request) (end func()
 			}
 		},
 	})
-	return Outcome{State: s, Held: HeldSince(came)}
+	o := Decide(s, r, kind)
+	o.Held = HeldSince(came)
+	return o
 }
 
 // Pass gives a request that would get a 503 to the next handler. If there is none, the request gets its 503: Caddy would answer with an
 // empty 200, which clients of Vault take for success.
-func (d *Redirector) Pass(w http.ResponseWriter, r *http.Request, o Outcome, v Verdict, next caddyhttp.Handler) error {
+func (d *Redirector) Pass(w http.ResponseWriter, r *http.Request, refused Outcome, next caddyhttp.Handler) error {
+	o := refused
 	o.Answer = engine.Passed
 	d.Note(r, o) // first: what another handler notes of the same request takes precedence
 	err := next.ServeHTTP(w, r)
@@ -158,26 +137,26 @@ func (d *Redirector) Pass(w http.ResponseWriter, r *http.Request, o Outcome, v V
 		d.Log.Warn("pass_thru: no other handler has answered the request: clients get 503 while there is no active node")
 	})
 	RefuseBody(w, r)
-	return d.Refuse(w, o.State, v)
+	return d.Refuse(w, refused)
 }
 
 // unhandledVar is the variable of a request that Caddy sets at the end of the handlers.
 const unhandledVar = "unhandled"
 
-// Refuse answers a request that may not go to the active node of a State.
-func (d *Redirector) Refuse(w http.ResponseWriter, s *engine.State, v Verdict) error {
-	if v.Answer != engine.Loop {
+// Refuse answers a request that may not go to a node.
+func (d *Redirector) Refuse(w http.ResponseWriter, o Outcome) error {
+	if o.Answer != engine.Loop {
 		w.Header()["Retry-After"] = d.RetryAfter
-		return WriteErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+v.Text(s))
+		return WriteErrors(w, http.StatusServiceUnavailable, "no active Vault node: "+o.Text())
 	}
-	if v.Proven {
+	if s := o.State; o.Proven {
 		s.LoopSeen.Do(func() {
 			d.Log.Warn("redirect loop: the active node is registered with the address of this site",
 				zap.String("node", s.Node.Name), zap.String("url", cmp.Or(s.Loop, s.Target.URL)))
 		})
 	}
 	w.Header().Set(engine.RedirectorHeader, "1")
-	return WriteErrors(w, http.StatusLoopDetected, v.Text(s))
+	return WriteErrors(w, http.StatusLoopDetected, o.Text())
 }
 
 // RefuseBad answers a bad request with 400.
