@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/vault-redirector/caddy-vault-redirect/fastlane"
 	"github.com/vault-redirector/caddy-vault-redirect/internal/engine"
@@ -55,10 +56,13 @@ func (a *App) Provision(ctx caddy.Context) (err error) {
 
 // Start starts the watchers and probes that are not running yet.
 func (a *App) Start() error {
-	if err := fastlane.Check(a); err != nil {
-		return err
+	if app, err := a.ctx.AppIfConfigured("http"); err == nil { // else the handlers are in no server
+		httpApp := app.(*caddyhttp.App)
+		if err := fastlane.Check(a, httpApp); err != nil {
+			return err
+		}
+		warnPassThru(httpApp)
 	}
-	a.warnPassThru()
 	for _, v := range a.views {
 		v.Start()
 	}

@@ -11,12 +11,8 @@ import (
 
 // warnPassThru logs which handlers of a config pass requests on although no handler comes after them. It is called once all apps are
 // provisioned: a handler does not know its place among the routes.
-func (a *App) warnPassThru() {
-	app, err := a.ctx.AppIfConfigured("http")
-	if err != nil {
-		return // the handlers are in no server
-	}
-	for _, server := range app.(*caddyhttp.App).Servers {
+func warnPassThru(app *caddyhttp.App) {
+	for _, server := range app.Servers {
 		for _, h := range lastOf(server.Routes, false) {
 			h.logger.Warn("pass_thru: no handler comes after this one: clients get 503 while there is no active node")
 		}

@@ -40,7 +40,6 @@ func init() { caddy.RegisterModule(new(FastLane)) }
 // it must have no logs. Other handlers may come after one with pass_thru. Otherwise loading the config fails with an error that says why. In listener_wrappers, it must be the last
 // one, and after tls if that is listed.
 type FastLane struct {
-	ctx    caddy.Context
 	logger *zap.Logger
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
@@ -77,7 +76,7 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s server %q: %w", unsupported, server.Name(), err)
 	}
-	l.ctx, l.logger, l.server, l.hosts = ctx, ctx.Logger(), server, hosts
+	l.logger, l.server, l.hosts = ctx.Logger(), server, hosts
 	app, err := ctx.App("vault_redirect")
 	if err != nil {
 		return err
@@ -124,13 +123,11 @@ func Join(ctx caddy.Context, h Handler) error {
 	return nil
 }
 
-// Check checks all lanes of a config, once its apps are provisioned. app is the app of vault_redirect in that config.
-func Check(app caddy.App) error {
+// Check checks what is known of the lanes of a config only once its apps are provisioned. app is the app of vault_redirect in that config.
+func Check(app caddy.App, httpApp *caddyhttp.App) error {
 	for _, found := range lanes.Range {
-		if l := found.(*FastLane); l.app == app {
-			if err := l.check(); err != nil {
-				return err
-			}
+		if l := found.(*FastLane); l.app == app && httpApp.Metrics != nil {
+			return fmt.Errorf("%s server %q: %s", unsupported, l.server.Name(), ownMetrics)
 		}
 	}
 	return nil
@@ -139,18 +136,6 @@ func Check(app caddy.App) error {
 // Cleanup removes the lane of the server. The lane's connections end with their listeners.
 func (l *FastLane) Cleanup() error {
 	lanes.CompareAndDelete(l.server, l)
-	return nil
-}
-
-// check checks what is known only once all apps are provisioned.
-func (l *FastLane) check() error {
-	app, err := l.ctx.AppIfConfigured("http")
-	if err != nil {
-		return err
-	}
-	if app.(*caddyhttp.App).Metrics != nil {
-		return fmt.Errorf("%s server %q: %s", unsupported, l.server.Name(), ownMetrics)
-	}
 	return nil
 }
 

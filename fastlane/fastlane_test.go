@@ -29,13 +29,26 @@ func init() {
 }
 
 // app stands for the app of vault_redirect.
-type app struct{}
+type app struct{ ctx caddy.Context }
 
 func (*app) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "vault_redirect", New: func() caddy.Module { return new(app) }}
 }
-func (a *app) Start() error { return Check(a) }
-func (*app) Stop() error    { return nil }
+
+func (a *app) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	return nil
+}
+
+func (a *app) Start() error {
+	served, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return err
+	}
+	return Check(a, served.(*caddyhttp.App))
+}
+
+func (*app) Stop() error { return nil }
 
 // handler stands for the handler vault_redirect, whose active node is vault-1.example.com.
 type handler struct{ end func() }
