@@ -4,6 +4,7 @@
 package vaultredirect
 
 import (
+	"cmp"
 	"math"
 	"strings"
 	"time"
@@ -132,13 +133,17 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		},
 		"health_path": block.Checked(d, block.Text(d, &h.HealthPath), func() error { return checkHealthPath(h.HealthPath) }),
 		"log_health":  block.Flag(d, &h.LogHealth),
-		"proxy":       func() error { return h.proxy().parseMatcher(d) },
-		"proxy_tls":   func() error { return parseTLS(d, &h.proxy().TLS)() },
-		"pass_thru":   block.Flag(d, &h.PassThru),
+		"proxy": func() error {
+			h.Proxy = cmp.Or(h.Proxy, new(Proxy))
+			return h.Proxy.parseMatcher(d)
+		},
+		"proxy_tls": func() error {
+			h.Proxy = cmp.Or(h.Proxy, new(Proxy))
+			return parseTLS(d, &h.Proxy.TLS)()
+		},
+		"pass_thru": block.Flag(d, &h.PassThru),
 		"standby": func() error {
-			if h.Standby == nil {
-				h.Standby = new(Standby)
-			}
+			h.Standby = cmp.Or(h.Standby, new(Standby))
 			return h.Standby.parseMatcher(d)
 		},
 		"retry_after": block.Duration(d, &h.RetryAfter, time.Nanosecond),

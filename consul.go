@@ -116,10 +116,7 @@ func (c *Consul) Cluster() string {
 func (c *Consul) Key() string {
 	s := *c.resolved
 	s.ActiveBy, s.Tag, s.CheckID, s.TLS, s.Token = "", "", "", nil, nil
-	auth := api.HttpBasicAuth{}
-	if s.auth != nil {
-		auth = *s.auth
-	}
+	auth := *cmp.Or(s.auth, new(api.HttpBasicAuth))
 	text := fmt.Sprintf("%#v %#v %q %#v %x", s.Consul, s.endpoint, s.token, auth, s.tlsKey)
 	return fmt.Sprintf("consul:%x", sha256.Sum256([]byte(text)))
 }
@@ -158,14 +155,8 @@ type consulSettings struct {
 
 // resolve replaces placeholders, adds settings from the environment and defaults, and checks the result.
 func (c *Consul) resolve(repl *caddy.Replacer, getenv func(string) string) (*consulSettings, error) {
-	s := &consulSettings{Consul: *c}
+	s := &consulSettings{Consul: *c, token: *cmp.Or(c.Token, new(string)), tlsSettings: *cmp.Or(c.TLS, new(TLS))}
 	s.resolved = nil
-	if c.TLS != nil {
-		s.tlsSettings = *c.TLS
-	}
-	if c.Token != nil {
-		s.token = *c.Token
-	}
 	for name, field := range map[string]*string{
 		"address": &s.Address, "service": &s.Service, "tag": &s.Tag, "check_id": &s.CheckID, "token": &s.token,
 		"token_file": &s.TokenFile, "datacenter": &s.Datacenter, "namespace": &s.Namespace, "partition": &s.Partition,

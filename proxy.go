@@ -66,14 +66,6 @@ func (p *Proxy) provision(ctx caddy.Context, h *Handler) error {
 	return err
 }
 
-// proxy returns the proxy of the handler, a new one if it has none yet.
-func (h *Handler) proxy() *Proxy {
-	if h.Proxy == nil {
-		h.Proxy = new(Proxy)
-	}
-	return h.Proxy
-}
-
 // parseMatcher parses one proxy option. d is at its name.
 func (p *Proxy) parseMatcher(d *caddyfile.Dispenser) error {
 	if !d.NextArg() {

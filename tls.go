@@ -4,6 +4,7 @@
 package vaultredirect
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -34,10 +35,7 @@ type TLS struct {
 
 // load completes the settings, nil for none, and returns what config returns.
 func (t *TLS) load() (*tls.Config, [sha256.Size]byte, error) {
-	var settings TLS
-	if t != nil {
-		settings = *t
-	}
+	settings := *cmp.Or(t, new(TLS))
 	if err := settings.expand(caddy.NewReplacer()); err != nil {
 		return nil, [sha256.Size]byte{}, err
 	}

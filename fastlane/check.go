@@ -38,11 +38,7 @@ func onlyHandler(s *caddyhttp.Server) (caddyhttp.MatchHost, error) {
 	if err := lastWrapper(s.ListenerWrappersRaw); err != nil {
 		return nil, err
 	}
-	w := &walk{}
-	if err := w.routes(s.Routes, "the server"); err != nil {
-		return nil, err
-	}
-	return w.hosts, nil
+	return onlyRoute(s.Routes, "the server", nil)
 }
 
 // ownMetrics is the error if Caddy's HTTP metrics are on.
@@ -65,23 +61,19 @@ func moduleName(raw json.RawMessage, key string) string {
 	return name
 }
 
-// walk follows the routes down to the handler.
-type walk struct {
-	matched bool
-	hosts   caddyhttp.MatchHost
-}
-
-// routes checks that there is one route, or that the first one is to a handler that passes requests on.
-func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
+// onlyRoute checks that there is one route, or that the first one is to a handler that passes requests on, and follows it down to the
+// handler. above has the names of a host matcher above it, if there is one.
+func onlyRoute(routes caddyhttp.RouteList, where string, above caddyhttp.MatchHost) (caddyhttp.MatchHost, error) {
 	switch {
 	case len(routes) == 0:
-		return fmt.Errorf("%s has no route to the handler vault_redirect", where)
+		return nil, fmt.Errorf("%s has no route to the handler vault_redirect", where)
 	case len(routes) > 1 && !passesThru(routes[0]):
-		return fmt.Errorf("%s has %d routes (sites, matchers, handle blocks, or the redirects of automatic HTTPS), but may have one, to vault_redirect", where, len(routes))
+		return nil, fmt.Errorf("%s has %d routes (sites, matchers, handle blocks, or the redirects of automatic HTTPS), but may have one, to vault_redirect", where, len(routes))
 	}
 	r := routes[0]
-	if err := w.matchers(&r); err != nil {
-		return err
+	hosts, err := hostsOf(&r, above)
+	if err != nil {
+		return nil, err
 	}
 	var names []string
 	for _, raw := range r.HandlersRaw {
@@ -89,21 +81,21 @@ func (w *walk) routes(routes caddyhttp.RouteList, where string) error {
 	}
 	switch {
 	case len(names) == 1 && names[0] == "vault_redirect", passesThru(r):
-		return nil
+		return hosts, nil
 	case len(names) == 1 && names[0] == "subroute":
 		var sub struct {
 			Routes caddyhttp.RouteList        `json:"routes"`
 			Errors *caddyhttp.HTTPErrorConfig `json:"errors"`
 		}
 		if err := json.Unmarshal(r.HandlersRaw[0], &sub); err != nil {
-			return err
+			return nil, err
 		}
 		if sub.Errors != nil && len(sub.Errors.Routes) > 0 {
-			return errors.New("a subroute has routes for errors (handle_errors)")
+			return nil, errors.New("a subroute has routes for errors (handle_errors)")
 		}
-		return w.routes(sub.Routes, "a subroute")
+		return onlyRoute(sub.Routes, "a subroute", hosts)
 	}
-	return fmt.Errorf("its route has the handlers %s, but may have vault_redirect alone", strings.Join(names, ", "))
+	return nil, fmt.Errorf("its route has the handlers %s, but may have vault_redirect alone", strings.Join(names, ", "))
 }
 
 // passesThru reports whether the first handler of a route is vault_redirect, and passes requests on. These are not answered by the lane.
@@ -115,11 +107,12 @@ func passesThru(r caddyhttp.Route) bool {
 	return len(r.HandlersRaw) > 0 && json.Unmarshal(r.HandlersRaw[0], &first) == nil && first.Handler == "vault_redirect" && first.PassThru
 }
 
-// matchers checks the matchers of a route. Those of top-level routes have been loaded already.
-func (w *walk) matchers(r *caddyhttp.Route) error {
+// hostsOf returns the names of a route's host matcher, or those above it if it has none. It may have no other matchers. Those of
+// top-level routes have been loaded already.
+func hostsOf(r *caddyhttp.Route, above caddyhttp.MatchHost) (hosts caddyhttp.MatchHost, err error) {
 	sets := len(r.MatcherSets) + len(r.MatcherSetsRaw)
 	if sets == 0 {
-		return nil
+		return above, nil
 	}
 	var names []string
 	var matcher any
@@ -134,30 +127,29 @@ func (w *walk) matchers(r *caddyhttp.Route) error {
 		}
 	}
 	switch {
-	case sets > 1, len(names) != 1, w.matched:
-		return errors.New("it has several matchers, but may have one, which is host")
+	case sets > 1, len(names) != 1, above != nil:
+		return nil, errors.New("it has several matchers, but may have one, which is host")
 	case names[0] != "host":
-		return fmt.Errorf("it has the matcher %s, but may have none but host", names[0])
+		return nil, fmt.Errorf("it has the matcher %s, but may have none but host", names[0])
 	}
 	switch m := matcher.(type) {
 	case *caddyhttp.MatchHost:
-		w.hosts = slices.Clone(*m)
+		hosts = slices.Clone(*m)
 	case json.RawMessage:
-		if err := json.Unmarshal(m, &w.hosts); err != nil {
-			return err
+		if err := json.Unmarshal(m, &hosts); err != nil {
+			return nil, err
 		}
-		if err := w.hosts.Provision(caddy.Context{}); err != nil {
-			return err
+		if err := hosts.Provision(caddy.Context{}); err != nil {
+			return nil, err
 		}
 	default:
-		return fmt.Errorf("it has a matcher host of another kind, %T", m)
+		return nil, fmt.Errorf("it has a matcher host of another kind, %T", m)
 	}
-	w.matched = true
-	if len(w.hosts) == 0 {
-		return errors.New("its host matcher has no names")
+	if len(hosts) == 0 {
+		return nil, errors.New("its host matcher has no names")
 	}
-	if i := slices.IndexFunc(w.hosts, func(host string) bool { return strings.ContainsAny(host, "*{}") }); i >= 0 {
-		return fmt.Errorf("its host matcher has %q, but may have plain names only", w.hosts[i])
+	if i := slices.IndexFunc(hosts, func(host string) bool { return strings.ContainsAny(host, "*{}") }); i >= 0 {
+		return nil, fmt.Errorf("its host matcher has %q, but may have plain names only", hosts[i])
 	}
-	return nil
+	return hosts, nil
 }

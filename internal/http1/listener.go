@@ -115,8 +115,7 @@ func (l *Listener) serve(nc net.Conn) {
 	}
 	l.mu.Unlock()
 	go func() {
-		resumed := l.runSafely(c)
-		if !l.finish(c, resumed) {
+		if resumed := l.runSafely(c); !l.finish(c, resumed) {
 			_ = nc.Close()
 		}
 	}()
