@@ -58,7 +58,7 @@ func (a *App) Provision(ctx caddy.Context) (err error) {
 func (a *App) Start() error {
 	if app, err := a.ctx.AppIfConfigured("http"); err == nil { // else the handlers are in no server
 		httpApp := app.(*caddyhttp.App)
-		if err := fastlane.Check(a, httpApp); err != nil {
+		if err := fastlane.Check(httpApp); err != nil {
 			return err
 		}
 		warnPassThru(httpApp)

@@ -44,7 +44,6 @@ type FastLane struct {
 	server *caddyhttp.Server
 	hosts  caddyhttp.MatchHost // the names of the host matcher; empty: there is none
 
-	app     caddy.App // of vault_redirect, in the same config
 	handler *Handler
 	headers atomic.Pointer[serverHeaders]
 	answers atomic.Pointer[[]*madeAnswer] // with the last state and headers
@@ -77,14 +76,9 @@ func (l *FastLane) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("%s server %q: %w", unsupported, server.Name(), err)
 	}
 	l.logger, l.server, l.hosts = ctx.Logger(), server, hosts
-	app, err := ctx.App("vault_redirect")
-	if err != nil {
-		return err
-	}
 	if err := events.On(ctx, "started", l.start); err != nil {
 		return err
 	}
-	l.app = app.(caddy.App)
 	server.RegisterOnStop(func(ctx context.Context) error {
 		if !caddy.Exiting() {
 			return nil
@@ -123,11 +117,11 @@ func Join(ctx caddy.Context, h Handler) error {
 	return nil
 }
 
-// Check checks what is known of the lanes of a config only once its apps are provisioned. app is the app of vault_redirect in that config.
-func Check(app caddy.App, httpApp *caddyhttp.App) error {
-	for _, found := range lanes.Range {
-		if l := found.(*FastLane); l.app == app && httpApp.Metrics != nil {
-			return fmt.Errorf("%s server %q: %s", unsupported, l.server.Name(), ownMetrics)
+// Check checks what is known of the lanes of a config only once its apps are provisioned.
+func Check(app *caddyhttp.App) error {
+	for name, server := range app.Servers {
+		if _, found := lanes.Load(server); found && app.Metrics != nil {
+			return fmt.Errorf("%s server %q: %s", unsupported, name, ownMetrics)
 		}
 	}
 	return nil

@@ -45,7 +45,7 @@ func (a *app) Start() error {
 	if err != nil {
 		return err
 	}
-	return Check(a, served.(*caddyhttp.App))
+	return Check(served.(*caddyhttp.App))
 }
 
 func (*app) Stop() error { return nil }
@@ -58,6 +58,9 @@ func (*handler) CaddyModule() caddy.ModuleInfo {
 }
 
 func (h *handler) Provision(ctx caddy.Context) error {
+	if _, err := ctx.App("vault_redirect"); err != nil {
+		return err
+	}
 	node := discovery.Node{Name: "vault-1", ID: "vault", ServiceAddress: "vault-1.example.com", Port: 8200, Tags: []string{"active"}}
 	given := &standin.Given{Nodes: []discovery.Node{node}, By: discovery.Selection{Mode: discovery.ByTag, Tag: "active", Service: "vault"}}
 	addressing, err := engine.NewAddressing("", "", 0)

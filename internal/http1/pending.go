@@ -5,6 +5,7 @@ package http1
 
 import (
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -105,8 +106,5 @@ func (c *pending) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *pending) SetDeadline(t time.Time) error {
-	if err := c.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }

@@ -5,6 +5,7 @@ package http1
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -90,10 +91,14 @@ var (
 	mayBegin = tableOf(func(c byte) bool { return strings.IndexByte("GHLPD", c) >= 0 })
 	// inTarget has the bytes of a target that need no closer look.
 	inTarget = tableOf(func(c byte) bool { return '!' <= c && c <= '~' && c != '?' && c != '%' && c != '#' })
+	// inQuery has the bytes of a query, of which escapes are not looked at.
+	inQuery = tableOf(func(c byte) bool { return inTarget[c] || c == '?' || c == '%' })
 	// inName has the bytes of header names: not all that HTTP allows, since Caddy drops headers with _ or a dot.
 	inName = tableOf(func(c byte) bool { return isAlphanumeric(c) || c == '-' })
 	// inValue has visible ASCII, space and tab.
 	inValue = tableOf(func(c byte) bool { return ' ' <= c && c <= '~' || c == '\t' })
+	// inHost has the bytes of host names and addresses, perhaps with a port.
+	inHost = tableOf(func(c byte) bool { return isAlphanumeric(c) || strings.IndexByte(".-:[]_", c) >= 0 })
 )
 
 // tableOf returns the table of the bytes for which a condition holds.
@@ -102,6 +107,16 @@ func tableOf(holds func(c byte) bool) (table [256]bool) {
 		table[c] = holds(byte(c))
 	}
 	return table
+}
+
+// allIn reports whether a table has all bytes of a text.
+func allIn(table *[256]bool, text []byte) bool {
+	for _, c := range text {
+		if !table[c] {
+			return false
+		}
+	}
+	return true
 }
 
 func isAlphanumeric(c byte) bool {
@@ -141,12 +156,7 @@ func (r *Request) takeTarget() bool {
 		}
 		r.Escaped = true
 	}
-	for _, c := range query {
-		if !inTarget[c] && c != '?' && c != '%' {
-			return false
-		}
-	}
-	return true
+	return allIn(&inQuery, query)
 }
 
 func isHex(c byte) bool {
@@ -163,10 +173,8 @@ func (r *Request) takeField(line []byte, clients []string) bool {
 		return false
 	}
 	name, value := line[:colon], line[colon+1:]
-	for _, c := range value {
-		if !inValue[c] {
-			return false
-		}
+	if !allIn(&inValue, value) {
+		return false
 	}
 	value = bytes.Trim(value, " \t")
 	switch {
@@ -220,15 +228,5 @@ func is(name []byte, lower string) bool {
 
 // isHost reports whether a value looks like a host name or an address, perhaps with a port. Only dots are none.
 func isHost(value []byte) bool {
-	name := false
-	for _, c := range value {
-		switch {
-		case isAlphanumeric(c):
-			name = true
-		case c == '.', c == '-', c == ':', c == '[', c == ']', c == '_':
-		default:
-			return false
-		}
-	}
-	return name
+	return allIn(&inHost, value) && slices.ContainsFunc(value, isAlphanumeric)
 }

@@ -26,13 +26,9 @@ func leadsBack(t *engine.Target, r *http.Request) (loop, proven bool) {
 	if isSocket(t.Addr, r.Context()) {
 		return true, true
 	}
-	if strings.EqualFold(r.Host, t.Authority) {
-		return true, false
-	}
-	if t.PortOf != "" && t.PortOf == clientScheme(r) && strings.EqualFold(strings.Trim(r.Host, "[]"), t.Host) {
-		return true, false
-	}
-	return false, false
+	loop = strings.EqualFold(r.Host, t.Authority) ||
+		t.PortOf != "" && t.PortOf == clientScheme(r) && strings.EqualFold(strings.Trim(r.Host, "[]"), t.Host)
+	return loop, false
 }
 
 // isSocket reports whether an address, if it is one, is that of the socket through which a request came. A socket for
