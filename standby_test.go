@@ -319,7 +319,7 @@ func TestStandbyOnTheFastLane(t *testing.T) {
 	for _, v := range c.Vaults {
 		v.SetServesReads(true)
 	}
-	lane := kind{name: "standby", more: `, "scheme": "http", "probe": {"interval": "100ms"}, "standby": {"match": [{"method": ["GET", "LIST"]}, {"path": ["/v1/transit/encrypt/*"]}]}`}
+	lane := kind{name: "standby", more: `, "scheme": "http", "probe": {"interval": "10s"}, "standby": {"match": [{"method": ["GET", "LIST"]}, {"path": ["/v1/transit/encrypt/*"]}]}`}
 	p := newPairsOf(t, c.Consul, []kind{lane})
 	wait.Until(t, "two standbys", func() bool { return len(registry.Clusters()[0].View.State().Standbys()) == 2 })
 	stats := registry.Clusters()[0].View.Stats()

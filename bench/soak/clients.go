@@ -38,9 +38,12 @@ func (s *soak) startClients(ctx context.Context, group *sync.WaitGroup) {
 	}
 }
 
+// clientTimeout is that of Vault's own clients. It is longer than the default of hold: what waits is answered.
+const clientTimeout = time.Minute
+
 // request sends one and returns when it was answered, with what, and where to.
 func request(ctx context.Context, transport *http.Transport, site, path string) (at time.Time, what verdict, target string) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, site+path, nil)
 	if err != nil {
