@@ -68,7 +68,7 @@ func TestArrivesWhenTheNodeGoesOn(t *testing.T) {
 		r := httptest.NewRequest(method, node.URL, nil)
 		r.RequestURI = ""
 		r.Header.Set("X-Large", header)
-		p := &request{target: &engine.Target{ServerName: "example.com"}}
+		p := &request{progress: new(progress), target: &engine.Target{ServerName: "example.com"}}
 		resp, err := transport.RoundTrip(r.WithContext(context.WithValue(ctx, requestKey{}, p)))
 		if err == nil {
 			if resp.ProtoMajor != 2 {

@@ -26,23 +26,28 @@ import (
 
 // request is a proxied request.
 type request struct {
-	out     *http.Request  // what is sent on, without the secret headers
-	secrets http.Header    // the secret headers, which the transport adds again
-	upload  *upload        // the client's body, nil if there is none
-	short   bool           // the body is read before the request is sent on
-	begin   func()         // begins to read it, once
-	reading sync.WaitGroup // while it is read
-	body    []byte         // the body, once it was read; nil: it is streamed
-	came    time.Time      // when it came: hold starts then
-	target  *engine.Target // of this try
-	arrived atomic.Bool    // this try has written the request to a connection: the node may have received it
-	replied atomic.Bool    // the node has begun to answer this try
-	repeats int            // how often it was sent again although it may have arrived
+	out       *http.Request  // what is sent on, without the secret headers
+	secrets   http.Header    // the secret headers, which the transport adds again
+	upload    *upload        // the client's body, nil if there is none
+	short     bool           // the body is read before the request is sent on
+	begin     func()         // begins to read it, once
+	reading   sync.WaitGroup // while it is read
+	body      []byte         // the body, once it was read; nil: it is streamed
+	came      time.Time      // when it came: hold starts then
+	target    *engine.Target // of this try
+	*progress                // of this try
+	repeats   int            // how often it was sent again although it may have arrived
 
 	since     time.Time      // since when the node of this try is active
 	redirects int            // by that node, in a row
 	forwards  bool           // standbys may forward this try
 	answer    *http.Response // the answer, without another try
+}
+
+// progress is how far a try has come. Each has one of its own: what net/http traces may come when the next one is under way.
+type progress struct {
+	arrived atomic.Bool // the request was written to a connection: the node may have received it
+	replied atomic.Bool // the node has begun to answer
 }
 
 // requestKey is the context key of a proxied request.
@@ -180,9 +185,7 @@ func (p *request) passOn(x *Proxy, w http.ResponseWriter, failed *failure) bool 
 
 // try sends the request to the node that is active in a state. An error means that nothing has been answered yet.
 func (p *request) try(x *Proxy, w http.ResponseWriter, s *engine.State) error {
-	p.target = &s.Target
-	p.arrived.Store(false)
-	p.replied.Store(false)
+	p.target, p.progress = &s.Target, new(progress)
 	if !s.Since.Equal(p.since) {
 		p.since, p.redirects = s.Since, 0
 	}
@@ -204,7 +207,7 @@ var errNodeEnded = errors.New("the node is no longer active and has not answered
 // watch cancels a try if its node cannot answer any more: at once if the node is dead and another one is active, or if none has been
 // active for as long as requests wait. A node that is alive, but no longer active, gets the time handover to begin its answer, and
 // may finish an answer that it has begun.
-func (p *request) watch(ctx context.Context, cancel context.CancelCauseFunc, x *Proxy, then *engine.State) {
+func (p *progress) watch(ctx context.Context, cancel context.CancelCauseFunc, x *Proxy, then *engine.State) {
 	tick := time.NewTicker(time.Second) // time may pass without a new state
 	defer tick.Stop()
 	var replaced time.Time

@@ -75,15 +75,15 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		p.answer.Request = r
 		return p.answer, nil
 	}
-	ctx := connecting(r.Context(), p.target)
+	ctx, now := connecting(r.Context(), p.target), p.progress
 	sent := r.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// net/http gets another connection only if the request was not written to the last one.
-		GetConn: func(string) { p.arrived.Store(false) },
+		GetConn: func(string) { now.arrived.Store(false) },
 		// Before it is written: over HTTP/2, the connection goes on, and what is under way to a node that hangs arrives once that goes on.
-		WroteHeaderField:     func(string, []string) { p.arrived.Store(true) },
-		GotFirstResponseByte: func() { p.replied.Store(true) },
+		WroteHeaderField:     func(string, []string) { now.arrived.Store(true) },
+		GotFirstResponseByte: func() { now.replied.Store(true) },
 		Got1xxResponse: func(int, textproto.MIMEHeader) error { // which is not yet its answer
-			p.replied.Store(false)
+			now.replied.Store(false)
 			return nil
 		},
 	}))
@@ -115,7 +115,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		resp.Request, resp.TLS = nil, nil // it may be kept for a while
 		return nil, no
 	}
-	p.replied.Store(true)
+	now.replied.Store(true)
 	return resp, nil
 }
 

@@ -89,7 +89,7 @@ func TestTrustsByName(t *testing.T) {
 		}
 		r := httptest.NewRequest("GET", node.URL, nil)
 		r.RequestURI = ""
-		p := &request{target: &engine.Target{ServerName: row.name}}
+		p := &request{progress: new(progress), target: &engine.Target{ServerName: row.name}}
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, p))
 		resp, err := transport.RoundTrip(r)
 		if err == nil {
@@ -118,7 +118,7 @@ func TestConnectsByItself(t *testing.T) {
 	repl := caddy.NewReplacer()
 	ctx := context.WithValue(t.Context(), caddy.ReplacerCtxKey, repl)
 	ctx = context.WithValue(ctx, caddyhttp.VarsCtxKey, map[string]any{"a": "of the try"})
-	ctx = context.WithValue(ctx, requestKey{}, &request{target: &engine.Target{ServerName: "vault.test"}})
+	ctx = context.WithValue(ctx, requestKey{}, &request{progress: new(progress), target: &engine.Target{ServerName: "vault.test"}})
 	out := httptest.NewRequest("GET", "https://127.0.0.1:1", nil).WithContext(ctx)
 	out.RequestURI = ""
 	if _, err := transport.RoundTrip(out); !errors.Is(err, net.ErrClosed) {
@@ -172,7 +172,7 @@ func TestNothingArrivesOverAClosedConnection(t *testing.T) {
 	send := func(closes bool) (p *request, written bool, err error) {
 		r := httptest.NewRequest("POST", node.URL, nil)
 		r.RequestURI = ""
-		p = &request{target: &engine.Target{}, body: []byte("a body"), upload: new(upload)}
+		p = &request{progress: new(progress), target: &engine.Target{}, body: []byte("a body"), upload: new(upload)}
 		r.ContentLength, r.Body = int64(len(p.body)), io.NopCloser(bytes.NewReader(p.body))
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 			GotConn: func(httptrace.GotConnInfo) {

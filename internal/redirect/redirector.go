@@ -83,7 +83,7 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	}
 	var held time.Duration
 	if next != nil { // it gets the body, too: nothing may read that before
-		o := d.await(r, kind, nil)
+		o := d.await(r, kind, 0, nil)
 		if o.Answer == engine.Unavailable {
 			return d.Pass(w, r, o, next)
 		}
@@ -91,8 +91,7 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	}
 	RefuseBody(w, r)
 	readBeforeReply(w, r)
-	o := d.await(r, kind, discardWhileWaiting)
-	o.Held += held
+	o := d.await(r, kind, held, discardWhileWaiting)
 	d.Note(r, o)
 	if !o.Goes() {
 		return d.Refuse(w, o)
@@ -101,14 +100,17 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	return WriteRedirect(w, r, to, path)
 }
 
-// await waits, if need be, until a node is active, and decides then. While the request waits, read reads its body; nil: nothing does.
-func (d *Redirector) await(r *http.Request, kind Kind, read func(*http.Request) (end func())) Outcome {
+// await waits, if need be, until a node is active, and decides then. The request may have been held before. While it waits, read reads
+// its body; nil: nothing does.
+func (d *Redirector) await(r *http.Request, kind Kind, held time.Duration, read func(*http.Request) (end func())) Outcome {
 	s := d.View.State()
 	switch p := s.Phase(); {
 	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
-		return Decide(s, r, kind)
+		o := Decide(s, r, kind)
+		o.Held = held
+		return o
 	}
-	came, end := time.Now(), func() {}
+	came, end := time.Now().Add(-held), func() {}
 	defer func() { end() }()
 	s = d.View.Await(r.Context(), d.Queue, engine.Waiter{
 		Client: ClientAddress(r), Came: came, Unseen: hidesLeaving(r, read != nil), Begin: func() {
