@@ -78,7 +78,9 @@ func (c *caller) redirect(q *http1.Request, closing bool) *http1.Answer {
 	o := redirect.Outcome{State: s, Answer: engine.Redirected}
 	if kind == redirect.ToStandby || q.Proto != nil || s != c.state || situation == engine.Stale {
 		c.request.Header = headerOf(q)
-		if o = redirect.Decide(s, c.request, kind); !o.Goes() {
+		o = redirect.Decide(s, c.request, kind)
+		c.request.Header = nil // it may have the token, which is kept no longer than this
+		if !o.Goes() {
 			return nil
 		}
 		if kind == redirect.ToRedirect && q.Proto == nil {
