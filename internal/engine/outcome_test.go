@@ -26,6 +26,7 @@ func TestOutcomes(t *testing.T) {
 		{200, `{"initialized":true,"sealed":false,"standby":true}`, ResultStandby},
 		{200, `{"initialized":true,"sealed":true,"standby":false}`, ResultSealed},
 		{200, `{"initialized":false,"sealed":false,"standby":false}`, ResultUninitialized},
+		{200, `{"initialized":true,"sealed":false,"standby":false,"cluster_id":"x","version":1,"server_time_utc":1.8e9}`, ResultActive}, // by what passes answers on
 		{200, `{"initialized":true,"sealed":false}`, ResultInvalid},
 		{200, `{}`, ResultInvalid},
 		{200, `null`, ResultInvalid},

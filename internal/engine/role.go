@@ -72,9 +72,7 @@ var unclear = []struct{ text, remedy string }{
 func readHealth(code int, body []byte) *Health {
 	var d struct {
 		Initialized, Sealed, Standby *bool
-		Version                      string
 		ClusterID                    string `json:"cluster_id"`
-		Time                         int64  `json:"server_time_utc"`
 		Errors                       []string
 	}
 	if json.Unmarshal(body, &d) != nil || d.Initialized == nil || d.Sealed == nil || d.Standby == nil {
@@ -90,9 +88,14 @@ func readHealth(code int, body []byte) *Health {
 		}
 		return &Health{Role: r}
 	}
+	var more struct {
+		Version string
+		Time    int64 `json:"server_time_utc"`
+	}
+	_ = json.Unmarshal(body, &more) // on which no role depends, whatever its type
 	h := &Health{
-		Role: RoleOf(code), Vault: true, Version: sanitize.Line(d.Version), ClusterID: sanitize.Line(d.ClusterID),
-		HasClock: d.Time > 0, clock: time.Unix(d.Time, 0),
+		Role: RoleOf(code), Vault: true, Version: sanitize.Line(more.Version), ClusterID: sanitize.Line(d.ClusterID),
+		HasClock: more.Time > 0, clock: time.Unix(more.Time, 0),
 	}
 	switch says := h.Result; {
 	case says != ResultActive && says != ResultStandby:
