@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vault-redirector/caddy-vault-redirect/discovery"
 )
 
 // waits makes a request wait on a view, and returns the channel of its outcome.
@@ -169,6 +171,33 @@ func TestWaitersOfAConfigThatComesBack(t *testing.T) {
 		if running := first.pool().running(); running != 0 {
 			t.Errorf("%d views run", running)
 		}
+	})
+}
+
+// A request that waits goes on at once with the view that serves its site now, even if the discovery of the one before does not end.
+func TestWaitersDoNotWaitForADeafSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScripted(answerOf(5, "a"))
+		s.named = "vault"
+		first := watch(t, NewPool(), s, plain(t))
+		first.lose()
+		done := waits(t, first.View)
+		second := reload{discovery: func(s *scripted) { s.key = "another token" }}.run(t, first)
+		second.Start()
+		first.release()
+		synctest.Wait()
+		second.set(func(s *scripted) { s.deaf = true })
+		third := reload{discovery: func(s *scripted) {
+			s.key, s.selection.Tag = "a third one", "other"
+			s.answer = answerOf(20, "", with("b", func(n *discovery.Node) { n.Tags = []string{"other"} }))
+		}}.run(t, second)
+		third.Start()
+		synctest.Wait()
+		second.release()
+		if got, want := <-done, (outcome{"b", 0}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		second.set(func(s *scripted) { s.deaf = false })
 	})
 }
 

@@ -85,7 +85,6 @@ func (v *View) Release(log *zap.Logger) {
 	v.logs.remove(log)
 	v.watcher.logs.remove(log)
 	v.need(-1, 0)
-	v.cluster.changed.send()
 }
 
 // need adds to the users and waiting requests that need the view. It reports false if the view has ended already.
@@ -100,6 +99,9 @@ func (v *View) need(users, waiting int) bool {
 	stop := func() {}
 	if v.users == 0 && v.waiting == 0 {
 		stop = v.cluster.drop(v)
+	}
+	if users != 0 { // before stop, which may take a while: another view may serve the site now
+		v.cluster.changed.send()
 	}
 	v.cluster.mu.Unlock()
 	stop()
