@@ -114,13 +114,11 @@ sbom: dist/demo ## List the modules that Caddy is made of, with their checksums:
 reproducible: ## Build the commit that is checked out twice, in different folders, and compare (COLD=1: without any cache)
 	TAGS=$(TAGS) GO=$(GO) COLD=$(COLD) tools/release/reproducible.sh
 
-# The database: a URL, or "module" where vuln.go.dev cannot be reached: the Go module that it is made of.
-VULNDB ?= https://vuln.go.dev
-
+# VULNDB=module is for where vuln.go.dev cannot be reached: the Go module that its database is made of.
 .PHONY: vuln
-vuln: dist/demo ## Look for known vulnerabilities of what is linked, in VULNDB (a URL, or "module" by the Go module proxy)
+vuln: dist/demo ## Look for known vulnerabilities of what is linked, in the database at vuln.go.dev (or VULNDB: a URL, or "module")
 	cd tools/release && $(GO) build -o ../../dist/govulncheck golang.org/x/vuln/cmd/govulncheck
-	@db=$(VULNDB); if [ "$$db" = module ]; then \
+	@db=$(or $(VULNDB),https://vuln.go.dev); if [ "$$db" = module ]; then \
 		db=file://$$($(GO) mod download -json golang.org/x/vulndb@latest | sed -n 's/^.*"Dir": "\(.*\)",$$/\1/p')/data/osv; fi; \
 	echo "dist/govulncheck -db $$db -mode binary dist/caddy"; dist/govulncheck -db "$$db" -mode binary dist/caddy
 
