@@ -83,15 +83,18 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	}
 	var held time.Duration
 	if next != nil { // it gets the body, too: nothing may read that before
-		o := d.await(r, kind, 0, nil)
-		if o.Answer == engine.Unavailable {
+		var s *engine.State
+		s, held = d.await(r, 0, nil)
+		if o := Decide(s, r, kind); o.Answer == engine.Unavailable {
+			o.Held = held
 			return d.Pass(w, r, o, next)
 		}
-		held = o.Held
 	}
 	RefuseBody(w, r)
 	readBeforeReply(w, r)
-	o := d.await(r, kind, held, discardWhileWaiting)
+	s, held := d.await(r, held, discardWhileWaiting)
+	o := Decide(s, r, kind)
+	o.Held = held
 	d.Note(r, o)
 	if !o.Goes() {
 		return d.Refuse(w, o)
@@ -100,15 +103,13 @@ func (d *Redirector) Redirect(w http.ResponseWriter, r *http.Request, path strin
 	return WriteRedirect(w, r, to, path)
 }
 
-// await waits, if need be, until a node is active, and decides then. The request may have been held before. While it waits, read reads
-// its body; nil: nothing does.
-func (d *Redirector) await(r *http.Request, kind Kind, held time.Duration, read func(*http.Request) (end func())) Outcome {
+// await waits, if need be, until a node is active. It returns the state then, and for how long the request was held, with what it was
+// held before. While the request waits, read reads its body; nil: nothing does.
+func (d *Redirector) await(r *http.Request, held time.Duration, read func(*http.Request) (end func())) (*engine.State, time.Duration) {
 	s := d.View.State()
 	switch p := s.Phase(); {
 	case p.Situation == engine.Active, p.Situation == engine.Stale, p.Situation == engine.None && p.Time.IsZero():
-		o := Decide(s, r, kind)
-		o.Held = held
-		return o
+		return s, held
 	}
 	came, end := time.Now().Add(-held), func() {}
 	defer func() { end() }()
@@ -119,9 +120,7 @@ func (d *Redirector) await(r *http.Request, kind Kind, held time.Duration, read 
 			}
 		},
 	})
-	o := Decide(s, r, kind)
-	o.Held = HeldSince(came)
-	return o
+	return s, HeldSince(came)
 }
 
 // Pass gives a request that would get a 503 to the next handler. If there is none, the request gets its 503: Caddy would answer with an
