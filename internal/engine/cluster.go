@@ -27,7 +27,7 @@ type Cluster struct {
 	slots  chan struct{}  // limits how many probes are under way
 	probes sync.WaitGroup // those under way
 
-	mu     *sync.Mutex // the pool's, which guards the rest
+	// The rest is guarded by the pool.
 	nodes  map[nodeKey]*probedNode
 	views  []*View // in the order in which they were made
 	timer  *time.Timer
@@ -38,7 +38,7 @@ type Cluster struct {
 }
 
 func newCluster(p *Pool) *Cluster {
-	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), mu: &p.mu, nodes: map[nodeKey]*probedNode{}}
+	c := &Cluster{pool: p, log: newLogQueue(), slots: make(chan struct{}, probesAtOnce), nodes: map[nodeKey]*probedNode{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.timer = time.AfterFunc(time.Hour, func() { c.update(func(time.Time) bool { return false }) })
 	c.timer.Stop() // until something is planned
@@ -183,8 +183,8 @@ func (c *Cluster) drop(v *View) (stop func()) {
 // update takes in what has happened, by a function that reports whether that is news. If so every view is derived anew, and also
 // if anything else was due by now: silence begins without news.
 func (c *Cluster) update(takeIn func(now time.Time) (news bool)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
 	if c.ctx.Err() != nil {
 		return
 	}

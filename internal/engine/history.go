@@ -15,8 +15,8 @@ const HistoryLength = 64
 
 // History returns the last changes of the active node, the newest first.
 func (v *View) History() []Event {
-	v.cluster.mu.Lock()
-	defer v.cluster.mu.Unlock()
+	v.cluster.pool.mu.Lock()
+	defer v.cluster.pool.mu.Unlock()
 	return slices.Clone(v.Stats().history)
 }
 

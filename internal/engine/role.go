@@ -66,9 +66,8 @@ var unclear = []struct{ text, remedy string }{
 	{"x-forwarded-for", "set `x_forwarded_for_reject_not_present = false` in the listener, so that what comes without the header is answered"},
 }
 
-// readHealth reads a whole answer. Anything can answer anything: a code says what a node is only
-// with Vault's own document, and a document of errors is Vault's, but says nothing of its state. That a node is initialized and unsealed,
-// the document has to say, too.
+// readHealth reads a whole answer. Anything can answer anything: a code says what a node is only with Vault's own document, and a
+// document of errors is Vault's, but says nothing of its state. That a node is initialized and unsealed, the document has to say, too.
 func readHealth(code int, body []byte) *Health {
 	var d struct {
 		Initialized, Sealed, Standby *bool

@@ -65,8 +65,8 @@ func (v *View) started() bool { return !v.began.IsZero() }
 // Start starts the watcher and the probes unless they run already.
 func (v *View) Start() {
 	c := v.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
 	if v.started() || v.current.Load() == nil {
 		return
 	}
@@ -89,9 +89,9 @@ func (v *View) Release(log *zap.Logger) {
 
 // need adds to the users and waiting requests that need the view. It reports false if the view has ended already.
 func (v *View) need(users, waiting int) bool {
-	v.cluster.mu.Lock()
+	v.cluster.pool.mu.Lock()
 	if v.current.Load() == nil {
-		v.cluster.mu.Unlock()
+		v.cluster.pool.mu.Unlock()
 		return false
 	}
 	v.users += users
@@ -103,7 +103,7 @@ func (v *View) need(users, waiting int) bool {
 	if users != 0 { // before stop, which may take a while: another view may serve the site now
 		v.cluster.changed.send()
 	}
-	v.cluster.mu.Unlock()
+	v.cluster.pool.mu.Unlock()
 	stop()
 	return true
 }
@@ -124,8 +124,8 @@ func (v *View) State() *State {
 // view has ended meanwhile.
 func (v *View) servedBy() *View {
 	c := v.cluster
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
 	if v.current.Load() == nil {
 		if c = c.pool.watched(v.watcher.discoverer); c == nil {
 			return v
@@ -177,8 +177,8 @@ func (v *View) Digest() string {
 
 // Waiting returns how many requests wait at the site that the view serves, also those that came before a reload.
 func (v *View) Waiting() (n int64) {
-	v.cluster.mu.Lock()
-	defer v.cluster.mu.Unlock()
+	v.cluster.pool.mu.Lock()
+	defer v.cluster.pool.mu.Unlock()
 	for _, o := range v.cluster.views {
 		if o == v || v.cluster.serving(o) == v {
 			n += int64(o.waiting)

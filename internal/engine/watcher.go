@@ -94,8 +94,8 @@ func (w *watcher) stop() {
 
 // latest returns the last report.
 func (w *watcher) latest() report {
-	w.cluster.mu.Lock()
-	defer w.cluster.mu.Unlock()
+	w.cluster.pool.mu.Lock()
+	defer w.cluster.pool.mu.Unlock()
 	return w.report
 }
 
@@ -249,8 +249,8 @@ func (w *watcher) failed(err error) {
 
 // announce announces an event once for each cluster name that depends on this discovery.
 func (w *watcher) announce(e Event) {
-	w.cluster.mu.Lock()
-	defer w.cluster.mu.Unlock()
+	w.cluster.pool.mu.Lock()
+	defer w.cluster.pool.mu.Unlock()
 	for _, v := range w.cluster.views {
 		if v.watcher == w && v.records() {
 			w.cluster.pool.announce(v, e)
