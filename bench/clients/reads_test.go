@@ -66,6 +66,8 @@ func (r *reader) use(ctx context.Context, n int) use {
 
 // readLoad is readers at work.
 type readLoad struct {
+	clients []string // that are installed
+
 	mu   sync.Mutex
 	uses []use
 }
@@ -87,6 +89,7 @@ func startReaders(t *testing.T, on func(n int) *stage, at *site) *readLoad {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		l.clients = append(l.clients, name)
 		r := &reader{name: name, driver: d, secret: fmt.Sprint("reader-", i)}
 		group.Go(func() {
 			defer d.close()
@@ -100,6 +103,9 @@ func startReaders(t *testing.T, on func(n int) *stage, at *site) *readLoad {
 				l.mu.Unlock()
 			}
 		})
+	}
+	if len(l.clients) == 0 {
+		t.Fatal("no client is installed")
 	}
 	return l
 }
@@ -115,21 +121,15 @@ func (l *readLoad) more(t *testing.T, n int) []use {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		uses = slices.Clone(l.uses[from:])
-		done := map[string]int{}
-		for _, u := range l.uses {
-			done[u.client] += 0
-		}
-		for _, u := range uses {
-			if u.began.After(now) {
-				done[u.client]++
+		return !slices.ContainsFunc(l.clients, func(client string) bool {
+			done := 0
+			for _, u := range uses {
+				if u.client == client && u.began.After(now) {
+					done++
+				}
 			}
-		}
-		for _, d := range done {
-			if d < n {
-				return false
-			}
-		}
-		return len(done) > 0
+			return done < n
+		})
 	})
 	return uses
 }
